@@ -1,0 +1,19 @@
+//! Words and contracts that cross crates: hook points, manifests, strict configuration, seeds, progress.
+//!
+//! Architecture invariant: this crate knows no tensors, no Arrow and no tokenizer. Whatever two crates
+//! must agree on, and nothing else, lives here.
+
+mod atomic;
+pub mod config;
+mod digest;
+mod hook;
+pub mod manifest;
+mod progress;
+mod seed;
+
+pub use atomic::AtomicFile;
+pub use digest::{Digest, digest_bytes, digest_file};
+pub use hook::{BlockHook, HookPoint, UnknownHook};
+pub use manifest::{Manifest, ManifestError};
+pub use progress::Progress;
+pub use seed::Seed;

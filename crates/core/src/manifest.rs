@@ -1,0 +1,220 @@
+//! Manifests: the file written last into a directory, which says that it is whole and how it came to be.
+//!
+//! A directory without a manifest is an interrupted stage: it can be redone, never read.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{AtomicFile, Digest, Seed, digest_file};
+
+/// The name of the manifest in every sealed directory.
+pub const FILE_NAME: &str = "manifest.json";
+
+/// The version of the manifest's own layout.
+pub const SCHEMA: u32 = 1;
+
+/// What a sealed directory holds and what it was made from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`SCHEMA`] of the program that wrote it.
+    pub schema: u32,
+    /// Version of monosema that wrote it.
+    pub monosema: String,
+    /// What the stage was asked to do.
+    #[serde(flatten)]
+    pub work: Work,
+    /// What came out: tokens, documents, shards, steps, ….
+    pub counts: BTreeMap<String, u64>,
+    /// Every other file of the directory that counts.
+    pub files: BTreeMap<String, FileEntry>,
+}
+
+/// All that a stage's result depends on. Two stages of equal work have equal results.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Work {
+    /// The stage: `harvest`, `train` or `eval`.
+    pub stage: String,
+    /// The stage's resolved plan.
+    pub config: Value,
+    /// The experiment's seed.
+    pub seed: Seed,
+    /// Digests of the inputs by role: `model`, `text`, `activations`, ….
+    pub inputs: BTreeMap<String, Digest>,
+}
+
+/// A file that a manifest vouches for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// Length.
+    pub bytes: u64,
+    /// Digest of the contents.
+    pub sha256: Digest,
+}
+
+/// A directory that is not, or not correctly, sealed.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// No manifest: the stage that writes this directory did not finish.
+    #[error(
+        "{}: no {FILE_NAME}, so this is not a finished {stage} directory; run the {stage} stage (again)",
+        directory.display()
+    )]
+    Unsealed {
+        /// The directory.
+        directory: PathBuf,
+        /// The stage that writes such directories.
+        stage: String,
+    },
+    /// The manifest cannot be used.
+    #[error("{}: {reason}", file.display())]
+    Invalid {
+        /// The manifest.
+        file: PathBuf,
+        /// Expected and found.
+        reason: String,
+    },
+    /// A file that the manifest vouches for is missing or was changed.
+    #[error("{}: {reason}; restore it, or remove the directory and run its stage again", file.display())]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// Expected and found.
+        reason: String,
+    },
+    /// The disk failed.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// What was read or written.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+impl Manifest {
+    /// Digests `files` (names within `directory`) and writes the manifest: from here on the directory counts.
+    pub fn seal(
+        directory: &Path,
+        work: Work,
+        counts: BTreeMap<String, u64>,
+        files: &[String],
+    ) -> Result<Self, ManifestError> {
+        let entry = |name: &String| {
+            let path = directory.join(name);
+            let io = |source| ManifestError::Io { path: path.clone(), source };
+            let bytes = fs::metadata(&path).map_err(io)?.len();
+            Ok((name.clone(), FileEntry { bytes, sha256: digest_file(&path).map_err(io)? }))
+        };
+        let files = files.iter().map(entry).collect::<Result<_, ManifestError>>()?;
+        let manifest = Self { schema: SCHEMA, monosema: env!("CARGO_PKG_VERSION").into(), work, counts, files };
+        let path = directory.join(FILE_NAME);
+        let json = serde_json::to_vec_pretty(&manifest).expect("a manifest has string keys only");
+        AtomicFile::write(&path, &json).map_err(|source| ManifestError::Io { path, source })?;
+        Ok(manifest)
+    }
+
+    /// Reads the manifest of a directory that `stage` wrote, and checks that its files are there, whole in
+    /// length. [`Manifest::verify`] checks their digests too.
+    pub fn read(directory: &Path, stage: &str) -> Result<Self, ManifestError> {
+        let file = directory.join(FILE_NAME);
+        let invalid = |reason: String| ManifestError::Invalid { file: file.clone(), reason };
+        let bytes = match fs::read(&file) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(ManifestError::Unsealed { directory: directory.to_owned(), stage: stage.to_owned() });
+            }
+            Err(source) => return Err(ManifestError::Io { path: file, source }),
+        };
+        let value: Value = serde_json::from_slice(&bytes).map_err(|e| invalid(format!("not JSON: {e}")))?;
+        match value.get("schema").and_then(Value::as_u64) {
+            Some(n) if n == u64::from(SCHEMA) => {}
+            found => {
+                let found = found.map_or("none".into(), |n| n.to_string());
+                return Err(invalid(format!("expected manifest schema {SCHEMA}, found {found}")));
+            }
+        }
+        let manifest: Self =
+            serde_json::from_value(value).map_err(|e| invalid(format!("not a manifest: {e}")))?;
+        if manifest.work.stage != stage {
+            return Err(invalid(format!("expected what `{stage}` writes, found what `{}` wrote", manifest.work.stage)));
+        }
+        for (name, entry) in &manifest.files {
+            let file = directory.join(name);
+            let found = match fs::metadata(&file) {
+                Ok(metadata) if metadata.len() == entry.bytes => continue,
+                Ok(metadata) => format!("expected {} bytes, found {}", entry.bytes, metadata.len()),
+                Err(e) => format!("expected {} bytes, found none: {e}", entry.bytes),
+            };
+            return Err(ManifestError::Damaged { file, reason: found });
+        }
+        Ok(manifest)
+    }
+
+    /// Reads every file of `directory` and compares its digest.
+    pub fn verify(&self, directory: &Path) -> Result<(), ManifestError> {
+        for (name, entry) in &self.files {
+            let file = directory.join(name);
+            let found = digest_file(&file).map_err(|source| ManifestError::Io { path: file.clone(), source })?;
+            if found != entry.sha256 {
+                let reason = format!("expected sha256 {}, found {found}", entry.sha256);
+                return Err(ManifestError::Damaged { file, reason });
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the digest of a sealed directory's manifest, by which later stages name it as their input.
+    pub fn digest(directory: &Path) -> Result<Digest, ManifestError> {
+        let path = directory.join(FILE_NAME);
+        digest_file(&path).map_err(|source| ManifestError::Io { path, source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn work() -> Work {
+        let inputs = BTreeMap::from([("text".to_owned(), crate::digest_bytes(b"abc"))]);
+        Work { stage: "harvest".into(), config: serde_json::json!({"x": 1}), seed: Seed(7), inputs }
+    }
+
+    fn sealed() -> (tempfile::TempDir, Manifest) {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a.bin"), b"12345").unwrap();
+        let counts = BTreeMap::from([("tokens".to_owned(), 5)]);
+        let manifest = Manifest::seal(dir.path(), work(), counts, &["a.bin".to_owned()]).unwrap();
+        (dir, manifest)
+    }
+
+    #[test]
+    fn what_is_sealed_reads_back_and_verifies() {
+        let (dir, manifest) = sealed();
+        assert_eq!(Manifest::read(dir.path(), "harvest").unwrap(), manifest);
+        manifest.verify(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn unsealed_foreign_truncated_and_changed_directories_are_told_apart() {
+        let (dir, manifest) = sealed();
+        let foreign = Manifest::read(dir.path(), "train").unwrap_err();
+        assert!(matches!(foreign, ManifestError::Invalid { .. }), "{foreign}");
+
+        fs::write(dir.path().join("a.bin"), b"1234x").unwrap();
+        assert!(matches!(manifest.verify(dir.path()), Err(ManifestError::Damaged { .. })));
+
+        fs::write(dir.path().join("a.bin"), b"1234").unwrap();
+        let truncated = Manifest::read(dir.path(), "harvest").unwrap_err().to_string();
+        assert!(truncated.contains("expected 5 bytes, found 4"), "{truncated}");
+
+        fs::remove_file(dir.path().join(FILE_NAME)).unwrap();
+        let unsealed = Manifest::read(dir.path(), "harvest").unwrap_err();
+        assert!(matches!(unsealed, ManifestError::Unsealed { .. }), "{unsealed}");
+    }
+}

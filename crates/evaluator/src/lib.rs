@@ -1,0 +1,1 @@
+//! A dictionary, its language model and held-out text to a report.

@@ -1,0 +1,1 @@
+//! Text to residual-stream activations in shards.

@@ -1,0 +1,1 @@
+//! Activation shards in Parquet: schema, writer, reader, shuffle.

@@ -1,0 +1,1 @@
+//! Frozen decoder-only language models on burn that expose hook points.

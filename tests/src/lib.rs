@@ -1,0 +1,1 @@
+//! Golden, conformance, end-to-end and tidy tests.
