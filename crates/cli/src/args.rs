@@ -1,0 +1,90 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+
+/// Sparse autoencoders on a language model's residual stream: harvest, train, evaluate.
+#[derive(Debug, Parser)]
+#[command(version, about, after_help = "Example: monosema run configs/quickstart.toml")]
+pub(crate) struct Args {
+    /// More logs (-v: debug, -vv: everything). MONOSEMA_LOG takes tracing's filter syntax.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a language model over text and store its activations.
+    #[command(after_help = "Example: monosema harvest configs/quickstart.toml --dry-run")]
+    Harvest(RunArgs),
+    /// Train a dictionary on stored activations.
+    #[command(after_help = "Example: monosema train configs/quickstart.toml --set train.lr=1e-4")]
+    Train(RunArgs),
+    /// Splice a dictionary into the forward pass on held-out text and measure what is lost.
+    #[command(after_help = "Example: monosema eval configs/quickstart.toml --json")]
+    Eval(RunArgs),
+    /// All stages in order; those already done with the same configuration and inputs are skipped.
+    #[command(after_help = "Example: monosema run configs/quickstart.toml --out runs/quickstart")]
+    Run(RunArgs),
+    /// Tell what is at PATH: a model, activations, a dictionary or a report.
+    #[command(after_help = "Example: monosema inspect data/demo/model --text data/demo/stories/heldout.jsonl")]
+    Inspect(InspectArgs),
+    /// List the devices that this build can compute on.
+    #[command(after_help = "Example: monosema devices")]
+    Devices {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Compute something small on a device: what `auto` asks a child process to do.
+    #[command(hide = true)]
+    ProbeDevice { name: String },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RunArgs {
+    /// The experiment: a TOML file (see configs/).
+    pub config: PathBuf,
+    /// Where the run's directories go [default: runs/ and the configuration's name].
+    #[arg(short, long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Override a value of the configuration; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Print the resolved plan and do nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Replace results that were made with another configuration or from other inputs.
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Print results as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct InspectArgs {
+    /// A model (directory or .gguf file), or what a stage wrote.
+    pub path: PathBuf,
+    /// Text for a model to read: .txt, .jsonl, .parquet, a directory or a glob; may be repeated.
+    #[arg(long, value_name = "FILE")]
+    pub text: Vec<String>,
+    /// Tokens of text to read at most.
+    #[arg(long, default_value_t = 4096)]
+    pub tokens: u64,
+    /// Window length in tokens.
+    #[arg(long, default_value_t = 128)]
+    pub context: usize,
+    /// Where a model runs: auto, cpu, cuda:N or ndarray.
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+    /// Compare every file with the digest in its manifest.
+    #[arg(long)]
+    pub verify: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}

@@ -1,0 +1,228 @@
+//! Which device computes: `auto`, `cpu`, `cuda:N` or `ndarray`.
+
+use std::{
+    fmt,
+    process::{Command, Stdio},
+    str::FromStr,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, anyhow, bail};
+use burn::tensor::{Device, DeviceType, Tensor};
+
+use crate::failure::{Failure, Outcome};
+
+/// How long a device may take to prove that it works: drivers start in seconds, kernels compile in seconds.
+const PROBE_LIMIT: Duration = Duration::from_secs(120);
+
+/// A device as written in a configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DeviceName {
+    /// CUDA where it is built in and works, the CPU otherwise.
+    Auto,
+    /// burn-flex.
+    Cpu,
+    /// The CUDA device of this index.
+    Cuda(usize),
+    /// burn-ndarray, a second opinion.
+    NdArray,
+}
+
+impl FromStr for DeviceName {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> anyhow::Result<Self> {
+        Ok(match name {
+            "auto" => Self::Auto,
+            "cpu" => Self::Cpu,
+            "ndarray" => Self::NdArray,
+            "cuda" => Self::Cuda(0),
+            _ => match name.strip_prefix("cuda:").map(str::parse) {
+                Some(Ok(index)) => Self::Cuda(index),
+                _ => bail!("unknown device `{name}`: expected auto, cpu, cuda:0 (or another index) or ndarray"),
+            },
+        })
+    }
+}
+
+impl fmt::Display for DeviceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(index) => write!(f, "cuda:{index}"),
+            Self::NdArray => f.write_str("ndarray"),
+        }
+    }
+}
+
+/// Keeps burn's own default device on the CPU. Every call here names its device, but burn materialises a
+/// few things on the default one, which in a CUDA build is CUDA and panics on a machine without a GPU.
+/// To be called first in `main`.
+pub(crate) fn fix_default() {
+    // SAFETY: `main` calls this before it starts any thread.
+    unsafe { std::env::set_var("BURN_DEVICE", "flex") };
+}
+
+/// The device that `name` stands for, shown to work, and its concrete name.
+pub(crate) fn resolve(name: &str) -> Outcome<(Device, DeviceName)> {
+    let name: DeviceName = name.parse().map_err(Failure::usage)?;
+    let taken = match name {
+        DeviceName::Auto => choose(),
+        DeviceName::Cuda(_) => {
+            probe_in_child(name)
+                .with_context(|| format!("device {name} cannot be used; `monosema devices` lists those that can"))
+                .map_err(Failure::usage)?;
+            name
+        }
+        DeviceName::Cpu | DeviceName::NdArray => name,
+    };
+    let device = open(taken).map_err(Failure::usage)?;
+    tracing::info!("device: {taken}{}", if name == DeviceName::Auto { " (chosen by auto)" } else { "" });
+    Ok((device, taken))
+}
+
+fn choose() -> DeviceName {
+    if cfg!(not(feature = "cuda")) || cuda_devices().is_empty() {
+        return DeviceName::Cpu;
+    }
+    match probe_in_child(DeviceName::Cuda(0)) {
+        Ok(()) => DeviceName::Cuda(0),
+        Err(error) => {
+            tracing::warn!("there is a CUDA device, but it does not work, so the CPU is taken: {error:#}");
+            DeviceName::Cpu
+        }
+    }
+}
+
+fn open(name: DeviceName) -> anyhow::Result<Device> {
+    match name {
+        DeviceName::Auto => unreachable!("auto was resolved before"),
+        DeviceName::Cpu => Ok(Device::flex()),
+        #[cfg(feature = "ndarray")]
+        DeviceName::NdArray => Ok(Device::ndarray()),
+        #[cfg(not(feature = "ndarray"))]
+        DeviceName::NdArray => bail!("device ndarray is not in this build; build with `--features ndarray`"),
+        DeviceName::Cuda(_) if cfg!(not(feature = "cuda")) => {
+            bail!("device {name} is not in this build; build with `--features cuda`")
+        }
+        DeviceName::Cuda(index) => {
+            let found = cuda_devices();
+            let n = found.len();
+            found.into_iter().nth(index).ok_or_else(|| match n {
+                0 => anyhow!("no CUDA driver or no GPU was found"),
+                n => anyhow!("there is no {name}: this machine has cuda:0 to cuda:{}", n - 1),
+            })
+        }
+    }
+}
+
+/// Enumeration is the one question that burn answers without a driver, a GPU or a panic.
+fn cuda_devices() -> Vec<Device> {
+    #[cfg(feature = "cuda")]
+    return Device::enumerate(DeviceType::Cuda).into_vec();
+    #[cfg(not(feature = "cuda"))]
+    return Vec::new();
+}
+
+/// Asks another process to compute on the device. A missing NVRTC, an unfit driver or a wedged GPU panics,
+/// aborts or hangs on a thread that burn owns: it may do so there, and this process learns of it.
+fn probe_in_child(name: DeviceName) -> anyhow::Result<()> {
+    open(name)?;
+    let program = std::env::current_exe().context("cannot find this program's own file to probe the device")?;
+    let mut child = Command::new(program)
+        .args(["probe-device", &name.to_string()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cannot start a process to probe the device")?;
+    let started = Instant::now();
+    loop {
+        match child.try_wait().context("cannot wait for the probe")? {
+            Some(status) if status.success() => return Ok(()),
+            Some(status) => {
+                let said = child.wait_with_output().map(|o| String::from_utf8_lossy(&o.stderr).into_owned());
+                bail!("the probe ended with {status}: {}", first_lines(&said.unwrap_or_default()));
+            }
+            None if started.elapsed() > PROBE_LIMIT => {
+                // Best effort: a process stuck in the driver may not even die.
+                let _ = child.kill();
+                bail!("the probe did not end within {} s", PROBE_LIMIT.as_secs());
+            }
+            None => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
+fn first_lines(text: &str) -> String {
+    let lines: Vec<_> = text.lines().map(str::trim).filter(|l| !l.is_empty()).take(3).collect();
+    if lines.is_empty() { "it said nothing".into() } else { lines.join(" / ") }
+}
+
+/// The other side of [`probe_in_child`]: a matrix product and a sum whose result is known.
+pub(crate) fn probe_here(name: &str) -> Outcome {
+    let device = name.parse().and_then(open).map_err(Failure::usage)?;
+    let ones = Tensor::<2>::ones([64, 64], &device);
+    let sum: f32 = ones.clone().matmul(ones).sum().into_scalar();
+    let expected = 64.0 * 64.0 * 64.0;
+    if sum == expected { Ok(()) } else { Err(Failure::run(anyhow!("expected {expected}, computed {sum}"))) }
+}
+
+/// `monosema devices`.
+#[allow(clippy::print_stdout, reason = "the command's result")]
+pub(crate) fn list(json: bool) -> Outcome {
+    let mut rows = vec![("cpu".to_owned(), "works".to_owned())];
+    let gpus = cuda_devices().len();
+    for index in 0..gpus {
+        let name = DeviceName::Cuda(index);
+        let state = probe_in_child(name).map_or_else(|e| format!("does not work: {e:#}"), |()| "works".into());
+        rows.push((name.to_string(), state));
+    }
+    if gpus == 0 {
+        let reason = if cfg!(feature = "cuda") {
+            "no CUDA driver or no GPU was found"
+        } else {
+            "not in this build (build with --features cuda)"
+        };
+        rows.push(("cuda".into(), reason.into()));
+    }
+    let ndarray = if cfg!(feature = "ndarray") { "works" } else { "not in this build (build with --features ndarray)" };
+    rows.push(("ndarray".into(), ndarray.into()));
+    let auto = choose();
+    if json {
+        let devices: Vec<_> =
+            rows.iter().map(|(name, state)| serde_json::json!({ "name": name, "state": state })).collect();
+        println!("{:#}", serde_json::json!({ "auto": auto.to_string(), "devices": devices }));
+    } else {
+        for (name, state) in rows {
+            println!("{name:<10} {state}");
+        }
+        println!("{:<10} {auto}", "auto takes");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_parse_back() {
+        for name in ["auto", "cpu", "ndarray", "cuda:0", "cuda:7"] {
+            assert_eq!(name.parse::<DeviceName>().expect("a valid name").to_string(), name);
+        }
+        for name in ["", "gpu", "cuda:", "cuda:x", "cuda:-1"] {
+            assert!(name.parse::<DeviceName>().is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn auto_never_fails_and_a_missing_gpu_is_an_error_not_a_panic() {
+        assert!(resolve("cpu").is_ok());
+        if cuda_devices().is_empty() {
+            assert_eq!(choose(), DeviceName::Cpu);
+            assert!(matches!(resolve("cuda:0"), Err(Failure::Usage(_))));
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! How a command ends badly: which exit status, and what the user reads.
+
+use std::process::ExitCode;
+
+/// A failed command.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The command line, the configuration or what it names cannot be used: status 2, nothing was begun.
+    Usage(anyhow::Error),
+    /// The work failed on the way: status 1.
+    Run(anyhow::Error),
+}
+
+/// What commands return.
+pub(crate) type Outcome<T = ()> = Result<T, Failure>;
+
+impl Failure {
+    /// Wraps an error found before any work began.
+    pub(crate) fn usage(error: impl Into<anyhow::Error>) -> Self {
+        Self::Usage(error.into())
+    }
+
+    /// Wraps an error of the work itself.
+    pub(crate) fn run(error: impl Into<anyhow::Error>) -> Self {
+        Self::Run(error.into())
+    }
+
+    /// Prints the error to standard error and gives the exit status.
+    pub(crate) fn report(&self) -> ExitCode {
+        let (error, status) = match self {
+            Self::Usage(error) => (error, 2),
+            Self::Run(error) => (error, 1),
+        };
+        // `{:#}` joins the chain of causes in one line.
+        say(&format!("error: {error:#}"));
+        ExitCode::from(status)
+    }
+}
+
+#[allow(clippy::print_stderr, reason = "the last word of a failed command is not a log line")]
+fn say(line: &str) {
+    eprintln!("{line}");
+}
