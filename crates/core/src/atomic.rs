@@ -20,7 +20,8 @@ impl AtomicFile {
     /// Begins to write what will become `destination`. Its directory must exist.
     pub fn create(destination: impl Into<PathBuf>) -> io::Result<Self> {
         let destination = destination.into();
-        let temporary = Builder::new().prefix(".unfinished-").suffix(".tmp").tempfile_in(parent(&destination))?;
+        let temporary =
+            Builder::new().prefix(".unfinished-").suffix(".tmp").tempfile_in(parent(&destination))?;
         Ok(Self { temporary, destination })
     }
 

@@ -61,7 +61,8 @@ pub fn parse<T: DeserializeOwned>(file: &Path, text: &str, overrides: &[String])
 }
 
 fn set(document: &mut DocumentMut, argument: &str) -> Result<(), String> {
-    let (path, value) = argument.split_once('=').ok_or("expected key.path=value, for instance train.lr=1e-4")?;
+    let (path, value) =
+        argument.split_once('=').ok_or("expected key.path=value, for instance train.lr=1e-4")?;
     let mut keys: Vec<&str> = path.trim().split('.').collect();
     let last = keys.pop().filter(|k| !k.is_empty()).ok_or("the key is empty")?;
     // `--set model.path=data/x` should not need quotes inside quotes.

@@ -68,8 +68,7 @@ impl HookPoint {
 
     /// Every hook point of a model with `n_layers` blocks, in order of execution.
     pub fn all(n_layers: usize) -> impl Iterator<Item = Self> {
-        let blocks =
-            (0..n_layers).flat_map(|layer| BlockHook::ALL.map(|site| Self::Block { layer, site }));
+        let blocks = (0..n_layers).flat_map(|layer| BlockHook::ALL.map(|site| Self::Block { layer, site }));
         std::iter::once(Self::Embed).chain(blocks).chain(std::iter::once(Self::FinalNormalized))
     }
 }
@@ -147,7 +146,9 @@ mod tests {
 
     #[test]
     fn near_misses_are_refused() {
-        for name in ["", "blocks.8", "blocks.08.hook_resid_pre", "blocks.+1.hook_mlp_out", "blocks.1.resid_pre"] {
+        for name in
+            ["", "blocks.8", "blocks.08.hook_resid_pre", "blocks.+1.hook_mlp_out", "blocks.1.resid_pre"]
+        {
             assert_eq!(name.parse::<HookPoint>(), Err(UnknownHook(name.to_owned())));
         }
     }

@@ -3,6 +3,8 @@
 //! Architecture invariant: this crate knows no tensors, no Arrow and no tokenizer. Whatever two crates
 //! must agree on, and nothing else, lives here.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod atomic;
 pub mod config;
 mod digest;

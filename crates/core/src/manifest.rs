@@ -112,7 +112,8 @@ impl Manifest {
             Ok((name.clone(), FileEntry { bytes, sha256: digest_file(&path).map_err(io)? }))
         };
         let files = files.iter().map(entry).collect::<Result<_, ManifestError>>()?;
-        let manifest = Self { schema: SCHEMA, monosema: env!("CARGO_PKG_VERSION").into(), work, counts, files };
+        let manifest =
+            Self { schema: SCHEMA, monosema: env!("CARGO_PKG_VERSION").into(), work, counts, files };
         let path = directory.join(FILE_NAME);
         let json = serde_json::to_vec_pretty(&manifest).expect("a manifest has string keys only");
         AtomicFile::write(&path, &json).map_err(|source| ManifestError::Io { path, source })?;
@@ -127,7 +128,10 @@ impl Manifest {
         let bytes = match fs::read(&file) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Err(ManifestError::Unsealed { directory: directory.to_owned(), stage: stage.to_owned() });
+                return Err(ManifestError::Unsealed {
+                    directory: directory.to_owned(),
+                    stage: stage.to_owned(),
+                });
             }
             Err(source) => return Err(ManifestError::Io { path: file, source }),
         };
@@ -142,7 +146,10 @@ impl Manifest {
         let manifest: Self =
             serde_json::from_value(value).map_err(|e| invalid(format!("not a manifest: {e}")))?;
         if manifest.work.stage != stage {
-            return Err(invalid(format!("expected what `{stage}` writes, found what `{}` wrote", manifest.work.stage)));
+            return Err(invalid(format!(
+                "expected what `{stage}` writes, found what `{}` wrote",
+                manifest.work.stage
+            )));
         }
         for (name, entry) in &manifest.files {
             let file = directory.join(name);
@@ -160,7 +167,8 @@ impl Manifest {
     pub fn verify(&self, directory: &Path) -> Result<(), ManifestError> {
         for (name, entry) in &self.files {
             let file = directory.join(name);
-            let found = digest_file(&file).map_err(|source| ManifestError::Io { path: file.clone(), source })?;
+            let found =
+                digest_file(&file).map_err(|source| ManifestError::Io { path: file.clone(), source })?;
             if found != entry.sha256 {
                 let reason = format!("expected sha256 {}, found {found}", entry.sha256);
                 return Err(ManifestError::Damaged { file, reason });

@@ -26,8 +26,9 @@ impl Progress {
         let on_terminal = std::io::stderr().is_terminal();
         let bar = if on_terminal { ProgressBar::new(total) } else { ProgressBar::hidden() };
         bar.set_length(total);
-        let template =
-            format!("{stage:>9} [{{bar:30}}] {{human_pos}}/{{human_len}} {unit} {{per_sec}}, {{eta}} left {{msg}}");
+        let template = format!(
+            "{stage:>9} [{{bar:30}}] {{human_pos}}/{{human_len}} {unit} {{per_sec}}, {{eta}} left {{msg}}"
+        );
         let style = ProgressStyle::with_template(&template).expect("the template above is well formed");
         bar.set_style(style.progress_chars("=> "));
         let now = Instant::now();
