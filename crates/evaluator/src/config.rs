@@ -1,0 +1,90 @@
+//! The `[eval]` section: what to measure on, and how much of it.
+
+use monosema_text::TextConfig;
+use serde::{Deserialize, Serialize};
+
+/// The `[eval]` section as a user writes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvalConfig {
+    /// The held-out texts, each with a name of its own in the report.
+    pub texts: Vec<NamedText>,
+    /// Stop in each text after so many counted tokens. Default: read it all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u64>,
+    /// Take each text's mean activation from its first so many counted tokens. Default: from all that are
+    /// evaluated, which makes it exact and costs one more pass up to the hook.
+    ///
+    /// The mean comes from the held-out text itself, by a clean pass made first: it is what mean ablation
+    /// splices in, and the x̄ of `ev.legacy`. A mean of the training activations would make the baseline
+    /// weaker the further the text is from the training text, and so flatter the dictionary; and a
+    /// dictionary from elsewhere comes without one. (`fvu` and `ev.centred` need no pass of their own: their
+    /// mean is always that of exactly the tokens they sum over.)
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mean_tokens: Option<u64>,
+    /// How many context windows go through the model at once. Default: about 1024 tokens of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_contexts: Option<usize>,
+}
+
+/// One `[[eval.texts]]`: a name, and the fields of [`TextConfig`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NamedText {
+    /// What the report calls it.
+    pub name: String,
+    /// See [`TextConfig::files`].
+    pub files: Vec<String>,
+    /// See [`TextConfig::field`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// See [`TextConfig::column`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub column: Option<String>,
+    /// See [`TextConfig::max_documents`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_documents: Option<u64>,
+}
+
+impl NamedText {
+    /// The text without its name. (serde cannot both flatten a struct and refuse unknown keys.)
+    pub fn text(&self) -> TextConfig {
+        let Self { name: _, files, field, column, max_documents } = self.clone();
+        TextConfig { files, field, column, max_documents }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use monosema_core::config::parse;
+
+    use super::*;
+
+    fn config(text: &str) -> Result<EvalConfig, String> {
+        parse(Path::new("x.toml"), text, &[]).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn texts_take_the_fields_of_a_text() {
+        let parsed = config("tokens = 100\n[[texts]]\nname = 'a'\nfiles = ['a.jsonl']\nfield = 'story'\nmax_documents = 3\n");
+        let parsed = parsed.unwrap();
+        assert_eq!((parsed.tokens, parsed.mean_tokens, parsed.batch_contexts), (Some(100), None, None));
+        let expected = TextConfig {
+            files: vec!["a.jsonl".into()],
+            field: Some("story".into()),
+            column: None,
+            max_documents: Some(3),
+        };
+        assert_eq!(parsed.texts[0].text(), expected);
+    }
+
+    #[test]
+    fn an_unknown_key_names_the_nearest() {
+        let error = config("token = 100\ntexts = []\n").unwrap_err();
+        assert!(error.contains("did you mean `tokens`?"), "{error}");
+        let error = config("[[texts]]\nname = 'a'\nfile = []\n").unwrap_err();
+        assert!(error.contains("did you mean `files`?"), "{error}");
+    }
+}

@@ -1,0 +1,122 @@
+//! What can be wrong with an evaluation.
+
+use std::{io, path::PathBuf};
+
+use monosema_core::HookPoint;
+use monosema_sae::SaeError;
+use monosema_text::TextError;
+use monosema_transformer::ModelError;
+
+/// An evaluation that cannot be done, or failed.
+#[derive(Debug, thiserror::Error)]
+pub enum EvalError {
+    /// An `[eval]` setting that cannot work.
+    #[error("[eval] {key}: {reason}")]
+    BadConfig {
+        /// The setting.
+        key: String,
+        /// Expected and found.
+        reason: String,
+    },
+    /// A dictionary for activations of another width than the model's.
+    #[error(
+        "the dictionary takes activations of {d_in} dimensions, but {hook} of {model} has {d_model}; it was trained \
+         on another model"
+    )]
+    WidthMismatch {
+        /// The hook point that the dictionary names.
+        hook: HookPoint,
+        /// Width that the dictionary takes.
+        d_in: usize,
+        /// The model's name.
+        model: String,
+        /// Width that the model has there.
+        d_model: usize,
+    },
+    /// A dictionary for another hook than the plan was made for.
+    #[error(
+        "{}: expected a dictionary [{}, {}] for {}, found [{}, {}] for {}",
+        directory.display(), expected.d_in, expected.d_sae, expected.hook, found.d_in, found.d_sae, found.hook
+    )]
+    OtherDictionary {
+        /// The dictionary.
+        directory: PathBuf,
+        /// What the plan was made for.
+        expected: crate::DictionaryShape,
+        /// What is there.
+        found: crate::DictionaryShape,
+    },
+    /// Windows longer than the model can read.
+    #[error("[context] length: expected at most {max_context} tokens, which is as long as {model} reads; found {length}")]
+    ContextTooLong {
+        /// The model's name.
+        model: String,
+        /// The longest sequence it was made for.
+        max_context: usize,
+        /// The window length asked for.
+        length: usize,
+    },
+    /// A held-out text that cannot be read or tokenised.
+    #[error("[[eval.texts]] {name}: {source}")]
+    Text {
+        /// The text's name in the configuration.
+        name: String,
+        /// The cause.
+        source: TextError,
+    },
+    /// A `[context]` setting that cannot work.
+    #[error(transparent)]
+    Context(TextError),
+    /// A held-out text of which no token counts, or none with a next token to predict.
+    #[error(
+        "[[eval.texts]] {name}: of its {positions} tokens {counted} count and none of those has a next token in its \
+         window, so there is nothing to measure; give a longer text, or skip less (context.skip_first, \
+         context.skip_special)"
+    )]
+    NothingCounted {
+        /// The text's name in the configuration.
+        name: String,
+        /// Tokens read.
+        positions: u64,
+        /// Tokens that count.
+        counted: u64,
+    },
+    /// The model cannot be used.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The dictionary cannot be used.
+    #[error(transparent)]
+    Dictionary(#[from] SaeError),
+    /// The device failed.
+    #[error("the device failed while {doing}: {reason}; try a smaller eval.batch_contexts, or device = \"cpu\"")]
+    Device {
+        /// What was being computed.
+        doing: &'static str,
+        /// What the device says.
+        reason: String,
+    },
+    /// A value that should be a number is not.
+    #[error("{what} of text {name} is not finite: the model or the dictionary overflows on this device")]
+    NotFinite {
+        /// The text's name in the configuration.
+        name: String,
+        /// Which value.
+        what: &'static str,
+    },
+    /// The disk failed.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// What was read or written.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A report that cannot be read back.
+    #[error("{}: {reason}; run the eval stage again", path.display())]
+    BadReport {
+        /// The report.
+        path: PathBuf,
+        /// Expected and found.
+        reason: String,
+    },
+}

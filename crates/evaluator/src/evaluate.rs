@@ -1,0 +1,200 @@
+//! The evaluation itself: passes over each held-out text, and the report of them.
+
+use std::{path::Path, time::Instant};
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use monosema_core::{HookPoint, Progress};
+use monosema_sae::Dictionary;
+use monosema_text::{ContextBatch, Corpus, TextError, Tokenizer, batches, contexts};
+use monosema_transformer::{Capture, Checkpoint, LanguageModel, NoTap, Replace};
+
+use crate::{
+    dictionary::{DictionaryFacts, DictionaryShape},
+    error::EvalError,
+    host,
+    metrics::{Metrics, Shape},
+    model::ModelFacts,
+    moments::Moments,
+    plan::{EvalPlan, PlannedText},
+    positions::{Positions, limited},
+    predictions::{self, Passes},
+    reconstruct::reconstruct,
+    report::{Counted, Report, SCHEMA, Tally, TextReport, Timing},
+};
+
+/// Evaluates the dictionary in `dictionary_dir` as `plan` says, and writes `report.html` and `report.json` into
+/// `out`.
+///
+/// # Errors
+/// Anything that cannot be read, or written; a dictionary that is not the one planned for; a text of which no
+/// token counts; a device that fails.
+pub fn evaluate(
+    plan: &EvalPlan,
+    checkpoint: &Checkpoint,
+    dictionary_dir: &Path,
+    device: &Device,
+    out: &Path,
+) -> Result<Report, EvalError> {
+    let started = Instant::now();
+    let work = plan.work(checkpoint, dictionary_dir)?;
+    let dictionary = Dictionary::load(dictionary_dir, device)?;
+    let found = DictionaryShape::of(&dictionary);
+    if found != plan.dictionary {
+        let (directory, expected) = (dictionary_dir.to_owned(), plan.dictionary);
+        return Err(EvalError::OtherDictionary { directory, expected, found });
+    }
+    let facts = DictionaryFacts::new(dictionary_dir, &dictionary)?;
+    let evaluator = Evaluator {
+        plan,
+        model: checkpoint.load(device)?,
+        tokenizer: checkpoint.tokenizer()?,
+        dictionary,
+        device: device.clone(),
+    };
+    let mut progress = Progress::start("eval", "tokens", plan.counted_tokens());
+    let mut pooled = Metrics::new(evaluator.shape());
+    let mut total = Tally::default();
+    let mut texts = Vec::new();
+    for text in &plan.texts {
+        let (metrics, tally) = evaluator.text(text, &mut progress)?;
+        pooled.merge(&metrics);
+        total.merge(&tally);
+        texts.push(TextReport { name: text.name.clone(), tally, metrics: metrics.figures() });
+    }
+    progress.finish();
+    let seconds = started.elapsed().as_secs_f64();
+    let mut report = Report {
+        schema: SCHEMA,
+        metrics: pooled.figures(),
+        texts,
+        counted: Counted { rule: plan.rule(), tally: total },
+        density: pooled.histogram(),
+        dictionary: facts,
+        model: ModelFacts::new(checkpoint),
+        timing: Timing { seconds, tokens_per_second: total.counted_tokens as f64 / seconds },
+        manifest: Report::manifest(work, &total),
+    };
+    report.write(out)?;
+    Ok(report)
+}
+
+struct Evaluator<'a> {
+    plan: &'a EvalPlan,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    dictionary: Dictionary,
+    device: Device,
+}
+
+impl Evaluator<'_> {
+    fn shape(&self) -> Shape {
+        Shape { d_in: self.dictionary.d_in(), d_sae: self.dictionary.d_sae() }
+    }
+
+    fn hook(&self) -> HookPoint {
+        self.plan.hook()
+    }
+
+    /// Measures one text: its mean activation first, then everything else.
+    fn text(&self, text: &PlannedText, progress: &mut Progress) -> Result<(Metrics, Tally), EvalError> {
+        let mean = self.mean(text)?;
+        let mut metrics = Metrics::new(self.shape());
+        let mut tally = Tally::default();
+        self.for_each_batch(text, self.plan.tokens, |batch, tokens| {
+            let positions = Positions::new(batch);
+            tally.merge(&positions.tally(batch, self.plan.context.skip_first));
+            if !positions.counted.is_empty() {
+                self.batch(tokens, &positions, &mean, &mut metrics)?;
+            }
+            progress.advance(positions.counted.len() as u64, || text.name.clone());
+            Ok(())
+        })?;
+        if tally.predictions == 0 {
+            let (positions, counted) = (tally.positions, tally.counted_tokens);
+            return Err(EvalError::NothingCounted { name: text.name.clone(), positions, counted });
+        }
+        Ok((metrics, tally))
+    }
+
+    /// The mean activation at the counted positions, from a pass that ends at the hook.
+    fn mean(&self, text: &PlannedText) -> Result<Vec<f64>, EvalError> {
+        let d_in = self.shape().d_in;
+        let mut moments = Moments::new(d_in);
+        let limit = [self.plan.tokens, self.plan.mean_tokens].into_iter().flatten().min();
+        self.for_each_batch(text, limit, |batch, tokens| {
+            let mut capture = Capture::new([self.hook()]);
+            self.model.run(tokens, &mut capture);
+            let x = self.captured(&mut capture)?;
+            for &index in &Positions::new(batch).counted {
+                moments.add(x[index * d_in..(index + 1) * d_in].iter().map(|&x| f64::from(x)));
+            }
+            Ok(())
+        })?;
+        if moments.mean().iter().any(|m| !m.is_finite()) {
+            return Err(EvalError::NotFinite { name: text.name.clone(), what: "the mean activation" });
+        }
+        Ok(moments.mean().to_vec())
+    }
+
+    /// Four passes over one batch of `tokens [batch, seq]`: clean, reconstruction, zero, mean.
+    fn batch(
+        &self,
+        tokens: Tensor<2, Int>,
+        positions: &Positions,
+        mean: &[f64],
+        metrics: &mut Metrics,
+    ) -> Result<(), EvalError> {
+        let Shape { d_in, .. } = self.shape();
+        let mut capture = Capture::new([self.hook()]);
+        let clean = self.model.forward(tokens.clone(), &mut capture);
+        let x = self.captured(&mut capture)?;
+        let counted = positions.gather(&x, d_in);
+        let x_hat = reconstruct(&self.dictionary, &counted, mean, &self.device, metrics)?;
+        if positions.predicting.is_empty() {
+            return Ok(());
+        }
+        let [batch, seq] = tokens.dims();
+        let forward = |spliced: Vec<f32>| {
+            let spliced = host::tensor(spliced, [batch, seq, d_in], &self.device);
+            // The passes share their prefix, so what is not replaced is what the clean pass had there.
+            self.model.forward(tokens.clone(), &mut Replace::new(self.hook(), move |_| spliced.clone()))
+        };
+        let zero_row = vec![0.0; d_in];
+        let mean_row: Vec<f32> = mean.iter().map(|&mean| mean as f32).collect();
+        let passes = Passes {
+            clean,
+            sae: forward(positions.splice(&x, d_in, x_hat.chunks_exact(d_in))),
+            zero: forward(positions.splice(&x, d_in, std::iter::repeat(zero_row.as_slice()))),
+            mean: forward(positions.splice(&x, d_in, std::iter::repeat(mean_row.as_slice()))),
+        };
+        let predictions =
+            predictions::measure(&self.model, passes, &positions.predicting, &positions.targets)?;
+        metrics.add_predictions(&predictions);
+        Ok(())
+    }
+
+    /// The captured activations `[batch * seq, d_in]`, on the host.
+    fn captured(&self, capture: &mut Capture) -> Result<Vec<f32>, EvalError> {
+        let x = capture.take(self.hook()).expect("the plan checked that the model has the hook");
+        host::values(x, "running the model up to the hook")
+    }
+
+    /// Reads a text up to `limit` counted tokens, in batches of windows, and their tokens on the device.
+    fn for_each_batch(
+        &self,
+        text: &PlannedText,
+        limit: Option<u64>,
+        mut visit: impl FnMut(&ContextBatch, Tensor<2, Int>) -> Result<(), EvalError>,
+    ) -> Result<(), EvalError> {
+        let in_text = |source: TextError| EvalError::Text { name: text.name.clone(), source };
+        let corpus = Corpus::open(&text.text).map_err(in_text)?;
+        let windows = limited(contexts(corpus.documents(), &self.tokenizer, &self.plan.context), limit);
+        for batch in batches(windows, self.plan.batch_contexts) {
+            let batch = batch.map_err(in_text)?;
+            let ids = batch.token_ids(self.model.info().d_vocab).map_err(in_text)?;
+            let data = TensorData::new(ids, [batch.n_contexts(), batch.seq_len()]);
+            visit(&batch, Tensor::from_data(data, &self.device))?;
+        }
+        Ok(())
+    }
+}

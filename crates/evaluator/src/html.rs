@@ -1,0 +1,204 @@
+//! `report.html`: the report on one page that needs nothing else, in light and dark, on a desk or a phone.
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+use serde_json::Value;
+
+use crate::{
+    chart,
+    metrics::definitions,
+    report::{Report, Tally, format_figure},
+};
+
+/// What a reader looks for first, and what it is in plain words.
+const HEADLINES: [(&str, &str); 6] = [
+    ("l0", "latents active for a token (l0)"),
+    ("fvu", "of the variance unexplained (fvu)"),
+    ("loss_recovered.zero", "of the loss recovered, against zero ablation"),
+    ("loss_recovered.mean", "of the loss recovered, against mean ablation"),
+    ("kl", "nats of divergence from the clean model (kl)"),
+    ("dead", "of the latents never fire (dead)"),
+];
+
+/// The whole page.
+pub(crate) fn page(report: &Report) -> String {
+    let title = format!("{} on {}", report.dictionary.hook, report.model.name);
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { (title) " · monosema" }
+                style { (PreEscaped(include_str!("style.css"))) }
+            }
+            body {
+                (header(report))
+                (headlines(report))
+                h2 { "Figures" }
+                (figures(report))
+                h2 { "Cross-entropy, nats a token" }
+                (cross_entropy(report))
+                h2 { "How often latents fire" }
+                (density(report))
+                h2 { "What counted" }
+                (counted(report))
+                h2 { "Definitions" }
+                p.soft { "t runs over counted tokens, i over latents, d over dimensions; f are latents, x̂ reconstructions." }
+                (glossary())
+                h2 { "Made from" }
+                (provenance(report))
+            }
+        }
+    };
+    page.into_string()
+}
+
+fn header(report: &Report) -> Markup {
+    let (dictionary, model) = (&report.dictionary, &report.model);
+    html! {
+        h1 { "A dictionary of " (dictionary.d_sae) " latents for " (model.name) }
+        p.soft {
+            code { (dictionary.hook) } ", " (dictionary.d_in) " dimensions, architecture "
+            (dictionary.architecture) "; " (model.family) " model of " (model.n_layers) " blocks and "
+            (model.n_parameters) " parameters"
+        }
+    }
+}
+
+fn headlines(report: &Report) -> Markup {
+    html! {
+        div.tiles {
+            @for (name, words) in HEADLINES {
+                div.tile { b { (format_figure(report.figure(name))) } span { (words) } }
+            }
+        }
+    }
+}
+
+fn figures(report: &Report) -> Markup {
+    html! {
+        div.scroll {
+            table #figures {
+                thead {
+                    tr {
+                        th { "figure" }
+                        @for column in report.columns() { th.number { (column) } }
+                        th { "better" }
+                        th { "unit" }
+                    }
+                }
+                tbody {
+                    @for row in report.rows() {
+                        tr {
+                            th scope="row" title=(row.definition.meaning) { (row.definition.name) }
+                            @for (column, &value) in report.columns().into_iter().zip(&row.values) {
+                                // The exact value beside the rounded one, so that the page can be read back.
+                                td.number data-figure=(row.definition.name) data-text=(column)
+                                    data-value=[value] { (format_figure(value)) }
+                            }
+                            td { (row.definition.better.symbol()) }
+                            td.soft { (row.definition.unit) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn cross_entropy(report: &Report) -> Markup {
+    let longest = chart::longest(report.texts.iter().map(|text| &text.metrics));
+    html! {
+        div.card {
+            @for text in &report.texts {
+                h3 { (text.name) }
+                (chart::cross_entropy(&text.metrics, longest))
+            }
+        }
+    }
+}
+
+fn density(report: &Report) -> Markup {
+    html! {
+        div.card { (chart::density(&report.density)) }
+        p.soft {
+            "On " (report.density.tokens) " tokens of all texts together; a latent rarer than one token in so many \
+             counts as dead."
+        }
+    }
+}
+
+fn counted(report: &Report) -> Markup {
+    let all = ("all", &report.counted.tally);
+    let texts = report.texts.iter().map(|text| (text.name.as_str(), &text.tally));
+    let columns: Vec<(&str, &Tally)> =
+        if report.texts.len() == 1 { texts.collect() } else { std::iter::once(all).chain(texts).collect() };
+    let rows: [(&str, fn(&Tally) -> u64); 6] = [
+        ("context windows", |t| t.contexts),
+        ("positions in them", |t| t.positions),
+        ("counted", |t| t.counted_tokens),
+        ("predictions from them", |t| t.predictions),
+        ("skipped: first of their window", |t| t.skipped_position),
+        ("skipped: special token", |t| t.skipped_special),
+    ];
+    html! {
+        p { (report.counted.rule) }
+        div.scroll {
+            table {
+                thead { tr { th {} @for (name, _) in &columns { th.number { (name) } } } }
+                tbody {
+                    @for (label, number) in rows {
+                        tr {
+                            th scope="row" { (label) }
+                            @for (_, tally) in &columns { td.number { (number(tally)) } }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn glossary() -> Markup {
+    html! {
+        dl {
+            @for definition in definitions() {
+                div {
+                    dt { (definition.name) @if !definition.unit.is_empty() { " " span.soft { (definition.unit) } } }
+                    dd { code { (definition.formula) } (definition.meaning) }
+                }
+            }
+        }
+    }
+}
+
+fn provenance(report: &Report) -> Markup {
+    let manifest = &report.manifest;
+    let rows = [
+        ("monosema", manifest.monosema.clone()),
+        ("model", report.model.path.clone()),
+        ("dictionary", report.dictionary.path.clone()),
+        ("seed", manifest.work.seed.0.to_string()),
+        ("time", format!("{:.1} s, {:.0} counted tokens/s", report.timing.seconds, report.timing.tokens_per_second)),
+    ];
+    html! {
+        div.scroll {
+            table {
+                tbody {
+                    @for (name, value) in rows { tr { th scope="row" { (name) } td.breakable { (value) } } }
+                    @for (role, digest) in &manifest.work.inputs {
+                        tr { th scope="row" { "sha256 of " (role) } td.breakable { code { (digest) } } }
+                    }
+                }
+            }
+        }
+        h3 { "Resolved configuration" }
+        pre { (pretty(&manifest.work.config)) }
+        h3 { "The dictionary's own metadata" }
+        pre { (pretty(&report.dictionary.metadata)) }
+    }
+}
+
+fn pretty(value: &Value) -> String {
+    serde_json::to_string_pretty(value).expect("a JSON value serialises")
+}

@@ -1,0 +1,41 @@
+//! Whether reconstructions are systematically too short.
+
+use super::{Better, Block, Definition, Family, Shape, dot, square_norm};
+
+/// Σ‖x̂‖² and Σ⟨x, x̂⟩.
+#[derive(Clone, Debug)]
+pub(crate) struct Sums {
+    square: f64,
+    product: f64,
+}
+
+impl Family for Sums {
+    const DEFINITIONS: &'static [Definition] = &[Definition {
+        name: "rel_bias",
+        unit: "",
+        better: Better::One,
+        formula: "Σ_t ‖x̂_t‖² / Σ_t ⟨x_t, x̂_t⟩",
+        meaning: "Relative reconstruction bias (Rajamanoharan et al. 2024, Gated SAEs, eq. 10): 1/γ, where γ x̂ \
+                  fits x best; below 1 is shrinkage.",
+    }];
+
+    fn new(_: Shape) -> Self {
+        Self { square: 0.0, product: 0.0 }
+    }
+
+    fn add(&mut self, block: &Block<'_>) {
+        for (x, x_hat) in block.rows() {
+            self.square += square_norm(x_hat);
+            self.product += dot(x, x_hat);
+        }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.square += other.square;
+        self.product += other.product;
+    }
+
+    fn values(&self) -> Vec<f64> {
+        vec![self.square / self.product]
+    }
+}

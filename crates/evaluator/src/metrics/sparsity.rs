@@ -1,0 +1,53 @@
+//! How much of the dictionary a token uses.
+
+use super::{Better, Block, Definition, Family, Shape};
+
+/// Tokens, active latents, and the sum of their values.
+#[derive(Clone, Debug)]
+pub(crate) struct Sums {
+    tokens: u64,
+    active: u64,
+    value: f64,
+}
+
+impl Family for Sums {
+    const DEFINITIONS: &'static [Definition] = &[
+        Definition {
+            name: "l0",
+            unit: "latents/token",
+            better: Better::Lower,
+            formula: "mean_t #{i : f_ti > 0}",
+            meaning: "How many latents are active for a token.",
+        },
+        Definition {
+            name: "l1",
+            unit: "",
+            better: Better::Neither,
+            formula: "mean_t Σ_i |f_ti|",
+            meaning: "Sum of the active latents' values; it depends on the norms of the decoder rows.",
+        },
+    ];
+
+    fn new(_: Shape) -> Self {
+        Self { tokens: 0, active: 0, value: 0.0 }
+    }
+
+    fn add(&mut self, block: &Block<'_>) {
+        self.tokens += block.n() as u64;
+        for token in block.acts.chunks_exact(block.shape.d_sae) {
+            self.active += token.iter().filter(|&&f| f > 0.0).count() as u64;
+            self.value += token.iter().map(|&f| f64::from(f.abs())).sum::<f64>();
+        }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.tokens += other.tokens;
+        self.active += other.active;
+        self.value += other.value;
+    }
+
+    fn values(&self) -> Vec<f64> {
+        let tokens = self.tokens as f64;
+        vec![self.active as f64 / tokens, self.value / tokens]
+    }
+}

@@ -1,0 +1,254 @@
+//! The `[eval]` section, checked against the model, the dictionary and the texts: what will be done, and what
+//! it takes.
+
+use std::{collections::BTreeSet, fs, path::{Path, PathBuf}};
+
+use monosema_core::{HookPoint, Seed, manifest::Work};
+use monosema_text::{ContextConfig, ContextPlan, Corpus, Estimate, TextConfig};
+use monosema_transformer::{Checkpoint, ModelInfo};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    config::{EvalConfig, NamedText},
+    dictionary::{self, DictionaryShape},
+    error::EvalError,
+    predictions::chunk_positions,
+    reconstruct::chunk_rows,
+};
+
+/// Tokens that go through the model at once, unless the configuration says otherwise.
+const BATCH_TOKENS: usize = 1024;
+
+/// Forward passes over every window: clean, and with the reconstruction, zero and the mean spliced in.
+const FULL_PASSES: u32 = 4;
+
+/// A checked evaluation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvalPlan {
+    /// The dictionary to evaluate, as far as the plan depends on it.
+    pub dictionary: DictionaryShape,
+    /// The held-out texts.
+    pub texts: Vec<PlannedText>,
+    /// How windows are cut and which positions count.
+    pub context: ContextPlan,
+    /// Stop in each text after so many counted tokens.
+    pub tokens: Option<u64>,
+    /// Take each text's mean activation from its first so many counted tokens; `None`: from all of them.
+    pub mean_tokens: Option<u64>,
+    /// How many windows go through the model at once.
+    pub batch_contexts: usize,
+    /// Passes over the text: one to the hook for the mean activation, and the full ones.
+    pub passes: PlannedPasses,
+    /// Memory that weights, dictionary and the largest buffers take; an estimate.
+    pub memory_bytes: u64,
+    /// The experiment's seed. Nothing here is random yet; it names the experiment.
+    #[serde(skip)]
+    pub seed: Seed,
+    /// What a user should know before believing the figures.
+    #[serde(skip)]
+    pub warnings: Vec<String>,
+}
+
+/// One held-out text of a plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlannedText {
+    /// What the report calls it.
+    pub name: String,
+    /// Where it comes from.
+    pub text: TextConfig,
+    /// How many files that is.
+    pub n_files: usize,
+    /// Their size.
+    pub bytes: u64,
+    /// Tokens that will count, at most the limit: an estimate from a sample.
+    pub counted_tokens: u64,
+}
+
+/// Passes through the model over every window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedPasses {
+    /// Up to the hook, for the mean activation.
+    pub to_hook: u32,
+    /// From tokens to logits.
+    pub full: u32,
+}
+
+impl EvalPlan {
+    /// Checks `config` against everything it names.
+    ///
+    /// `dictionary` may be that of a dictionary yet to be trained. `training_text` is what it was (or will be)
+    /// trained on, if that is known: a held-out text that shares a file with it is worth a warning.
+    ///
+    /// # Errors
+    /// No text, or two of one name; a text without files; a hook that the model lacks; a dictionary of another
+    /// width than the model's there; windows longer than the model reads; a limit of 0.
+    pub fn resolve(
+        config: &EvalConfig,
+        context: &ContextConfig,
+        checkpoint: &Checkpoint,
+        dictionary: &DictionaryShape,
+        training_text: Option<&TextConfig>,
+        seed: Seed,
+    ) -> Result<Self, EvalError> {
+        let info = checkpoint.info();
+        check_limits(config)?;
+        check_names(&config.texts)?;
+        checkpoint.check_hook(dictionary.hook)?;
+        if dictionary.d_in != info.d_model {
+            let DictionaryShape { hook, d_in, .. } = *dictionary;
+            return Err(EvalError::WidthMismatch { hook, d_in, model: info.name.clone(), d_model: info.d_model });
+        }
+        let (model, max_context) = (info.name.clone(), info.max_context);
+        if context.length > max_context {
+            return Err(EvalError::ContextTooLong { model, max_context, length: context.length });
+        }
+        let tokenizer = checkpoint.tokenizer()?;
+        let context = ContextPlan::new(context, &tokenizer).map_err(EvalError::Context)?;
+        let training_files = training_text.map(files_of).unwrap_or_default();
+        let mut warnings = Vec::new();
+        let mut texts = Vec::new();
+        for named in &config.texts {
+            let in_text = |source| EvalError::Text { name: named.name.clone(), source };
+            let corpus = Corpus::open(&named.text()).map_err(in_text)?;
+            let Estimate { counted, .. } = corpus.estimate(&tokenizer, &context).map_err(in_text)?;
+            warnings.extend(overlap(&named.name, &corpus, &training_files));
+            texts.push(PlannedText {
+                name: named.name.clone(),
+                text: named.text(),
+                n_files: corpus.files().len(),
+                bytes: corpus.bytes(),
+                counted_tokens: counted.min(config.tokens.unwrap_or(u64::MAX)),
+            });
+        }
+        let batch_contexts = config.batch_contexts.unwrap_or((BATCH_TOKENS / context.length).max(1));
+        let memory_bytes = memory(info, dictionary, batch_contexts * context.length);
+        Ok(Self {
+            dictionary: *dictionary,
+            texts,
+            context,
+            tokens: config.tokens,
+            mean_tokens: config.mean_tokens,
+            batch_contexts,
+            passes: PlannedPasses { to_hook: 1, full: FULL_PASSES },
+            memory_bytes,
+            seed,
+            warnings,
+        })
+    }
+
+    /// All that the report depends on: the plan, and the digests of the model, the dictionary and the texts.
+    ///
+    /// # Errors
+    /// An input that cannot be read.
+    pub fn work(&self, checkpoint: &Checkpoint, dictionary_dir: &Path) -> Result<Work, EvalError> {
+        let mut inputs = std::collections::BTreeMap::from([
+            ("model".to_owned(), checkpoint.digest()?),
+            ("dictionary".to_owned(), dictionary::digest(dictionary_dir)?),
+        ]);
+        for PlannedText { name, text, .. } in &self.texts {
+            let in_text = |source| EvalError::Text { name: name.clone(), source };
+            let digest = Corpus::open(text).and_then(|corpus| corpus.digest()).map_err(in_text)?;
+            inputs.insert(format!("text {name}"), digest);
+        }
+        let config = serde_json::to_value(self).expect("a plan has string keys only");
+        Ok(Work { stage: "eval".into(), config, seed: self.seed, inputs })
+    }
+
+    /// Tokens that will count in all texts together, an estimate.
+    pub fn counted_tokens(&self) -> u64 {
+        self.texts.iter().map(|text| text.counted_tokens).sum()
+    }
+
+    /// Where the dictionary is spliced in.
+    pub fn hook(&self) -> HookPoint {
+        self.dictionary.hook
+    }
+
+    /// Which tokens count, and what is done there, in words.
+    pub(crate) fn rule(&self) -> String {
+        let ContextPlan { length, skip_first, skip_special, .. } = self.context;
+        let first = match skip_first {
+            0 => "no position is skipped for its place".to_owned(),
+            1 => "the first position of each is skipped".to_owned(),
+            n => format!("the first {n} positions of each are skipped"),
+        };
+        let special = if skip_special { "special tokens are skipped" } else { "special tokens count" };
+        let mean = match self.mean_tokens {
+            None => "all of its own counted tokens".to_owned(),
+            Some(n) => format!("its own first {n} counted tokens"),
+        };
+        let hook = self.hook();
+        format!(
+            "Text is read in windows of up to {length} tokens, without padding; {first} and {special}; every other \
+             position counts. Activations at {hook} are measured at the counted positions. Reconstruction, zero and \
+             mean are spliced in at exactly these positions, and all other positions keep the clean value, in every \
+             variant alike. Cross-entropy and divergence are of the predictions made from counted positions, of the \
+             next token in the same window (the last position of a window predicts nothing). The mean activation of \
+             a text is that of {mean}, taken from a clean pass."
+        )
+    }
+}
+
+fn check_limits(config: &EvalConfig) -> Result<(), EvalError> {
+    let zero = |key: &str| EvalError::BadConfig {
+        key: key.into(),
+        reason: "expected at least 1; leave the key out for the default".into(),
+    };
+    match config {
+        EvalConfig { tokens: Some(0), .. } => Err(zero("tokens")),
+        EvalConfig { mean_tokens: Some(0), .. } => Err(zero("mean_tokens")),
+        EvalConfig { batch_contexts: Some(0), .. } => Err(zero("batch_contexts")),
+        _ => Ok(()),
+    }
+}
+
+fn check_names(texts: &[NamedText]) -> Result<(), EvalError> {
+    let bad = |reason: String| EvalError::BadConfig { key: "texts".into(), reason };
+    if texts.is_empty() {
+        return Err(bad("expected at least one [[eval.texts]] with a name and files".into()));
+    }
+    let mut seen = BTreeSet::from(["all"]);
+    for NamedText { name, .. } in texts {
+        if name.trim().is_empty() {
+            return Err(bad("expected a name for each text, found an empty one".into()));
+        }
+        if !seen.insert(name.as_str()) {
+            let reason = if name == "all" { "is what the report calls them together" } else { "is there twice" };
+            return Err(bad(format!("the name `{name}` {reason}; choose another")));
+        }
+    }
+    Ok(())
+}
+
+/// The files of a text as the system names them; none if they cannot be found, which is not ours to report.
+fn files_of(text: &TextConfig) -> BTreeSet<PathBuf> {
+    Corpus::open(text).map(|corpus| canonical(corpus.files())).unwrap_or_default()
+}
+
+fn canonical(files: &[PathBuf]) -> BTreeSet<PathBuf> {
+    files.iter().map(|file| fs::canonicalize(file).unwrap_or_else(|_| file.clone())).collect()
+}
+
+fn overlap(name: &str, corpus: &Corpus, training_files: &BTreeSet<PathBuf>) -> Option<String> {
+    let files = canonical(corpus.files());
+    let shared: Vec<_> = files.intersection(training_files).collect();
+    let first = shared.first()?;
+    Some(format!(
+        "text {name} is not held out: {} of its {} file(s) are training text too, {} first; its figures will \
+         flatter the dictionary",
+        shared.len(),
+        files.len(),
+        first.display()
+    ))
+}
+
+/// What stands in memory at once: weights; activations of a batch; latents and logits in chunks.
+fn memory(info: &ModelInfo, dictionary: &DictionaryShape, batch_tokens: usize) -> u64 {
+    let floats = |n: usize| 4 * n as u64;
+    let weights = 4 * info.n_parameters + 2 * floats(dictionary.d_in * dictionary.d_sae);
+    // Four final hidden states, x, x̂ and the spliced x; a dozen widths inside a block and its MLP.
+    let hidden = floats(batch_tokens * info.d_model) * 24;
+    let latents = 2 * floats(chunk_rows(dictionary.d_sae).min(batch_tokens) * dictionary.d_sae);
+    let logits = 5 * floats(chunk_positions(info.d_vocab).min(batch_tokens) * info.d_vocab);
+    weights + hidden + latents.max(logits)
+}

@@ -1,0 +1,168 @@
+//! Which positions of a batch count, which predictions are made from them, and what is put in their place.
+
+use monosema_text::{Context, ContextBatch, TextError};
+
+use crate::report::Tally;
+
+/// Counted positions of one batch of windows, as indices into `batch * seq`.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Positions {
+    /// Where activations are measured, and replaced when splicing.
+    pub(crate) counted: Vec<usize>,
+    /// Those of them with a next token in their window.
+    pub(crate) predicting: Vec<i32>,
+    /// The next token of each of [`Positions::predicting`].
+    pub(crate) targets: Vec<u32>,
+}
+
+impl Positions {
+    /// Of `batch`.
+    pub(crate) fn new(batch: &ContextBatch) -> Self {
+        let mut positions = Self { counted: Vec::new(), predicting: Vec::new(), targets: Vec::new() };
+        let seq_len = batch.seq_len();
+        for (row, context) in batch.contexts.iter().enumerate() {
+            for (column, _) in context.counted.iter().enumerate().filter(|(_, counts)| **counts) {
+                let index = row * seq_len + column;
+                positions.counted.push(index);
+                if let Some(&next) = context.tokens.get(column + 1) {
+                    positions.predicting.push(i32::try_from(index).expect("a batch has fewer than 2^31 tokens"));
+                    positions.targets.push(next);
+                }
+            }
+        }
+        positions
+    }
+
+    /// The rows of `values [batch * seq, width]` at the counted positions.
+    pub(crate) fn gather(&self, values: &[f32], width: usize) -> Vec<f32> {
+        let mut rows = Vec::with_capacity(self.counted.len() * width);
+        for &index in &self.counted {
+            rows.extend_from_slice(&values[index * width..(index + 1) * width]);
+        }
+        rows
+    }
+
+    /// `values [batch * seq, width]` with the counted positions replaced, in order, by `rows`; the others are
+    /// left exactly as they are.
+    pub(crate) fn splice<'a>(
+        &self,
+        values: &[f32],
+        width: usize,
+        rows: impl IntoIterator<Item = &'a [f32]>,
+    ) -> Vec<f32> {
+        let mut spliced = values.to_vec();
+        for (&index, row) in self.counted.iter().zip(rows) {
+            spliced[index * width..(index + 1) * width].copy_from_slice(row);
+        }
+        spliced
+    }
+
+    /// How many tokens of `batch` count, and why the others do not.
+    pub(crate) fn tally(&self, batch: &ContextBatch, skip_first: usize) -> Tally {
+        let positions = batch.n_contexts() * batch.seq_len();
+        let skipped_position = batch.n_contexts() * skip_first.min(batch.seq_len());
+        let counted = self.counted.len();
+        Tally {
+            contexts: batch.n_contexts() as u64,
+            positions: positions as u64,
+            counted_tokens: counted as u64,
+            predictions: self.predicting.len() as u64,
+            skipped_position: skipped_position as u64,
+            skipped_special: (positions - skipped_position - counted) as u64,
+        }
+    }
+}
+
+/// The windows of `contexts` up to the `limit`-th counted token, the last one cut short after it. Causal
+/// attention makes the cut invisible to what stands before it.
+pub(crate) fn limited(
+    contexts: impl Iterator<Item = Result<Context, TextError>>,
+    limit: Option<u64>,
+) -> impl Iterator<Item = Result<Context, TextError>> {
+    let mut left = limit.unwrap_or(u64::MAX);
+    let mut contexts = contexts;
+    std::iter::from_fn(move || {
+        if left == 0 {
+            return None;
+        }
+        Some(contexts.next()?.map(|mut context| {
+            if let Some(last) = nth_counted(&context, left) {
+                context.tokens.truncate(last + 1);
+                context.documents.truncate(last + 1);
+                context.counted.truncate(last + 1);
+                left = 0;
+            } else {
+                left -= context.n_counted() as u64;
+            }
+            context
+        }))
+    })
+}
+
+/// The position of the `n`-th counted token (from 1), if there are so many.
+fn nth_counted(context: &Context, n: u64) -> Option<usize> {
+    let index = usize::try_from(n - 1).ok()?;
+    context.counted.iter().enumerate().filter(|(_, counts)| **counts).nth(index).map(|(position, _)| position)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn context(counted: &[bool]) -> Context {
+        let n = counted.len();
+        Context { tokens: (10..10 + n as u32).collect(), documents: vec![0; n], counted: counted.to_vec() }
+    }
+
+    /// Two windows of four; the first token of each is skipped, and one special token.
+    fn batch() -> ContextBatch {
+        ContextBatch { contexts: vec![context(&[false, true, true, true]), context(&[false, true, false, true])] }
+    }
+
+    #[test]
+    fn predictions_stay_within_their_window() {
+        let positions = Positions::new(&batch());
+        assert_eq!(positions.counted, [1, 2, 3, 5, 7]);
+        assert_eq!(positions.predicting, [1, 2, 5]);
+        assert_eq!(positions.targets, [12, 13, 12]);
+        let expected = Tally {
+            contexts: 2,
+            positions: 8,
+            counted_tokens: 5,
+            predictions: 3,
+            skipped_position: 2,
+            skipped_special: 1,
+        };
+        assert_eq!(positions.tally(&batch(), 1), expected);
+    }
+
+    #[test]
+    fn splicing_replaces_counted_positions_and_nothing_else() {
+        let positions = Positions::new(&batch());
+        let values: Vec<f32> = (0..16).map(|v| v as f32).collect();
+        assert_eq!(positions.gather(&values, 2), [2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 10.0, 11.0, 14.0, 15.0]);
+        let zeros = [0.0; 2];
+        let spliced = positions.splice(&values, 2, std::iter::repeat(&zeros[..]));
+        let expected = [0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 8.0, 9.0, 0.0, 0.0, 12.0, 13.0, 0.0, 0.0];
+        assert_eq!(spliced, expected);
+        let back = positions.gather(&values, 2);
+        assert_eq!(positions.splice(&spliced, 2, back.chunks(2)), values);
+    }
+
+    #[test]
+    fn a_limit_is_reached_exactly() {
+        let windows = || batch().contexts.into_iter().map(Ok);
+        let counted = |limit| {
+            let windows: Vec<_> = limited(windows(), limit).map(Result::unwrap).collect();
+            (windows.len(), windows.iter().map(Context::n_counted).sum::<usize>())
+        };
+        assert_eq!(counted(None), (2, 5));
+        assert_eq!(counted(Some(9)), (2, 5));
+        assert_eq!(counted(Some(5)), (2, 5));
+        assert_eq!(counted(Some(4)), (2, 4));
+        assert_eq!(counted(Some(3)), (1, 3));
+        assert_eq!(counted(Some(1)), (1, 1));
+        let cut = limited(windows(), Some(4)).last().unwrap().unwrap();
+        assert_eq!((cut.len(), cut.documents.len(), cut.counted.len()), (2, 2, 2));
+    }
+}

@@ -1,0 +1,171 @@
+//! Cross-entropy and divergence of the same predictions under several forward passes.
+//!
+//! A distribution over the vocabulary is needed of every pass at once, but only for a few positions at a time:
+//! logits `[batch * seq, d_vocab]` never exist whole. They are reduced on the host: log-softmax, gather and
+//! the divergence are one sweep over a row there, with sums in f64, where tensor operations on the CPU
+//! backend would each walk the logits again, mostly on one thread.
+
+use std::ops::Range;
+
+use burn::tensor::{Int, Tensor, TensorData};
+use monosema_transformer::LanguageModel;
+use rayon::prelude::*;
+
+use crate::{
+    error::EvalError,
+    host,
+    metrics::{Predictions, Spliced},
+};
+
+/// Logits held at once for one pass.
+const CHUNK_LOGITS: usize = 1 << 23;
+
+/// Positions held at once: enough for an efficient product, even where the vocabulary is huge.
+const MIN_CHUNK: usize = 32;
+
+/// Final hidden states `[batch, seq, d_model]` of the same tokens under four passes.
+pub(crate) struct Passes {
+    pub(crate) clean: Tensor<3>,
+    pub(crate) sae: Tensor<3>,
+    pub(crate) zero: Tensor<3>,
+    pub(crate) mean: Tensor<3>,
+}
+
+/// How many positions' logits are held at once.
+pub(crate) fn chunk_positions(d_vocab: usize) -> usize {
+    (CHUNK_LOGITS / d_vocab.max(1)).max(MIN_CHUNK)
+}
+
+/// Measures the predictions made from `positions` (indices into `batch * seq`) of the tokens `targets`.
+pub(crate) fn measure(
+    model: &LanguageModel,
+    passes: Passes,
+    positions: &[i32],
+    targets: &[u32],
+) -> Result<Predictions, EvalError> {
+    let mut predictions = Predictions::default();
+    if positions.is_empty() {
+        return Ok(predictions);
+    }
+    let d_vocab = model.info().d_vocab;
+    let data = TensorData::new(positions.to_vec(), [positions.len()]);
+    let indices = Tensor::<1, Int>::from_data(data, model.device());
+    let rows = [passes.clean, passes.sae, passes.zero, passes.mean].map(|hidden| {
+        let [batch, seq, d_model] = hidden.dims();
+        hidden.reshape([batch * seq, d_model]).select(0, indices.clone())
+    });
+    let chunk = chunk_positions(d_vocab);
+    for start in (0..positions.len()).step_by(chunk) {
+        let range = start..positions.len().min(start + chunk);
+        let mut logits = Vec::with_capacity(rows.len());
+        for rows in &rows {
+            logits.push(unembed(model, rows, range.clone())?);
+        }
+        let losses: Vec<[Loss; 4]> = targets[range]
+            .par_iter()
+            .enumerate()
+            .map_init(Vec::new, |probabilities, (row, &target)| {
+                let row = |pass: &Vec<f32>| &pass[row * d_vocab..(row + 1) * d_vocab];
+                compare([0, 1, 2, 3].map(|pass| row(&logits[pass])), target as usize, probabilities)
+            })
+            .collect();
+        predictions.clean.extend(losses.iter().map(|[clean, ..]| clean.ce));
+        for (place, spliced) in
+            [(1, &mut predictions.sae), (2, &mut predictions.zero), (3, &mut predictions.mean)]
+        {
+            let Spliced { ce, kl } = spliced;
+            ce.extend(losses.iter().map(|loss| loss[place].ce));
+            kl.extend(losses.iter().map(|loss| loss[place].kl));
+        }
+    }
+    Ok(predictions)
+}
+
+/// Logits of the rows `range` of `hidden [n, d_model]`, on the host.
+fn unembed(model: &LanguageModel, hidden: &Tensor<2>, range: Range<usize>) -> Result<Vec<f32>, EvalError> {
+    let rows: Tensor<3> = hidden.clone().slice([range]).unsqueeze_dim(0);
+    host::values(model.unembed(rows), "computing logits")
+}
+
+/// The loss of one prediction under one pass, in nats.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Loss {
+    ce: f64,
+    /// KL(first pass ‖ this pass).
+    kl: f64,
+}
+
+/// Losses of one prediction under each pass. `probabilities` is room to work in.
+///
+/// With p the first pass's distribution, KL(p ‖ q) = Σ p (l_p − l_q) − log Z_p + log Z_q for logits l.
+fn compare<const N: usize>(logits: [&[f32]; N], target: usize, probabilities: &mut Vec<f32>) -> [Loss; N] {
+    let clean = logits[0];
+    let top = maximum(clean);
+    probabilities.clear();
+    probabilities.extend(clean.iter().map(|&l| (l - top).exp()));
+    let weight = sum(probabilities.len(), |v| f64::from(probabilities[v]));
+    let normaliser = f64::from(top) + weight.ln();
+    let mut losses = [Loss { ce: normaliser - f64::from(clean[target]), kl: 0.0 }; N];
+    for (loss, logits) in losses.iter_mut().zip(logits).skip(1) {
+        let top = maximum(logits);
+        let theirs = f64::from(top) + sum(logits.len(), |v| f64::from((logits[v] - top).exp())).ln();
+        let apart = sum(logits.len(), |v| f64::from(probabilities[v]) * (f64::from(clean[v]) - f64::from(logits[v])));
+        // Rounding may put the divergence of equal distributions a hair below 0.
+        let kl = (apart / weight - normaliser + theirs).max(0.0);
+        *loss = Loss { ce: theirs - f64::from(logits[target]), kl };
+    }
+    losses
+}
+
+fn maximum(values: &[f32]) -> f32 {
+    values.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+}
+
+/// Σ f(v) for v in 0..n. Eight sums side by side: one alone would wait for every addition.
+fn sum(n: usize, f: impl Fn(usize) -> f64) -> f64 {
+    const LANES: usize = 8;
+    let mut lanes = [0.0; LANES];
+    let whole = n - n % LANES;
+    for base in (0..whole).step_by(LANES) {
+        for (lane, sum) in lanes.iter_mut().enumerate() {
+            *sum += f(base + lane);
+        }
+    }
+    lanes.iter().sum::<f64>() + (whole..n).map(f).sum::<f64>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_worked_out_by_hand() {
+        // Distributions (1/2, 1/4, 1/4) and (1/4, 1/2, 1/4), with arbitrary constants added to the logits.
+        let ln2 = std::f32::consts::LN_2;
+        let p = [10.0 + ln2, 10.0, 10.0];
+        let q = [-300.0, -300.0 + ln2, -300.0];
+        let [clean, other] = compare([&p, &q], 0, &mut Vec::new());
+        let ln2 = std::f64::consts::LN_2;
+        assert!((clean.ce - ln2).abs() < 1e-6 && clean.kl == 0.0, "{clean:?}");
+        assert!((other.ce - 2.0 * ln2).abs() < 1e-5, "{other:?}");
+        // 1/2 ln 2 + 1/4 ln 1/2.
+        assert!((other.kl - 0.25 * ln2).abs() < 1e-5, "{other:?}");
+    }
+
+    #[test]
+    fn equal_logits_do_not_diverge() {
+        let row: Vec<f32> = (0..1003).map(|v| (v as f32 * 0.7).sin() * 9.0).collect();
+        let [clean, same] = compare([&row, &row], 1002, &mut Vec::new());
+        assert_eq!(clean.ce, same.ce);
+        assert!(same.kl < 1e-12);
+        let direct = row.iter().map(|&l| f64::from(l).exp()).sum::<f64>().ln() - f64::from(row[1002]);
+        assert!((clean.ce - direct).abs() < 1e-6);
+    }
+
+    #[test]
+    fn chunks_are_bounded_and_never_empty() {
+        assert_eq!(chunk_positions(49_152), 170);
+        assert_eq!(chunk_positions(usize::MAX), MIN_CHUNK);
+        assert!(chunk_positions(0) > 0);
+    }
+}

@@ -1,0 +1,41 @@
+//! Tokens through the dictionary, in chunks that bound the latents held at once.
+
+use monosema_sae::Dictionary;
+
+use burn::tensor::Device;
+
+use crate::{
+    error::EvalError,
+    host,
+    metrics::{Block, Metrics, Shape},
+};
+
+/// Latents held at once.
+const CHUNK_LATENTS: usize = 1 << 23;
+
+/// How many tokens' latents are held at once.
+pub(crate) fn chunk_rows(d_sae: usize) -> usize {
+    (CHUNK_LATENTS / d_sae.max(1)).max(1)
+}
+
+/// Encodes and decodes `x [n, d_in]`, feeds `metrics` with what comes out, and returns `x_hat [n, d_in]`. `mean`
+/// is the text's mean activation.
+pub(crate) fn reconstruct(
+    dictionary: &Dictionary,
+    x: &[f32],
+    mean: &[f64],
+    device: &Device,
+    metrics: &mut Metrics,
+) -> Result<Vec<f32>, EvalError> {
+    let shape = Shape { d_in: dictionary.d_in(), d_sae: dictionary.d_sae() };
+    let mut reconstruction = Vec::with_capacity(x.len());
+    for x in x.chunks(chunk_rows(shape.d_sae) * shape.d_in) {
+        let n = x.len() / shape.d_in;
+        let acts = dictionary.encode(host::tensor(x.to_vec(), [n, shape.d_in], device));
+        let x_hat = host::values(dictionary.decode(acts.clone()), "decoding latents")?;
+        let acts = host::values(acts, "encoding activations")?;
+        metrics.add(&Block { shape, x, acts: &acts, x_hat: &x_hat, mean });
+        reconstruction.extend(x_hat);
+    }
+    Ok(reconstruction)
+}

@@ -1,0 +1,279 @@
+//! The report: every figure, what was counted, and what it was made from.
+//!
+//! `report.json` is the report; `report.html` shows it. The JSON is written last and vouches for the HTML, so a
+//! report that is there is whole, and its `manifest` says whether it is up to date.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use monosema_core::{
+    AtomicFile, Manifest, digest_bytes,
+    manifest::{self, FileEntry, Work},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    dictionary::DictionaryFacts,
+    error::EvalError,
+    html,
+    metrics::{Better, Definition, Figures, Histogram, definitions},
+    model::ModelFacts,
+};
+
+/// The name of the machine-readable report.
+pub const JSON_FILE: &str = "report.json";
+
+/// The name of the report for people.
+pub const HTML_FILE: &str = "report.html";
+
+/// The version of the layout of `report.json`.
+pub const SCHEMA: u32 = 1;
+
+/// What evaluation found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA`] of the program that wrote it.
+    pub schema: u32,
+    /// Every figure over all texts together, under the names of [`definitions`].
+    pub metrics: Figures,
+    /// Every figure of each text.
+    pub texts: Vec<TextReport>,
+    /// Which tokens counted, over all texts.
+    pub counted: Counted,
+    /// How often latents fire, over all texts.
+    pub density: Histogram,
+    /// The dictionary.
+    pub dictionary: DictionaryFacts,
+    /// The language model.
+    pub model: ModelFacts,
+    /// How long it took.
+    pub timing: Timing,
+    /// What it was made from.
+    pub manifest: Manifest,
+}
+
+/// The figures of one held-out text.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TextReport {
+    /// Its name in the configuration.
+    pub name: String,
+    /// How many of its tokens counted.
+    #[serde(flatten)]
+    pub tally: Tally,
+    /// Its figures.
+    pub metrics: Figures,
+}
+
+/// Which tokens counted, in words and numbers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Counted {
+    /// The rule, in words.
+    pub rule: String,
+    /// The numbers.
+    #[serde(flatten)]
+    pub tally: Tally,
+}
+
+/// How many tokens were seen, and why some did not count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Context windows.
+    pub contexts: u64,
+    /// Positions in them: counted and skipped ones.
+    pub positions: u64,
+    /// Positions that count: activations measured there, and replaced there when splicing.
+    pub counted_tokens: u64,
+    /// Predictions measured: counted positions with a next token in their window.
+    pub predictions: u64,
+    /// Positions skipped because they are among the first of their window.
+    pub skipped_position: u64,
+    /// Positions skipped because their token is special.
+    pub skipped_special: u64,
+}
+
+impl Tally {
+    /// Counts what `other` counted.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.contexts += other.contexts;
+        self.positions += other.positions;
+        self.counted_tokens += other.counted_tokens;
+        self.predictions += other.predictions;
+        self.skipped_position += other.skipped_position;
+        self.skipped_special += other.skipped_special;
+    }
+}
+
+/// How long an evaluation took.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Timing {
+    /// Wall-clock seconds, loading the model included.
+    pub seconds: f64,
+    /// Counted tokens a second, over all passes together.
+    pub tokens_per_second: f64,
+}
+
+/// One figure in a table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// Its definition: name, unit, which way is better.
+    pub definition: &'static Definition,
+    /// Its value over all texts, then in each text, in the order of [`Report::columns`].
+    pub values: Vec<Option<f64>>,
+}
+
+impl Report {
+    /// Heads of the columns of values: `all`, then each text; of one text alone, only that.
+    pub fn columns(&self) -> Vec<&str> {
+        let texts = self.texts.iter().map(|text| text.name.as_str());
+        if self.texts.len() == 1 { texts.collect() } else { std::iter::once("all").chain(texts).collect() }
+    }
+
+    /// The figures as rows of a table.
+    pub fn rows(&self) -> Vec<Row> {
+        let texts = self.texts.iter().map(|text| &text.metrics);
+        let columns: Vec<_> =
+            if self.texts.len() == 1 { texts.collect() } else { std::iter::once(&self.metrics).chain(texts).collect() };
+        let value = |figures: &&Figures, name: &str| figures.get(name).copied().flatten();
+        definitions()
+            .map(|definition| Row {
+                definition,
+                values: columns.iter().map(|figures| value(figures, definition.name)).collect(),
+            })
+            .collect()
+    }
+
+    /// A figure over all texts; `None` if it is not defined on them.
+    pub fn figure(&self, name: &str) -> Option<f64> {
+        self.metrics.get(name).copied().flatten()
+    }
+
+    /// The contents of `report.json`: the report, and the definition of every figure in it.
+    pub fn to_json(&self) -> Value {
+        let mut value = serde_json::to_value(self).expect("a report has string keys only");
+        let definitions: BTreeMap<_, _> = definitions().map(|d| (d.name, d)).collect();
+        value["definitions"] = serde_json::to_value(definitions).expect("definitions are strings");
+        value
+    }
+
+    /// Writes `report.html` and then `report.json` into `directory`, each whole or not at all.
+    pub(crate) fn write(&mut self, directory: &Path) -> Result<(), EvalError> {
+        let write = |name: &str, contents: &[u8]| {
+            let path = directory.join(name);
+            AtomicFile::write(&path, contents).map_err(|source| EvalError::Io { path, source })
+        };
+        fs::create_dir_all(directory).map_err(|source| EvalError::Io { path: directory.to_owned(), source })?;
+        let html = html::page(self);
+        write(HTML_FILE, html.as_bytes())?;
+        let entry = FileEntry { bytes: html.len() as u64, sha256: digest_bytes(html.as_bytes()) };
+        self.manifest.files.insert(HTML_FILE.to_owned(), entry);
+        let json = serde_json::to_string_pretty(&self.to_json()).expect("a JSON value serialises");
+        write(JSON_FILE, json.as_bytes())
+    }
+
+    /// Reads `report.json` in `directory`.
+    ///
+    /// # Errors
+    /// If it is not there, or is not a report of this version's layout.
+    pub fn read(directory: &Path) -> Result<Self, EvalError> {
+        let path = directory.join(JSON_FILE);
+        let bytes = fs::read(&path).map_err(|source| EvalError::Io { path: path.clone(), source })?;
+        let invalid = |reason: String| EvalError::BadReport { path: path.clone(), reason };
+        let value: Value = serde_json::from_slice(&bytes).map_err(|e| invalid(format!("not JSON: {e}")))?;
+        match value.get("schema").and_then(Value::as_u64) {
+            Some(n) if n == u64::from(SCHEMA) => {}
+            found => {
+                let found = found.map_or("none".into(), |n| n.to_string());
+                return Err(invalid(format!("expected report schema {SCHEMA}, found {found}")));
+            }
+        }
+        serde_json::from_value(value).map_err(|e| invalid(format!("not a report: {e}")))
+    }
+
+    /// The report in `directory`, if it is whole and was made by equal work; else the stage has to run.
+    pub fn up_to_date(directory: &Path, work: &Work) -> Option<Self> {
+        let report = Self::read(directory).ok()?;
+        let html = fs::read(directory.join(HTML_FILE)).ok()?;
+        let vouched = report.manifest.files.get(HTML_FILE)?;
+        (report.manifest.work == *work && vouched.sha256 == digest_bytes(&html)).then_some(report)
+    }
+
+    /// The manifest of a report that `work` made; [`Report::write`] adds the files.
+    pub(crate) fn manifest(work: Work, tally: &Tally) -> Manifest {
+        let counts = [("contexts", tally.contexts), ("tokens", tally.counted_tokens), ("predictions", tally.predictions)];
+        Manifest {
+            schema: manifest::SCHEMA,
+            monosema: env!("CARGO_PKG_VERSION").into(),
+            work,
+            counts: counts.into_iter().map(|(name, n)| (name.to_owned(), n)).collect(),
+            files: BTreeMap::new(),
+        }
+    }
+}
+
+/// What evaluation wrote, and where.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// The machine-readable report.
+    pub json: PathBuf,
+    /// The report for people.
+    pub html: PathBuf,
+}
+
+impl Written {
+    /// The files of a report in `directory`.
+    pub fn within(directory: &Path) -> Self {
+        Self { json: directory.join(JSON_FILE), html: directory.join(HTML_FILE) }
+    }
+}
+
+/// A figure as people read it: five significant digits, whole numbers whole, `–` for what is not defined.
+pub fn format_figure(value: Option<f64>) -> String {
+    let Some(value) = value else { return "–".into() };
+    if value.fract() == 0.0 && value.abs() < 1e9 {
+        return format!("{value:.0}");
+    }
+    let magnitude = value.abs().log10().floor() as i32;
+    if !(-4..6).contains(&magnitude) {
+        return format!("{value:.3e}");
+    }
+    let decimals = usize::try_from((4 - magnitude).clamp(0, 6)).expect("clamped above 0");
+    format!("{value:.decimals$}")
+}
+
+impl Row {
+    /// Name, unit, direction, and the formatted values, for a table on a terminal.
+    pub fn cells(&self) -> Vec<String> {
+        let Definition { name, unit, better, .. } = *self.definition;
+        let better: Better = better;
+        let head = [name.to_owned(), unit.to_owned(), better.symbol().to_owned()];
+        head.into_iter().chain(self.values.iter().map(|&value| format_figure(value))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_readable_at_every_size() {
+        for (value, expected) in [
+            (0.0, "0"),
+            (1.0, "1"),
+            (4608.0, "4608"),
+            (3.377_04, "3.3770"),
+            (45.2311, "45.231"),
+            (0.083_121_9, "0.083122"),
+            (-0.5, "-0.50000"),
+            (12_345.678, "12346"),
+            (1.234_56e-5, "1.235e-5"),
+            (6.02e23, "6.020e23"),
+        ] {
+            assert_eq!(format_figure(Some(value)), expected);
+        }
+        assert_eq!(format_figure(None), "–");
+    }
+}
