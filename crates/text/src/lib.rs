@@ -1,1 +1,28 @@
 //! Text to tokens to packed context windows.
+//!
+//! [`Corpus`] streams documents out of files, [`Tokenizer`] turns them into token ids, [`contexts`] packs
+//! those into windows for a language model, and [`batches`] stacks windows of equal length. Harvesting and
+//! evaluation share all of it, so that both see and count the same tokens.
+//!
+//! Architecture invariant: this crate knows no tensors and no model. A whole corpus is never in memory:
+//! one document is (a `.txt` file is one document), and a few megabytes of them while they are tokenised.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod batch;
+mod context;
+mod corpus;
+mod error;
+mod estimate;
+mod formats;
+mod pack;
+mod special;
+mod tokenizer;
+
+pub use batch::{ContextBatch, batches};
+pub use context::{Bos, Context, ContextConfig, ContextPlan, Separator};
+pub use corpus::{Corpus, Document, Documents, TextConfig};
+pub use error::TextError;
+pub use estimate::Estimate;
+pub use pack::contexts;
+pub use tokenizer::{SpecialTokens, Tokenizer};

@@ -1,0 +1,110 @@
+//! What can be wrong with text, tokenizers and context settings.
+
+use std::{io, path::PathBuf};
+
+/// Text that cannot be read, tokenised or packed.
+#[derive(Debug, thiserror::Error)]
+pub enum TextError {
+    /// `files` names nothing that can be read.
+    #[error("text `{entry}`: {reason}")]
+    NoFiles {
+        /// The entry of `files`, as written.
+        entry: String,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
+    /// A file that was asked for by name, of a kind that this program does not read.
+    #[error("{}: expected a text file ending in {known}; rename or convert it", file.display())]
+    UnknownFormat {
+        /// The file.
+        file: PathBuf,
+        /// The endings known.
+        known: String,
+    },
+    /// The disk failed.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// What was read.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// Bytes that are not UTF-8.
+    #[error(
+        "{}: expected UTF-8, found an invalid sequence at byte {offset}; convert the file (for instance \
+         `iconv -f latin1 -t utf-8`)",
+        file.display()
+    )]
+    NotUtf8 {
+        /// The file.
+        file: PathBuf,
+        /// The first byte of the first invalid sequence, counted from 0.
+        offset: u64,
+    },
+    /// A line of a `.jsonl` file without usable text.
+    #[error("{}:{line}: {reason}", file.display())]
+    BadLine {
+        /// The file.
+        file: PathBuf,
+        /// The line, counted from 1.
+        line: u64,
+        /// Expected and found.
+        reason: String,
+    },
+    /// A Parquet file without usable text.
+    #[error("{}: {reason}", file.display())]
+    BadParquet {
+        /// The file.
+        file: PathBuf,
+        /// Expected and found.
+        reason: String,
+    },
+    /// A tokenizer that cannot be used.
+    #[error("{}: {reason}", file.display())]
+    BadTokenizer {
+        /// The file.
+        file: PathBuf,
+        /// Expected and found.
+        reason: String,
+    },
+    /// The tokenizer failed.
+    #[error("{text}: the tokenizer failed: {reason}")]
+    Tokenize {
+        /// What was being tokenised.
+        text: String,
+        /// Why it failed.
+        reason: String,
+    },
+    /// A `[context]` setting that cannot work.
+    #[error("[context] {key}: {reason}")]
+    BadContext {
+        /// The setting.
+        key: &'static str,
+        /// Expected and found.
+        reason: String,
+    },
+    /// All documents together hold no window of two tokens.
+    #[error(
+        "the text holds {tokens} token(s) in {documents} document(s), which is not enough for one context \
+         window (at least 2 tokens); is the right file, field or column named?"
+    )]
+    NoContexts {
+        /// Documents read.
+        documents: u64,
+        /// Tokens in them.
+        tokens: u64,
+    },
+    /// A token that the model has no embedding for.
+    #[error(
+        "document {document}: token {token} is outside the model's vocabulary of {d_vocab}; the tokenizer is \
+         not this model's"
+    )]
+    OutsideVocabulary {
+        /// The document's number.
+        document: u64,
+        /// The token's id.
+        token: u32,
+        /// Ids that the model knows: below this.
+        d_vocab: usize,
+    },
+}

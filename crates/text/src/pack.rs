@@ -1,0 +1,284 @@
+//! Documents to windows: tokenised in chunks, cut as the plan says.
+
+use std::collections::VecDeque;
+
+use crate::{Context, ContextPlan, Document, TextError, Tokenizer};
+
+/// Text tokenised at once: enough to keep all cores busy, little enough to hold (a token costs the
+/// tokenizer about a hundred bytes).
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Documents tokenised at once, however short.
+const CHUNK_DOCUMENTS: usize = 1024;
+
+/// Packs `documents` into windows as `plan` says.
+///
+/// The tokens of the documents follow one another, with the plan's separator between two documents of a
+/// window, and are cut every `plan.length` tokens (BOS included). A last window of two tokens or more is kept
+/// at its own length; without `span_documents` that holds for every document. Documents without a token
+/// leave no trace.
+///
+/// # Errors
+/// Those of `documents` and of the tokenizer; and [`TextError::NoContexts`] if there is no window at all. After
+/// an error the stream ends.
+pub fn contexts<'a>(
+    documents: impl Iterator<Item = Result<Document, TextError>> + 'a,
+    tokenizer: &'a Tokenizer,
+    plan: &ContextPlan,
+) -> impl Iterator<Item = Result<Context, TextError>> + 'a {
+    Contexts {
+        documents,
+        tokenizer,
+        packer: Packer::new(plan.clone()),
+        state: State::Reading,
+        n_documents: 0,
+        n_tokens: 0,
+        n_contexts: 0,
+    }
+}
+
+#[derive(PartialEq)]
+enum State {
+    Reading,
+    Ending,
+    Done,
+}
+
+struct Contexts<'a, I> {
+    documents: I,
+    tokenizer: &'a Tokenizer,
+    packer: Packer,
+    state: State,
+    n_documents: u64,
+    n_tokens: u64,
+    n_contexts: u64,
+}
+
+impl<I: Iterator<Item = Result<Document, TextError>>> Contexts<'_, I> {
+    /// Tokenises and packs the next chunk of documents.
+    fn read_chunk(&mut self) -> Result<(), TextError> {
+        let (mut chunk, mut bytes) = (Vec::new(), 0);
+        while bytes < CHUNK_BYTES && chunk.len() < CHUNK_DOCUMENTS {
+            let Some(document) = self.documents.next().transpose()? else {
+                self.state = State::Ending;
+                break;
+            };
+            bytes += document.text.len();
+            chunk.push(document);
+        }
+        let encoded = self.tokenizer.encode_batch(chunk.iter().map(|d| d.text.as_str()).collect())?;
+        for (document, tokens) in chunk.iter().zip(&encoded) {
+            self.n_documents += 1;
+            self.n_tokens += tokens.len() as u64;
+            self.packer.push(document.id, tokens, self.tokenizer);
+        }
+        Ok(())
+    }
+
+    fn try_next(&mut self) -> Result<Option<Context>, TextError> {
+        loop {
+            if let Some(context) = self.packer.ready.pop_front() {
+                self.n_contexts += 1;
+                return Ok(Some(context));
+            }
+            match self.state {
+                State::Reading => self.read_chunk()?,
+                State::Ending => {
+                    self.packer.close_window();
+                    self.state = State::Done;
+                }
+                State::Done if self.n_contexts == 0 => {
+                    return Err(TextError::NoContexts { documents: self.n_documents, tokens: self.n_tokens });
+                }
+                State::Done => return Ok(None),
+            }
+        }
+    }
+}
+
+impl<I: Iterator<Item = Result<Document, TextError>>> Iterator for Contexts<'_, I> {
+    type Item = Result<Context, TextError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.state == State::Done && self.packer.ready.is_empty() {
+            return None;
+        }
+        let next = self.try_next();
+        if next.is_err() {
+            self.state = State::Done;
+            self.packer.ready.clear();
+        }
+        next.transpose()
+    }
+}
+
+/// Cuts tokens into windows.
+struct Packer {
+    plan: ContextPlan,
+    open: Context,
+    ready: VecDeque<Context>,
+}
+
+impl Packer {
+    fn new(plan: ContextPlan) -> Self {
+        Self { plan, open: Context::default(), ready: VecDeque::new() }
+    }
+
+    fn push(&mut self, document: u64, tokens: &[u32], tokenizer: &Tokenizer) {
+        if tokens.is_empty() {
+            return;
+        }
+        if !self.plan.span_documents {
+            self.close_window();
+        }
+        // An open window holds an earlier document. A closed one needs no separator: nothing crosses its edge.
+        if let (Some(separator), Some(&earlier)) = (self.plan.separator, self.open.documents.last()) {
+            self.put(separator, earlier, tokenizer);
+        }
+        for &token in tokens {
+            if let (Some(bos), true) = (self.plan.bos, self.open.is_empty()) {
+                self.put(bos, document, tokenizer);
+            }
+            self.put(token, document, tokenizer);
+        }
+    }
+
+    fn put(&mut self, token: u32, document: u64, tokenizer: &Tokenizer) {
+        let counts = self.plan.counts(self.open.len(), token, tokenizer);
+        self.open.tokens.push(token);
+        self.open.documents.push(document);
+        self.open.counted.push(counts);
+        if self.open.len() == self.plan.length {
+            self.close_window();
+        }
+    }
+
+    /// Keeps the open window if it is long enough to predict anything in.
+    fn close_window(&mut self) {
+        let window = std::mem::take(&mut self.open);
+        if window.len() >= 2 {
+            self.ready.push_back(window);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::special::tests::tokenizer;
+    use std::path::PathBuf;
+
+    /// Words of the test tokenizer: a 3, b 4, c 5; `<s>` 1, `</s>` 2.
+    fn pack(texts: &[&str], plan: &ContextPlan) -> Result<Vec<Context>, TextError> {
+        let documents = texts.iter().enumerate().map(|(id, text)| {
+            Ok(Document { id: id as u64, source: PathBuf::from("x.txt"), text: (*text).to_owned() })
+        });
+        contexts(documents, &tokenizer(false), plan).collect()
+    }
+
+    fn plan(length: usize) -> ContextPlan {
+        ContextPlan {
+            length,
+            bos: None,
+            separator: None,
+            span_documents: true,
+            skip_first: 0,
+            skip_special: false,
+        }
+    }
+
+    fn tokens(contexts: &[Context]) -> Vec<&[u32]> {
+        contexts.iter().map(|c| c.tokens.as_slice()).collect()
+    }
+
+    #[test]
+    fn documents_follow_one_another() {
+        let packed = pack(&["a b", "", "c", "a a"], &plan(2)).unwrap();
+        assert_eq!(tokens(&packed), [[3, 4], [5, 3]]);
+        assert_eq!(packed[1].documents, [2, 3]);
+        // The fifth token alone is no window; a sixth makes it one.
+        let packed = pack(&["a b", "", "c", "a a", "b"], &plan(4)).unwrap();
+        assert_eq!(tokens(&packed), [[3, 4, 5, 3].as_slice(), &[3, 4]]);
+        assert_eq!(packed[1].documents, [3, 4]);
+    }
+
+    #[test]
+    fn separators_stand_between_documents_and_never_first() {
+        let plan = ContextPlan { separator: Some(2), ..plan(3) };
+        // `a b` leaves room for its separator, which fills the window; `c a b` leaves none.
+        let packed = pack(&["a b", "c a b", "a", "b"], &plan).unwrap();
+        assert_eq!(tokens(&packed), [[3, 4, 2], [5, 3, 4], [3, 2, 4]]);
+        assert_eq!(packed[0].documents, [0, 0, 0]);
+        assert_eq!(packed[2].documents, [2, 2, 3]);
+        // After the last document stands nothing.
+        assert_eq!(tokens(&pack(&["a", "b", ""], &plan).unwrap()), [[3, 2, 4]]);
+    }
+
+    #[test]
+    fn every_window_begins_with_bos() {
+        let plan = ContextPlan { bos: Some(1), separator: Some(1), ..plan(4) };
+        let packed = pack(&["a b c a", "b"], &plan).unwrap();
+        assert_eq!(tokens(&packed), [[1, 3, 4, 5], [1, 3, 1, 4]]);
+        assert_eq!(packed[1].documents, [0, 0, 0, 1]);
+        // A token left over makes a window together with BOS.
+        let packed = pack(&["a b c a b c", "c"], &ContextPlan { separator: None, ..plan.clone() }).unwrap();
+        assert_eq!(tokens(&packed), [[1, 3, 4, 5].as_slice(), &[1, 3, 4, 5], &[1, 5]]);
+        assert_eq!(packed[2].documents, [1, 1]);
+    }
+
+    #[test]
+    fn documents_kept_apart_end_in_short_windows() {
+        let plan = ContextPlan { span_documents: false, ..plan(3) };
+        let packed = pack(&["a b c a b", "c", "a b c", "b a"], &plan).unwrap();
+        assert_eq!(tokens(&packed), [[3, 4, 5].as_slice(), &[3, 4], &[3, 4, 5], &[4, 3]]);
+        let documents: Vec<_> = packed.iter().map(|c| c.documents[0]).collect();
+        assert_eq!(documents, [0, 0, 2, 3]);
+    }
+
+    #[test]
+    fn first_positions_and_special_tokens_do_not_count() {
+        let counted = |skip_first, skip_special| {
+            let plan = ContextPlan { bos: Some(1), separator: Some(2), skip_first, skip_special, ..plan(5) };
+            let packed = pack(&["a </s> b", "c"], &plan).unwrap();
+            assert_eq!(tokens(&packed), [[1, 3, 2, 4, 2].as_slice(), &[1, 5]]);
+            packed.into_iter().map(|c| c.counted).collect::<Vec<_>>()
+        };
+        let (yes, no) = (true, false);
+        assert_eq!(counted(0, false), [vec![yes; 5], vec![yes; 2]]);
+        assert_eq!(counted(0, true), [vec![no, yes, no, yes, no], vec![no, yes]]);
+        assert_eq!(counted(2, true), [vec![no, no, no, yes, no], vec![no, no]]);
+        assert_eq!(counted(2, false), [vec![no, no, yes, yes, yes], vec![no, no]]);
+    }
+
+    #[test]
+    fn text_without_a_window_is_an_error_and_the_stream_ends() {
+        for texts in [[].as_slice(), &["", "  "], &["a"]] {
+            let documents = texts
+                .iter()
+                .map(|text| Ok(Document { id: 0, source: PathBuf::from("x.txt"), text: (*text).to_owned() }));
+            let tokenizer = tokenizer(false);
+            let all: Vec<_> = contexts(documents, &tokenizer, &plan(8)).collect();
+            assert_eq!(all.len(), 1);
+            let error = all[0].as_ref().unwrap_err();
+            let expected = (texts.len() as u64, texts.iter().filter(|t| !t.trim().is_empty()).count() as u64);
+            assert!(
+                matches!(error, TextError::NoContexts { documents, tokens } if (*documents, *tokens) == expected),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn chunks_leave_no_seam() {
+        // More documents than a chunk holds, and more bytes.
+        let text = "a b c ".repeat(100);
+        let texts: Vec<&str> = (0..3000).map(|_| text.trim()).collect();
+        let packed = pack(&texts, &plan(7)).unwrap();
+        let all: Vec<u32> = packed.iter().flat_map(|c| c.tokens.clone()).collect();
+        let n = 3000 * 300 / 7 * 7 + if 3000 * 300 % 7 >= 2 { 3000 * 300 % 7 } else { 0 };
+        assert_eq!(all.len(), n);
+        assert!(all.iter().enumerate().all(|(i, &t)| t == 3 + (i % 3) as u32));
+        let documents = packed.iter().flat_map(|c| c.documents.clone());
+        assert!(documents.enumerate().all(|(i, d)| d == (i / 300) as u64));
+    }
+}
