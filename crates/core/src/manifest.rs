@@ -97,6 +97,35 @@ pub enum ManifestError {
     },
 }
 
+impl Work {
+    /// What differs between `self` and `other`, a line each: `config.train.lr: 0.0001 → 0.0003`.
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let json = |work| serde_json::to_value(work).expect("a work has string keys only");
+        let mut lines = Vec::new();
+        compare("", &json(self), &json(other), &mut lines);
+        lines
+    }
+}
+
+fn compare(place: &str, a: &Value, b: &Value, lines: &mut Vec<String>) {
+    match (a, b) {
+        (Value::Object(a), Value::Object(b)) => {
+            let keys: std::collections::BTreeSet<_> = a.keys().chain(b.keys()).collect();
+            for key in keys {
+                let place = if place.is_empty() { key.clone() } else { format!("{place}.{key}") };
+                compare(
+                    &place,
+                    a.get(key).unwrap_or(&Value::Null),
+                    b.get(key).unwrap_or(&Value::Null),
+                    lines,
+                );
+            }
+        }
+        _ if a == b => {}
+        _ => lines.push(format!("{place}: {a} → {b}")),
+    }
+}
+
 impl Manifest {
     /// Digests `files` (names within `directory`) and writes the manifest: from here on the directory counts.
     pub fn seal(
@@ -206,6 +235,15 @@ mod tests {
         let (dir, manifest) = sealed();
         assert_eq!(Manifest::read(dir.path(), "harvest").unwrap(), manifest);
         manifest.verify(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn differences_name_the_key() {
+        let (mut a, mut b) = (work(), work());
+        assert!(a.differences(&b).is_empty());
+        a.config = serde_json::json!({"train": {"lr": 1, "steps": 5}});
+        b.config = serde_json::json!({"train": {"lr": 2, "steps": 5}, "x": 0});
+        assert_eq!(a.differences(&b), ["config.train.lr: 1 → 2", "config.x: null → 0"]);
     }
 
     #[test]
