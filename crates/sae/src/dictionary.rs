@@ -1,0 +1,126 @@
+//! A trained dictionary, frozen: what evaluation and everything after it works with.
+
+use std::path::Path;
+
+use burn::{
+    module::Module,
+    tensor::{Device, Tensor},
+};
+use monosema_core::HookPoint;
+use serde_json::{Map, Value};
+
+use crate::{Sae, SaeError, Size, formats};
+
+/// Where a dictionary comes from and how it is meant to be used. What is unknown is `None`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Metadata {
+    /// The language model.
+    pub model_name: Option<String>,
+    /// Where in the model the activations were taken.
+    pub hook: HookPoint,
+    /// Tokens a context in training.
+    pub context_size: Option<usize>,
+    /// Whether contexts began with the beginning-of-sequence token.
+    pub prepend_bos: Option<bool>,
+    /// The training text.
+    pub dataset_path: Option<String>,
+    /// By which factor activations were multiplied in training. It is folded into the weights: information only.
+    pub scale: Option<f64>,
+    /// Further facts of ours (recipe, seed, tokens, …).
+    pub facts: Map<String, Value>,
+    /// What else the file's metadata said. Kept, so that loading and saving loses nothing.
+    pub other: Map<String, Value>,
+}
+
+impl Metadata {
+    /// Nothing known but the hook.
+    pub fn new(hook: HookPoint) -> Self {
+        Self {
+            model_name: None,
+            hook,
+            context_size: None,
+            prepend_bos: None,
+            dataset_path: None,
+            scale: None,
+            facts: Map::new(),
+            other: Map::new(),
+        }
+    }
+}
+
+/// A frozen sparse autoencoder with its metadata. It takes activations as the model makes them.
+#[derive(Clone, Debug)]
+pub struct Dictionary {
+    sae: Sae,
+    metadata: Metadata,
+    log_sparsity: Option<Vec<f32>>,
+}
+
+impl Dictionary {
+    /// From a module ([`Sae::export`]), its metadata and, if known, log10(frequency + 1e-10) of every latent.
+    ///
+    /// # Panics
+    /// If `log_sparsity` has not one value a latent.
+    pub fn new(sae: Sae, metadata: Metadata, log_sparsity: Option<Vec<f32>>) -> Self {
+        if let Some(log_sparsity) = &log_sparsity {
+            assert_eq!(log_sparsity.len(), sae.size().d_sae, "one sparsity a latent");
+        }
+        Self { sae: sae.no_grad(), metadata, log_sparsity }
+    }
+
+    /// Reads a directory of any of the [`formats`], strictly.
+    pub fn load(directory: &Path, device: &Device) -> Result<Self, SaeError> {
+        formats::load(directory, device)
+    }
+
+    /// Writes a SAELens v6 directory, which must exist. Returns the names of the files written.
+    pub fn save(&self, directory: &Path) -> Result<Vec<String>, SaeError> {
+        formats::Format::SaeLens.save(self, directory)
+    }
+
+    /// Width of the activations that it takes.
+    pub fn d_in(&self) -> usize {
+        self.size().d_in
+    }
+
+    /// Number of latents.
+    pub fn d_sae(&self) -> usize {
+        self.size().d_sae
+    }
+
+    /// Both sizes.
+    pub fn size(&self) -> Size {
+        self.sae.size()
+    }
+
+    /// Where it comes from.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// log10(frequency + 1e-10) of every latent at the end of training, if it is known.
+    pub fn log_sparsity(&self) -> Option<&[f32]> {
+        self.log_sparsity.as_deref()
+    }
+
+    /// The module.
+    pub fn sae(&self) -> &Sae {
+        &self.sae
+    }
+
+    /// `x [n, d_in]`, raw activations → activations of the latents `[n, d_sae]`, none negative.
+    ///
+    /// # Panics
+    /// If `x` has another width than [`Dictionary::d_in`]; so compare it with the model's beforehand.
+    pub fn encode(&self, x: Tensor<2>) -> Tensor<2> {
+        self.sae.encode(x)
+    }
+
+    /// `acts [n, d_sae]` → x̂ `[n, d_in]`, in the units of the raw activations.
+    ///
+    /// # Panics
+    /// If `acts` has another width than [`Dictionary::d_sae`].
+    pub fn decode(&self, acts: Tensor<2>) -> Tensor<2> {
+        self.sae.decode(acts)
+    }
+}
