@@ -1,0 +1,119 @@
+//! A language model on a device.
+
+use std::{fmt, sync::Arc};
+
+use burn::tensor::{Device, Int, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::{Family, Tap, families::FamilyConfig, pass, pass::Decoder};
+
+/// What there is to know about a model without its weights.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelInfo {
+    /// Its name as the checkpoint gives it, else that of the directory or file.
+    pub name: String,
+    /// Its family.
+    pub family: Family,
+    /// How many blocks it has.
+    pub n_layers: usize,
+    /// The width of the residual stream.
+    pub d_model: usize,
+    /// The number of logits; the tokenizer may know fewer tokens.
+    pub d_vocab: usize,
+    /// The longest sequence that the model was made for.
+    pub max_context: usize,
+    /// The number of weights; a tied output counts once.
+    pub n_parameters: u64,
+}
+
+/// A frozen language model. Clones share the weights.
+#[derive(Clone)]
+pub struct LanguageModel {
+    decoder: Arc<dyn Decoder>,
+    info: Arc<ModelInfo>,
+    device: Device,
+}
+
+impl LanguageModel {
+    pub(crate) fn new(decoder: Box<dyn Decoder>, info: ModelInfo, device: &Device) -> Self {
+        Self { decoder: decoder.into(), info: Arc::new(info), device: device.clone() }
+    }
+
+    /// What there is to know about the model.
+    pub fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    /// The device that holds the weights; tokens must be on it too.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Runs the whole model over `tokens` and returns the final hidden states, normalised and ready for
+    /// [`LanguageModel::unembed`]. `tap` is shown every hook it wants.
+    ///
+    /// # Shapes
+    /// `tokens`: `[batch, seq]`, ids below `d_vocab`, `seq` up to `max_context`. Result: `[batch, seq, d_model]`.
+    ///
+    /// # Panics
+    /// If `seq` exceeds `max_context`, or if the tap returns another shape than it was given.
+    pub fn forward(&self, tokens: Tensor<2, Int>, tap: &mut dyn Tap) -> Tensor<3> {
+        self.check_length(&tokens);
+        pass::forward(&*self.decoder, tokens, tap)
+    }
+
+    /// Runs the model over `tokens` only as far as the last hook that `tap` wants; not at all if it wants none.
+    ///
+    /// # Shapes
+    /// As [`LanguageModel::forward`].
+    ///
+    /// # Panics
+    /// As [`LanguageModel::forward`].
+    pub fn run(&self, tokens: Tensor<2, Int>, tap: &mut dyn Tap) {
+        self.check_length(&tokens);
+        pass::run(&*self.decoder, tokens, tap);
+    }
+
+    /// The logits of final hidden states. For a whole batch they are large: see
+    /// [`for_each_logit_chunk`](crate::for_each_logit_chunk).
+    ///
+    /// # Shapes
+    /// `hidden`: `[batch, seq, d_model]` as [`LanguageModel::forward`] returns it. Result: `[batch, seq, d_vocab]`.
+    pub fn unembed(&self, hidden: Tensor<3>) -> Tensor<3> {
+        let [batch, seq, d_model] = hidden.dims();
+        let logits = self.unembed_rows(hidden.reshape([batch * seq, d_model]));
+        logits.reshape([batch, seq, self.info.d_vocab])
+    }
+
+    /// As [`LanguageModel::unembed`], `[n, d_model]` to `[n, d_vocab]`.
+    pub(crate) fn unembed_rows(&self, hidden: Tensor<2>) -> Tensor<2> {
+        self.decoder.unembed(hidden)
+    }
+
+    fn check_length(&self, tokens: &Tensor<2, Int>) {
+        let [_, seq] = tokens.dims();
+        let ModelInfo { name, max_context, .. } = &*self.info;
+        assert!(seq <= *max_context, "{name} takes sequences of up to {max_context} tokens, not {seq}");
+    }
+}
+
+impl fmt::Debug for LanguageModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LanguageModel").field("info", &self.info).field("device", &self.device).finish()
+    }
+}
+
+impl ModelInfo {
+    pub(crate) fn new(name: String, config: &FamilyConfig, n_parameters: u64) -> Self {
+        let size = config.size();
+        Self {
+            name,
+            family: config.family(),
+            n_layers: size.n_layers,
+            d_model: size.d_model,
+            d_vocab: size.d_vocab,
+            max_context: size.max_context,
+            n_parameters,
+        }
+    }
+}

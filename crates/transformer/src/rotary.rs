@@ -1,0 +1,133 @@
+//! Rotary position embeddings (Su et al., 2021, arXiv:2104.09864), in the half-split form of transformers:
+//! dimension `i` of a head is paired with `i + d_head / 2`.
+
+use std::f64::consts::TAU;
+
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+/// How the rotary frequencies of a model were changed to reach longer contexts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum RopeScaling {
+    /// Positions divided by a factor (Chen et al., 2023, arXiv:2306.15595).
+    Linear {
+        /// The factor.
+        factor: f64,
+    },
+    /// Llama 3.1's: low frequencies divided, high ones kept, those between interpolated.
+    Llama3 {
+        /// By how much low frequencies are divided.
+        factor: f64,
+        /// Wavelengths longer than the original context over this are low frequencies.
+        low_freq_factor: f64,
+        /// Wavelengths shorter than the original context over this are high frequencies.
+        high_freq_factor: f64,
+        /// The context length before scaling.
+        original_max_position_embeddings: usize,
+    },
+    /// One divisor a frequency, as GGUF files store the outcome (`rope_freqs.weight`).
+    Divisors(Vec<f32>),
+}
+
+impl RopeScaling {
+    fn apply(&self, index: usize, frequency: f64) -> f64 {
+        match self {
+            Self::Linear { factor } => frequency / factor,
+            Self::Divisors(divisors) => frequency / f64::from(divisors[index]),
+            Self::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
+                let context = *original_max_position_embeddings as f64;
+                let turns = context * frequency / TAU;
+                if turns < *low_freq_factor {
+                    frequency / factor
+                } else if turns > *high_freq_factor {
+                    frequency
+                } else {
+                    let kept = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor);
+                    (1.0 - kept) * frequency / factor + kept * frequency
+                }
+            }
+        }
+    }
+}
+
+/// The rotation angles of one head.
+#[derive(Clone, Debug)]
+pub(crate) struct Rotary {
+    /// Radians a position, `[d_head / 2]`. Single precision, as transformers has them: at position 2000 the
+    /// rounding of a frequency moves the angle by 1e-4, so that a more exact table would be a different model.
+    frequencies: Vec<f32>,
+}
+
+impl Rotary {
+    /// Frequencies `theta^(-2i / d_head)`, scaled. `d_head` is even; [`RopeScaling::Divisors`] has `d_head / 2`.
+    pub(crate) fn new(d_head: usize, theta: f64, scaling: Option<&RopeScaling>) -> Self {
+        let frequency = |i: usize| {
+            let frequency = theta.powf(-2.0 * i as f64 / d_head as f64);
+            scaling.map_or(frequency, |scaling| scaling.apply(i, frequency)) as f32
+        };
+        Self { frequencies: (0..d_head / 2).map(frequency).collect() }
+    }
+
+    /// Cosines and sines of the angles at positions `0..seq_len`, each `[seq_len, d_head / 2]` row by row.
+    pub(crate) fn tables(&self, seq_len: usize) -> (Vec<f32>, Vec<f32>) {
+        let angles = (0..seq_len)
+            .flat_map(|position| self.frequencies.iter().map(move |frequency| position as f32 * frequency));
+        angles.map(|angle| (f64::from(angle).cos() as f32, f64::from(angle).sin() as f32)).unzip()
+    }
+
+    /// Half the width of a head.
+    pub(crate) fn half(&self) -> usize {
+        self.frequencies.len()
+    }
+}
+
+/// Rotates heads.
+///
+/// # Shapes
+/// `x` and the result: `[batch, heads, seq, d_head]`; `cos`, `sin`: `[seq, d_head / 2]`.
+pub(crate) fn rotate(x: Tensor<4>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<4> {
+    let half = x.dims()[3] / 2;
+    let (cos, sin) = (cos.unsqueeze::<4>(), sin.unsqueeze::<4>());
+    let (a, b) = (x.clone().narrow(3, 0, half), x.narrow(3, half, half));
+    let first = a.clone() * cos.clone() - b.clone() * sin.clone();
+    let second = b * cos + a * sin;
+    Tensor::cat(vec![first, second], 3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::{Device, TensorData};
+
+    #[test]
+    fn frequencies_fall_geometrically() {
+        let rotary = Rotary::new(8, 10_000.0, None);
+        assert_eq!(rotary.frequencies, [1.0, 0.1, 0.01, 0.001]);
+        let linear = Rotary::new(8, 10_000.0, Some(&RopeScaling::Linear { factor: 4.0 }));
+        assert_eq!(linear.frequencies, [0.25, 0.025, 0.0025, 0.00025]);
+    }
+
+    #[test]
+    fn llama3_keeps_high_frequencies_and_divides_low_ones() {
+        let scaling = RopeScaling::Llama3 {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_max_position_embeddings: 100,
+        };
+        // Turns within 100 positions: 16 at frequency 1, 0.016 at 0.001, 2.5 at 2.5 * 2π / 100.
+        assert_eq!(scaling.apply(0, 1.0), 1.0);
+        assert_eq!(scaling.apply(0, 0.001), 0.001 / 8.0);
+        let middle = 2.5 * TAU / 100.0;
+        assert!((scaling.apply(0, middle) / middle - (0.5 / 8.0 + 0.5)).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_quarter_turn_swaps_the_halves() {
+        let device = Device::flex();
+        let x = Tensor::<4>::from_data(TensorData::new(vec![1f32, 2.0, 3.0, 4.0], [1, 1, 1, 4]), &device);
+        let (cos, sin) = (Tensor::zeros([1, 2], &device), Tensor::ones([1, 2], &device));
+        let turned = rotate(x, cos, sin).into_data();
+        assert_eq!(turned.as_slice::<f32>().unwrap(), [-3.0, -4.0, 1.0, 2.0]);
+    }
+}
