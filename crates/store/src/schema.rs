@@ -1,0 +1,267 @@
+//! The columns of a shard and the metadata that explains them. `README.md` of this crate says the same in words.
+
+use std::{collections::BTreeSet, path::Path, sync::Arc};
+
+use arrow::datatypes::{DataType, Field, Schema};
+use monosema_core::HookPoint;
+use parquet::file::metadata::KeyValue;
+use serde::{Deserialize, Serialize};
+
+use crate::{StoreError, VectorDtype};
+
+/// The version of the layout of shards.
+pub const VERSION: u32 = 1;
+
+/// The column of token ids: u32.
+pub const TOKEN_ID: &str = "token_id";
+/// The column of document numbers: u64.
+pub const DOCUMENT: &str = "document";
+/// The column of positions within the context window: u32.
+pub const POSITION: &str = "position";
+
+const VERSION_KEY: &str = "monosema.version";
+const DTYPE_KEY: &str = "monosema.dtype";
+const LAYOUT_KEY: &str = "monosema.layout";
+const HOOKS_KEY: &str = "monosema.hooks";
+
+/// How a vector lies in its column.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    /// Fixed-size binary, little-endian: reading it is a copy.
+    #[default]
+    Binary,
+    /// A list of floats, for tools that want one; several times slower to read.
+    List,
+}
+
+impl Layout {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Binary => "binary",
+            Self::List => "list",
+        }
+    }
+}
+
+/// The vectors of one hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookColumn {
+    /// The hook, which names the column.
+    pub hook: HookPoint,
+    /// Numbers in a vector.
+    pub width: usize,
+}
+
+/// What a store holds: one vector of each hook for every token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreSchema {
+    /// The hooks, in the order of their columns.
+    pub hooks: Vec<HookColumn>,
+    /// The type of their numbers.
+    pub dtype: VectorDtype,
+    /// How the vectors lie in their columns.
+    pub layout: Layout,
+}
+
+impl StoreSchema {
+    /// Checks that such a store can be written.
+    ///
+    /// # Errors
+    /// No hook, a hook twice, a vector without numbers or of more than 2 GiB, or bf16 in lists.
+    pub fn check(&self) -> Result<(), StoreError> {
+        let bad = |reason: String| Err(StoreError::BadSchema { reason });
+        if self.hooks.is_empty() {
+            return bad("no hook is named; name at least one, for instance blocks.0.hook_resid_post".into());
+        }
+        let mut seen = BTreeSet::new();
+        for HookColumn { hook, width } in &self.hooks {
+            if !seen.insert(hook) {
+                return bad(format!("{hook} is named twice"));
+            }
+            if *width == 0 || i32::try_from(width * self.dtype.bytes()).is_err() {
+                return bad(format!("{hook}: a vector of {width} numbers cannot be stored"));
+            }
+        }
+        if self.layout == Layout::List && self.dtype == VectorDtype::BF16 {
+            return bad(
+                "Arrow has no bf16 for lists; use layout = \"binary\", or dtype = \"f16\" or \"f32\"".into(),
+            );
+        }
+        Ok(())
+    }
+
+    /// Bytes of one token's vectors and ids, before compression.
+    pub fn token_bytes(&self) -> u64 {
+        let numbers: usize = self.hooks.iter().map(|h| h.width).sum();
+        (numbers * self.dtype.bytes()) as u64 + 4 + 8 + 4
+    }
+
+    /// The column of `hook` and its place among the hooks.
+    pub fn find(&self, hook: HookPoint) -> Option<(usize, HookColumn)> {
+        self.hooks.iter().copied().enumerate().find(|(_, column)| column.hook == hook)
+    }
+
+    pub(crate) fn to_arrow(&self) -> Schema {
+        let ids = [(TOKEN_ID, DataType::UInt32), (DOCUMENT, DataType::UInt64), (POSITION, DataType::UInt32)];
+        let ids = ids.map(|(name, data_type)| Field::new(name, data_type, false));
+        let vectors =
+            self.hooks.iter().map(|h| Field::new(h.hook.to_string(), self.vector_type(h.width), false));
+        Schema::new(ids.into_iter().chain(vectors).collect::<Vec<_>>())
+    }
+
+    /// The Arrow type of a vector of `width` numbers.
+    pub(crate) fn vector_type(&self, width: usize) -> DataType {
+        let fits = "checked: a vector is smaller than 2 GiB";
+        match self.layout {
+            Layout::Binary => {
+                DataType::FixedSizeBinary(i32::try_from(width * self.dtype.bytes()).expect(fits))
+            }
+            Layout::List => {
+                DataType::FixedSizeList(Arc::new(self.list_item()), i32::try_from(width).expect(fits))
+            }
+        }
+    }
+
+    /// The items of a list column.
+    pub(crate) fn list_item(&self) -> Field {
+        let data_type = match self.dtype {
+            VectorDtype::F32 => DataType::Float32,
+            // bf16 lists are refused by `check`.
+            VectorDtype::F16 | VectorDtype::BF16 => DataType::Float16,
+        };
+        Field::new("element", data_type, false)
+    }
+
+    pub(crate) fn to_metadata(&self) -> Vec<KeyValue> {
+        let hooks = serde_json::to_string(&self.hooks).expect("hooks have string keys only");
+        let pair = |key: &str, value: String| KeyValue::new(key.to_owned(), value);
+        vec![
+            pair(VERSION_KEY, VERSION.to_string()),
+            pair(DTYPE_KEY, self.dtype.name().into()),
+            pair(LAYOUT_KEY, self.layout.name().into()),
+            pair(HOOKS_KEY, hooks),
+        ]
+    }
+
+    /// Reads the metadata of a shard and holds its columns against it.
+    pub(crate) fn of_shard(file: &Path, arrow: &Schema) -> Result<Self, StoreError> {
+        let wrong = |reason: String| StoreError::WrongShard { file: file.to_owned(), reason };
+        let get = |key: &str| {
+            let value = arrow.metadata().get(key);
+            value.ok_or_else(|| {
+                wrong(format!("expected metadata `{key}`, found none; monosema did not write this"))
+            })
+        };
+        let version = get(VERSION_KEY)?;
+        if *version != VERSION.to_string() {
+            return Err(wrong(format!("expected version {VERSION} of the layout, found {version}")));
+        }
+        let (dtype, layout, hooks) = (get(DTYPE_KEY)?, get(LAYOUT_KEY)?, get(HOOKS_KEY)?);
+        let dtype = VectorDtype::from_name(dtype)
+            .ok_or_else(|| wrong(format!("{DTYPE_KEY}: expected f32, f16 or bf16, found `{dtype}`")))?;
+        let layout = [Layout::Binary, Layout::List]
+            .into_iter()
+            .find(|l| l.name() == layout)
+            .ok_or_else(|| wrong(format!("{LAYOUT_KEY}: expected binary or list, found `{layout}`")))?;
+        let hooks = serde_json::from_str(hooks).map_err(|e| wrong(format!("{HOOKS_KEY}: {e}: `{hooks}`")))?;
+        let schema = Self { hooks, dtype, layout };
+        schema.check().map_err(|e| wrong(e.to_string()))?;
+        schema.check_columns(arrow).map_err(wrong)?;
+        Ok(schema)
+    }
+
+    /// Other programs may rewrite shards and change what does not matter here: the order of columns,
+    /// nullability, the name of list items, lists of fixed or of any length.
+    fn check_columns(&self, arrow: &Schema) -> Result<(), String> {
+        for expected in self.to_arrow().fields() {
+            let name = expected.name();
+            let Some((_, found)) = arrow.column_with_name(name) else {
+                return Err(format!("expected a column `{name}`, found none"));
+            };
+            let matches = match (expected.data_type(), found.data_type()) {
+                (DataType::FixedSizeList(item, _), DataType::List(found) | DataType::LargeList(found)) => {
+                    item.data_type() == found.data_type()
+                }
+                (DataType::FixedSizeList(item, n), DataType::FixedSizeList(found, m)) => {
+                    item.data_type() == found.data_type() && n == m
+                }
+                (expected, found) => expected == found,
+            };
+            if !matches {
+                let (expected, found) = (expected.data_type(), found.data_type());
+                return Err(format!("column `{name}`: expected {expected}, found {found}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use monosema_core::BlockHook;
+    use std::collections::HashMap;
+
+    fn schema(dtype: VectorDtype, layout: Layout) -> StoreSchema {
+        let hook = |layer| HookPoint::block(layer, BlockHook::ResidPost);
+        let hooks = vec![HookColumn { hook: hook(9), width: 576 }, HookColumn { hook: hook(2), width: 8 }];
+        StoreSchema { hooks, dtype, layout }
+    }
+
+    fn with_metadata(schema: &StoreSchema, change: impl FnOnce(&mut HashMap<String, String>)) -> Schema {
+        let mut pairs =
+            schema.to_metadata().into_iter().map(|kv| (kv.key, kv.value.unwrap())).collect::<HashMap<_, _>>();
+        change(&mut pairs);
+        schema.to_arrow().with_metadata(pairs)
+    }
+
+    #[test]
+    fn a_schema_is_read_back_from_its_metadata() {
+        for (dtype, layout) in [
+            (VectorDtype::F32, Layout::Binary),
+            (VectorDtype::BF16, Layout::Binary),
+            (VectorDtype::F16, Layout::List),
+        ] {
+            let schema = schema(dtype, layout);
+            let arrow = with_metadata(&schema, |_| {});
+            assert_eq!(StoreSchema::of_shard(Path::new("x"), &arrow).unwrap(), schema);
+        }
+        assert_eq!(schema(VectorDtype::F16, Layout::Binary).token_bytes(), 2 * 584 + 16);
+    }
+
+    #[test]
+    fn what_cannot_be_stored_is_refused() {
+        let refused = |schema: StoreSchema| schema.check().unwrap_err().to_string();
+        assert!(refused(schema(VectorDtype::BF16, Layout::List)).contains("no bf16 for lists"));
+        let mut twice = schema(VectorDtype::F32, Layout::Binary);
+        twice.hooks[1] = twice.hooks[0];
+        assert!(refused(twice.clone()).contains("blocks.9.hook_resid_post is named twice"));
+        twice.hooks.truncate(1);
+        twice.hooks[0].width = 0;
+        assert!(refused(twice.clone()).contains("0 numbers"));
+        twice.hooks.clear();
+        assert!(refused(twice).contains("no hook is named"));
+    }
+
+    #[test]
+    fn foreign_shards_are_told_apart() {
+        let schema = schema(VectorDtype::F32, Layout::Binary);
+        let error =
+            |arrow: Schema| StoreSchema::of_shard(Path::new("x.parquet"), &arrow).unwrap_err().to_string();
+        let changed = |key: &'static str, value: &'static str| {
+            error(with_metadata(&schema, |m| drop(m.insert(key.into(), value.into()))))
+        };
+        assert!(error(schema.to_arrow()).contains("expected metadata `monosema.version`, found none"));
+        assert!(changed(VERSION_KEY, "2").contains("expected version 1 of the layout, found 2"));
+        assert!(changed(DTYPE_KEY, "f64").contains("expected f32, f16 or bf16, found `f64`"));
+        assert!(
+            changed(DTYPE_KEY, "f16").contains("expected FixedSizeBinary(1152), found FixedSizeBinary(2304)")
+        );
+        assert!(changed(LAYOUT_KEY, "rows").contains("expected binary or list"));
+        assert!(changed(HOOKS_KEY, "[]").contains("no hook is named"));
+        assert!(changed(HOOKS_KEY, "[{\"hook\":\"x\",\"width\":1}]").contains("unknown hook `x`"));
+        let other = changed(HOOKS_KEY, "[{\"hook\":\"hook_embed\",\"width\":1}]");
+        assert!(other.contains("x.parquet: expected a column `hook_embed`, found none"), "{other}");
+    }
+}

@@ -1,0 +1,86 @@
+//! Stores made of numbers that tell where they belong.
+
+// Each test file uses its part of this.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+
+use std::{collections::BTreeMap, path::Path};
+
+use monosema_core::{BlockHook, HookPoint, Manifest, Seed, digest_bytes, manifest::Work};
+use monosema_store::{
+    Batch, HookColumn, Layout, Rows, Store, StoreError, StoreSchema, VectorDtype, Writer, WriterOptions,
+};
+
+pub fn hook(layer: usize) -> HookPoint {
+    HookPoint::block(layer, BlockHook::ResidPost)
+}
+
+pub fn schema(widths: &[usize], dtype: VectorDtype, layout: Layout) -> StoreSchema {
+    let hooks = widths.iter().enumerate().map(|(layer, &width)| HookColumn { hook: hook(layer), width });
+    StoreSchema { hooks: hooks.collect(), dtype, layout }
+}
+
+/// The vector of hook `layer` for token `i`: small integers, which every dtype holds exactly.
+pub fn vector(i: usize, layer: usize, width: usize) -> Vec<f32> {
+    (0..width).map(|d| ((i * 31 + layer * 7 + d) % 251) as f32 - 125.0).collect()
+}
+
+/// Writes tokens `0..n`, appended in parts of `part`, and seals the directory.
+pub fn write(dir: &Path, schema: &StoreSchema, options: WriterOptions, n: usize, part: usize) -> Vec<String> {
+    let mut writer = Writer::create(dir, schema.clone(), options).unwrap();
+    for start in (0..n).step_by(part) {
+        append(&mut writer, schema, start..(start + part).min(n)).unwrap();
+    }
+    let written = writer.finish().unwrap();
+    assert_eq!(written.tokens, n as u64);
+    seal(dir, n as u64, &written.shards);
+    written.shards
+}
+
+pub fn append(
+    writer: &mut Writer,
+    schema: &StoreSchema,
+    tokens: std::ops::Range<usize>,
+) -> Result<(), StoreError> {
+    let token_ids: Vec<u32> = tokens.clone().map(|i| i as u32).collect();
+    let documents: Vec<u64> = tokens.clone().map(|i| (i / 10) as u64).collect();
+    let positions: Vec<u32> = tokens.clone().map(|i| (i % 10) as u32).collect();
+    let vectors: Vec<Vec<f32>> = schema
+        .hooks
+        .iter()
+        .enumerate()
+        .map(|(layer, h)| tokens.clone().flat_map(|i| vector(i, layer, h.width)).collect())
+        .collect();
+    let vectors: Vec<&[f32]> = vectors.iter().map(Vec::as_slice).collect();
+    writer.append(Rows {
+        token_ids: &token_ids,
+        documents: &documents,
+        positions: &positions,
+        vectors: &vectors,
+    })
+}
+
+pub fn seal(dir: &Path, tokens: u64, shards: &[String]) {
+    let inputs = BTreeMap::from([("text".to_owned(), digest_bytes(b"text"))]);
+    let work = Work { stage: "harvest".into(), config: serde_json::json!({}), seed: Seed(0), inputs };
+    Manifest::seal(dir, work, BTreeMap::from([("tokens".to_owned(), tokens)]), shards).unwrap();
+}
+
+/// Checks that every row of `batch` is whole, and returns its tokens.
+pub fn tokens_of(batch: &Batch, layer: usize) -> Vec<usize> {
+    assert_eq!(batch.x.len(), batch.n * batch.width);
+    assert_eq!([batch.token_ids.len(), batch.documents.len(), batch.positions.len()], [batch.n; 3]);
+    for (row, &id) in batch.token_ids.iter().enumerate() {
+        let i = id as usize;
+        assert_eq!((batch.documents[row], batch.positions[row]), ((i / 10) as u64, (i % 10) as u32));
+        let x = &batch.x[row * batch.width..(row + 1) * batch.width];
+        assert_eq!(x, vector(i, layer, batch.width), "token {i}");
+    }
+    batch.token_ids.iter().map(|&id| id as usize).collect()
+}
+
+/// A sealed store of `n` tokens in many small shards and row groups.
+pub fn store(dir: &Path, n: usize) -> Store {
+    let options = WriterOptions { shard_tokens: 100, row_group_tokens: 16, ..Default::default() };
+    write(dir, &schema(&[3], VectorDtype::F32, Layout::Binary), options, n, 37);
+    Store::open(dir).unwrap()
+}

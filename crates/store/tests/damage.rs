@@ -1,0 +1,180 @@
+//! Interrupted writers, damaged shards, numbers that cannot be stored: a clear error, and nothing lost.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::{fs, path::Path};
+
+use common::{append, hook, schema, store};
+use monosema_core::Seed;
+use monosema_store::{BatchPlan, Layout, Rows, Store, StoreError, VectorDtype, Writer, WriterOptions};
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn an_interrupted_store_is_redone_and_a_finished_one_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("acts");
+    let schema = schema(&[3], VectorDtype::F32, Layout::Binary);
+    let options = WriterOptions { shard_tokens: 40, row_group_tokens: 10, ..Default::default() };
+    let mut writer = Writer::create(&dir, schema.clone(), options).unwrap();
+    append(&mut writer, &schema, 0..95).unwrap();
+    assert_eq!(names(&dir).iter().filter(|n| n.ends_with(".parquet")).count(), 2);
+    // Killed: nothing is cleaned up.
+    std::mem::forget(writer);
+    for kept in ["notes.txt", "shard-x.parquet"] {
+        fs::write(dir.join(kept), "mine").unwrap();
+    }
+    fs::create_dir(dir.join("shard-00099.parquet")).unwrap();
+    assert!(matches!(Store::open(&dir), Err(StoreError::Manifest(_))), "no manifest, no store");
+
+    let options = WriterOptions { shard_tokens: 100, ..options };
+    common::write(&dir, &schema, options, 50, 50);
+    let expected =
+        ["manifest.json", "notes.txt", "shard-00000.parquet", "shard-00099.parquet", "shard-x.parquet"];
+    assert_eq!(names(&dir), expected);
+    assert_eq!(Store::open(&dir).unwrap().tokens(), 50);
+
+    let error = Writer::create(&dir, schema, options).err().unwrap();
+    assert!(matches!(error, StoreError::Sealed { .. }), "{error}");
+    assert_eq!(names(&dir), expected);
+}
+
+#[test]
+fn a_dropped_writer_leaves_whole_shards_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let schema = schema(&[3], VectorDtype::F32, Layout::Binary);
+    let options = WriterOptions { shard_tokens: 40, row_group_tokens: 10, ..Default::default() };
+    let mut writer = Writer::create(dir.path(), schema.clone(), options).unwrap();
+    append(&mut writer, &schema, 0..95).unwrap();
+    drop(writer);
+    assert_eq!(names(dir.path()), ["shard-00000.parquet", "shard-00001.parquet"]);
+}
+
+#[test]
+fn numbers_that_cannot_be_stored_are_located() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |dtype, value: f32| {
+        let schema = schema(&[2, 4], dtype, Layout::Binary);
+        let mut writer = Writer::create(dir.path(), schema, WriterOptions::default()).unwrap();
+        let (small, mut large) = (vec![0.5; 6], vec![0.5; 12]);
+        large[9] = value;
+        let rows = Rows {
+            token_ids: &[1, 2, 3],
+            documents: &[7, 7, 8],
+            positions: &[10, 11, 0],
+            vectors: &[&small, &large],
+        };
+        writer.append(rows).map_err(|e| e.to_string())
+    };
+    let overflow = write(VectorDtype::F16, -70_000.0).unwrap_err();
+    for part in
+        ["blocks.1.hook_resid_post: found -70000 at position 0 of document 8", "f16 ends at 65504", "bf16"]
+    {
+        assert!(overflow.contains(part), "{part:?} is not in {overflow:?}");
+    }
+    write(VectorDtype::F16, 65504.0).unwrap();
+    write(VectorDtype::BF16, -70_000.0).unwrap();
+    assert!(write(VectorDtype::BF16, f32::MAX).unwrap_err().contains("dtype = \"f32\""));
+    for (dtype, value) in [
+        (VectorDtype::F32, f32::NAN),
+        (VectorDtype::F16, f32::INFINITY),
+        (VectorDtype::BF16, f32::NEG_INFINITY),
+    ] {
+        let error = write(dtype, value).unwrap_err();
+        assert!(error.contains(&format!("found {value} at position 0 of document 8")), "{error}");
+    }
+}
+
+#[test]
+fn rows_must_match() {
+    let dir = tempfile::tempdir().unwrap();
+    let schema = schema(&[2], VectorDtype::F32, Layout::Binary);
+    let mut writer = Writer::create(dir.path(), schema, WriterOptions::default()).unwrap();
+    let ok: &[&[f32]] = &[&[1.0, 2.0]];
+    let rows = Rows { token_ids: &[1], documents: &[1], positions: &[1], vectors: ok };
+    writer.append(rows).unwrap();
+    for (rows, message) in [
+        (Rows { documents: &[], ..rows }, "document should hold 1 values, but holds 0"),
+        (Rows { positions: &[1, 2], ..rows }, "position should hold 1 values, but holds 2"),
+        (Rows { vectors: &[], ..rows }, "vectors should hold 1 values, but holds 0"),
+        (Rows { vectors: &[&[1.0]], ..rows }, "blocks.0.hook_resid_post should hold 2 values, but holds 1"),
+    ] {
+        let error = writer.append(rows).unwrap_err().to_string();
+        assert!(error.contains(message), "{error}");
+    }
+}
+
+#[test]
+fn a_truncated_shard_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    store(dir.path(), 250);
+    let path = dir.path().join("shard-00001.parquet");
+    let bytes = fs::read(&path).unwrap();
+    for length in [bytes.len() - 1, bytes.len() / 2, 0] {
+        fs::write(&path, &bytes[..length]).unwrap();
+        let error = Store::open(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("shard-00001.parquet: expected"), "{error}");
+        // Even if the manifest did not know.
+        let shards = [0, 1, 2].map(|i| format!("shard-0000{i}.parquet"));
+        common::seal(dir.path(), 250, &shards);
+        let error = Store::open(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("shard-00001.parquet: damaged, or not Parquet"), "{error}");
+        fs::write(&path, &bytes).unwrap();
+        common::seal(dir.path(), 250, &shards);
+        assert_eq!(Store::open(dir.path()).unwrap().tokens(), 250);
+    }
+}
+
+#[test]
+fn a_shard_damaged_inside_is_found_when_read_and_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path(), 250);
+    let path = dir.path().join("shard-00001.parquet");
+    let mut bytes = fs::read(&path).unwrap();
+    // The first page header of the first row group.
+    bytes[4..40].fill(0xff);
+    fs::write(&path, &bytes).unwrap();
+    let opened = Store::open(dir.path()).unwrap();
+    assert!(opened.verify().unwrap_err().to_string().contains("shard-00001.parquet: expected sha256"));
+    let plan = BatchPlan { hook: hook(0), batch_tokens: 10, buffer_tokens: 20, seed: Seed(0), tokens: 1000 };
+    for batches in [store.sequential(hook(0), 10), store.batches(plan)] {
+        let results: Vec<_> = batches.collect();
+        let (last, before) = results.split_last().unwrap();
+        assert!(before.iter().all(Result::is_ok), "an error ends the stream");
+        let error = last.as_ref().unwrap_err().to_string();
+        assert!(error.contains("shard-00001.parquet: damaged, or not Parquet: row group 0"), "{error}");
+    }
+}
+
+#[test]
+fn shards_of_another_store_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let other = tempfile::tempdir().unwrap();
+    store(dir.path(), 150);
+    let options = WriterOptions { shard_tokens: 100, ..Default::default() };
+    common::write(other.path(), &schema(&[4], VectorDtype::F32, Layout::Binary), options, 150, 150);
+    let second = "shard-00001.parquet".to_owned();
+    fs::copy(other.path().join(&second), dir.path().join(&second)).unwrap();
+    let shards = ["shard-00000.parquet".to_owned(), second];
+    common::seal(dir.path(), 150, &shards);
+    let error = Store::open(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("shard-00001.parquet: its hooks, dtype or layout are not those of"), "{error}");
+
+    common::seal(dir.path(), 100, &[]);
+    assert!(
+        Store::open(dir.path())
+            .unwrap_err()
+            .to_string()
+            .contains("expected shards of activations, found none")
+    );
+    common::seal(dir.path(), 99, &shards[..1]);
+    let error = Store::open(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("expected 99 tokens, found 100 in the shards"), "{error}");
+}

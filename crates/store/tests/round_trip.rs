@@ -1,0 +1,165 @@
+//! What is written is what is read, whatever the dtype, the layout and the way it is cut up.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::{fs::File, path::Path, sync::Arc};
+
+use arrow::{
+    array::{ArrayRef, Float32Builder, ListBuilder, RecordBatch, UInt32Array, UInt64Array},
+    datatypes::{DataType, Field, Schema},
+};
+use common::{hook, schema, store, tokens_of, vector, write};
+use monosema_store::{Compression, Layout, Store, VectorDtype, WriterOptions};
+use parquet::{
+    arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder},
+    file::metadata::KeyValue,
+};
+
+#[test]
+fn every_dtype_layout_and_cut() {
+    let kinds = [
+        (VectorDtype::F32, Layout::Binary),
+        (VectorDtype::F16, Layout::Binary),
+        (VectorDtype::BF16, Layout::Binary),
+        (VectorDtype::F32, Layout::List),
+        (VectorDtype::F16, Layout::List),
+    ];
+    // Tokens, tokens a part, a shard, a row group, a batch.
+    let cuts = [(1, 1, 1, 1, 1), (257, 100, 64, 16, 10), (257, 3, 50, 64, 1000), (300, 300, 1 << 18, 7, 150)];
+    for (dtype, layout) in kinds {
+        for (n, part, shard_tokens, row_group_tokens, batch_tokens) in cuts {
+            for compression in [Compression::None, Compression::Zstd] {
+                let dir = tempfile::tempdir().unwrap();
+                let schema = schema(&[5, 700], dtype, layout);
+                let options = WriterOptions { shard_tokens, row_group_tokens, compression };
+                let shards = write(dir.path(), &schema, options, n, part);
+                assert_eq!(shards.len(), n.div_ceil(shard_tokens as usize));
+                let store = Store::open(dir.path()).unwrap();
+                assert_eq!((store.schema(), store.tokens()), (&schema, n as u64));
+                store.verify().unwrap();
+                for layer in 0..2 {
+                    let batches: Vec<_> =
+                        store.sequential(hook(layer), batch_tokens).collect::<Result<_, _>>().unwrap();
+                    assert_eq!(batches.len(), n.div_ceil(batch_tokens));
+                    let tokens: Vec<_> = batches.iter().flat_map(|b| tokens_of(b, layer)).collect();
+                    assert_eq!(tokens, (0..n).collect::<Vec<_>>());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn f32_is_exact_and_16_bits_round_to_nearest() {
+    for (dtype, relative) in
+        [(VectorDtype::F32, 0.0), (VectorDtype::F16, 1.0 / 2048.0), (VectorDtype::BF16, 1.0 / 256.0)]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let schema = schema(&[64], dtype, Layout::Binary);
+        let values: Vec<f32> = (0..640).map(|i| (i as f32 * 0.7).sin() * 1234.5).collect();
+        let mut writer =
+            monosema_store::Writer::create(dir.path(), schema, WriterOptions::default()).unwrap();
+        let rows = monosema_store::Rows {
+            token_ids: &[1; 10],
+            documents: &[u64::MAX; 10],
+            positions: &[u32::MAX; 10],
+            vectors: &[&values],
+        };
+        writer.append(rows).unwrap();
+        common::seal(dir.path(), 10, &writer.finish().unwrap().shards);
+        let batch = Store::open(dir.path()).unwrap().sequential(hook(0), 10).next().unwrap().unwrap();
+        assert_eq!((batch.documents[9], batch.positions[9]), (u64::MAX, u32::MAX));
+        for (back, value) in batch.x.iter().zip(&values) {
+            assert!((back - value).abs() <= value.abs() * relative, "{dtype}: {value} became {back}");
+        }
+    }
+}
+
+#[test]
+fn a_shard_says_what_is_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    store(dir.path(), 250);
+    let file = File::open(dir.path().join("shard-00002.parquet")).unwrap();
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+    assert_eq!(builder.metadata().file_metadata().num_rows(), 50);
+    // 250 tokens in shards of 100 and row groups of 16: the last shard holds 16 + 16 + 16 + 2.
+    assert_eq!(builder.metadata().num_row_groups(), 4);
+    let metadata = builder.schema().metadata();
+    for (key, value) in [
+        ("monosema.version", "1"),
+        ("monosema.dtype", "f32"),
+        ("monosema.layout", "binary"),
+        ("monosema.hooks", r#"[{"hook":"blocks.0.hook_resid_post","width":3}]"#),
+    ] {
+        assert_eq!(metadata.get(key).map(String::as_str), Some(value));
+    }
+    let column = builder.metadata().row_group(0).column(3);
+    let encodings: Vec<_> = column.encodings().map(|e| e.to_string()).collect();
+    assert!(!encodings.iter().any(|e| e.contains("DICTIONARY")), "{encodings:?}");
+}
+
+/// Other programs write ordinary lists, nullable columns, and columns in another order.
+#[test]
+fn shards_that_other_programs_rewrote_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let (n, width) = (20, 4);
+    rewritten(&dir.path().join("shard-00000.parquet"), n, width, |_| width);
+    common::seal(dir.path(), n as u64, &["shard-00000.parquet".to_owned()]);
+    let store = Store::open(dir.path()).unwrap();
+    let batch = store.sequential(hook(0), n).next().unwrap().unwrap();
+    assert_eq!(tokens_of(&batch, 0), (0..n).collect::<Vec<_>>());
+}
+
+#[test]
+fn lists_of_uneven_length_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    // The total is right, the rows are not.
+    rewritten(&dir.path().join("shard-00000.parquet"), 20, 4, |i| match i {
+        3 => 5,
+        4 => 3,
+        _ => 4,
+    });
+    common::seal(dir.path(), 20, &["shard-00000.parquet".to_owned()]);
+    let store = Store::open(dir.path()).unwrap();
+    let error = store.sequential(hook(0), 20).next().unwrap().unwrap_err().to_string();
+    assert!(error.contains("shard-00000.parquet") && error.contains("blocks.0.hook_resid_post"), "{error}");
+}
+
+fn rewritten(path: &Path, n: usize, width: usize, length: impl Fn(usize) -> usize) {
+    let mut lists = ListBuilder::new(Float32Builder::new());
+    for i in 0..n {
+        let values = vector(i, 0, width).into_iter().chain([0.0; 3]).take(length(i));
+        lists.append_value(values.map(Some));
+    }
+    let item = Arc::new(Field::new("item", DataType::Float32, true));
+    let fields = vec![
+        Field::new("blocks.0.hook_resid_post", DataType::List(item), true),
+        Field::new("position", DataType::UInt32, true),
+        Field::new("document", DataType::UInt64, true),
+        Field::new("token_id", DataType::UInt32, true),
+        Field::new("note", DataType::UInt32, true),
+    ];
+    let ids = || 0..n as u32;
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(lists.finish()),
+        Arc::new(ids().map(|i| i % 10).collect::<UInt32Array>()),
+        Arc::new(ids().map(|i| u64::from(i / 10)).collect::<UInt64Array>()),
+        Arc::new(ids().collect::<UInt32Array>()),
+        Arc::new(ids().collect::<UInt32Array>()),
+    ];
+    let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap();
+    let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), batch.schema(), None).unwrap();
+    let hooks = format!(r#"[{{"hook":"blocks.0.hook_resid_post","width":{width}}}]"#);
+    for (key, value) in [
+        ("monosema.version", "1"),
+        ("monosema.dtype", "f32"),
+        ("monosema.layout", "list"),
+        ("monosema.hooks", &hooks),
+    ] {
+        writer.append_key_value_metadata(KeyValue::new(key.to_owned(), value.to_owned()));
+    }
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}

@@ -1,0 +1,131 @@
+//! Shuffled batches: every token once an epoch, the same for the same seed, and really mixed.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{hook, store, tokens_of};
+use monosema_core::Seed;
+use monosema_store::{BatchPlan, Store};
+
+fn plan(batch_tokens: usize, buffer_tokens: usize, seed: u64, tokens: u64) -> BatchPlan {
+    BatchPlan { hook: hook(0), batch_tokens, buffer_tokens, seed: Seed(seed), tokens }
+}
+
+/// The tokens in the order in which they come, and the sizes of the batches.
+fn read(store: &Store, plan: BatchPlan) -> (Vec<usize>, Vec<usize>) {
+    let batches: Vec<_> = store.batches(plan).collect::<Result<_, _>>().unwrap();
+    let tokens = batches.iter().flat_map(|b| tokens_of(b, 0)).collect();
+    (tokens, batches.iter().map(|b| b.n).collect())
+}
+
+#[test]
+fn every_token_comes_once_an_epoch() {
+    let dir = tempfile::tempdir().unwrap();
+    let n = 533;
+    let store = store(dir.path(), n);
+    // Buffers below a row group, between, and above the whole store; batches that straddle epochs.
+    for (batch, buffer) in [(1, 1), (5, 5), (16, 40), (50, 200), (533, 533), (64, 10_000), (700, 700)] {
+        let total = 3 * n as u64;
+        let (tokens, sizes) = read(&store, plan(batch, buffer, 1, total));
+        assert_eq!(tokens.len(), 3 * n);
+        for epoch in tokens.chunks(n) {
+            let mut epoch = epoch.to_vec();
+            epoch.sort_unstable();
+            assert_eq!(epoch, (0..n).collect::<Vec<_>>(), "batch {batch}, buffer {buffer}");
+        }
+        let (last, full) = sizes.split_last().unwrap();
+        assert!(full.iter().all(|&size| size == batch));
+        assert_eq!(*last, (3 * n - 1) % batch + 1);
+    }
+}
+
+#[test]
+fn the_seed_decides_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path(), 500);
+    let plan = |seed| plan(20, 100, seed, 1000);
+    let expected = read(&store, plan(1)).0;
+    for delay in [0, 1] {
+        // A slow consumer changes nothing, nor does stopping early.
+        let mut tokens = Vec::new();
+        for batch in store.batches(plan(1)).take(30) {
+            std::thread::sleep(std::time::Duration::from_millis(delay));
+            tokens.extend(tokens_of(&batch.unwrap(), 0));
+        }
+        assert_eq!(tokens, expected[..600]);
+    }
+    assert_ne!(read(&store, plan(2)).0, expected);
+    assert_ne!(expected[..500], expected[500..], "epochs must differ");
+    // Asking for less delivers the beginning of the same stream.
+    assert_eq!(read(&store, BatchPlan { tokens: 333, ..plan(1) }).0, expected[..333]);
+}
+
+/// Pearson correlation of the place in the stream with the place on disk.
+fn correlation(tokens: &[usize]) -> f64 {
+    let n = tokens.len() as f64;
+    let mean = (n - 1.0) / 2.0;
+    let covariance: f64 =
+        tokens.iter().enumerate().map(|(i, &t)| (i as f64 - mean) * (t as f64 - mean)).sum();
+    covariance / (n * (n * n - 1.0) / 12.0)
+}
+
+#[test]
+fn a_buffer_mixes() {
+    let dir = tempfile::tempdir().unwrap();
+    let n = 8000;
+    let store = store(dir.path(), n);
+    let (tokens, _) = read(&store, plan(50, 2000, 1, n as u64));
+    // 500 row groups in random order: the correlation has a standard deviation of 1/√500.
+    assert!(correlation(&tokens).abs() < 5.0 / 500.0_f64.sqrt(), "{}", correlation(&tokens));
+    // Of a batch of 50 from a buffer of 2000 rows = 125 groups, few share a group: in expectation about
+    // C(50, 2) / 125 ≈ 10 pairs. Undisturbed groups of 16 would give 360.
+    let pairs: usize = tokens
+        .chunks(50)
+        .map(|batch| {
+            let same = |a: &usize, b: &usize| a / 100 == b / 100 && a % 100 / 16 == b % 100 / 16;
+            batch
+                .iter()
+                .enumerate()
+                .map(|(i, a)| batch[..i].iter().filter(|&b| same(a, b)).count())
+                .sum::<usize>()
+        })
+        .sum();
+    let mean = pairs as f64 / (n / 50) as f64;
+    assert!((5.0..20.0).contains(&mean), "{mean} pairs of one row group a batch");
+    // Neighbours on disk do not stay neighbours.
+    let neighbours = tokens.windows(2).filter(|w| w[1] == w[0] + 1).count();
+    assert!(neighbours < 60, "{neighbours} of {n}");
+}
+
+#[test]
+fn a_buffer_of_everything_shuffles_uniformly() {
+    // Over 600 epochs of 20 tokens, each token comes first about 30 times: 5 standard deviations are 27.
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path(), 20);
+    let (tokens, _) = read(&store, plan(20, 20, 3, 600 * 20));
+    let mut counts = [0; 20];
+    tokens.chunks(20).for_each(|epoch| counts[epoch[0]] += 1);
+    assert!(counts.iter().all(|count| (4..57).contains(count)), "{counts:?}");
+}
+
+#[test]
+fn plans_that_cannot_work_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path(), 50);
+    let error = |plan: BatchPlan| {
+        let mut batches = store.batches(plan);
+        let error = batches.next().unwrap().unwrap_err().to_string();
+        assert!(batches.next().is_none());
+        error
+    };
+    assert!(error(plan(0, 10, 0, 5)).contains("at least 1 token"));
+    assert!(error(plan(20, 10, 0, 5)).contains("a buffer of at least one batch of 20 tokens, found 10"));
+    assert!(error(plan(20, 20, 0, 0)).contains("at least 1 token to deliver"));
+    let hook = error(BatchPlan { hook: hook(7), ..plan(20, 20, 0, 5) });
+    assert!(
+        hook.contains("expected activations of blocks.7.hook_resid_post, found those of blocks.0"),
+        "{hook}"
+    );
+    assert!(store.sequential(common::hook(0), 0).next().unwrap().is_err());
+}
