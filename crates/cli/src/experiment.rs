@@ -1,0 +1,76 @@
+//! The configuration file of an experiment: sections that the stages' crates own.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::anyhow;
+use monosema_core::{Seed, config};
+use monosema_evaluator::EvalConfig;
+use monosema_harvester::HarvestConfig;
+use monosema_text::ContextConfig;
+use monosema_trainer::TrainConfig;
+use serde::Deserialize;
+
+use crate::failure::{Failure, Outcome};
+
+/// One TOML file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Experiment {
+    /// Every random choice follows from it.
+    #[serde(default)]
+    pub seed: Seed,
+    /// `auto`, `cpu`, `cuda:N` or `ndarray`.
+    #[serde(default = "auto")]
+    pub device: String,
+    /// The language model.
+    pub model: ModelConfig,
+    /// How text is cut into windows, and which of their positions count.
+    #[serde(default)]
+    pub context: ContextConfig,
+    harvest: Option<HarvestConfig>,
+    train: Option<TrainConfig>,
+    eval: Option<EvalConfig>,
+}
+
+/// The `[model]` section.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ModelConfig {
+    /// A Hugging Face directory or a GGUF file.
+    pub path: PathBuf,
+}
+
+fn auto() -> String {
+    "auto".into()
+}
+
+impl Experiment {
+    /// Reads `file` with `--set` overrides applied.
+    pub(crate) fn read(file: &Path, overrides: &[String]) -> Outcome<Self> {
+        config::read(file, overrides).map_err(Failure::usage)
+    }
+
+    /// The `[harvest]` section, which some stage needs.
+    pub(crate) fn harvest(&self) -> Outcome<&HarvestConfig> {
+        self.harvest.as_ref().ok_or_else(|| missing("harvest"))
+    }
+
+    /// The `[train]` section, which some stage needs.
+    pub(crate) fn train(&self) -> Outcome<&TrainConfig> {
+        self.train.as_ref().ok_or_else(|| missing("train"))
+    }
+
+    /// The `[eval]` section, which some stage needs.
+    pub(crate) fn eval(&self) -> Outcome<&EvalConfig> {
+        self.eval.as_ref().ok_or_else(|| missing("eval"))
+    }
+
+    /// The text that the dictionary is, was or will be trained on, as far as this file says.
+    pub(crate) fn training_text(&self) -> Option<&monosema_text::TextConfig> {
+        self.harvest.as_ref().map(|harvest| &harvest.text)
+    }
+}
+
+fn missing(section: &str) -> Failure {
+    Failure::usage(anyhow!("the configuration has no section [{section}], which this stage needs"))
+}

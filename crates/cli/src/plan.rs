@@ -1,0 +1,104 @@
+//! What a run will do, before it does it: for `--dry-run`, and to refuse what cannot work.
+
+use std::path::Path;
+
+use anyhow::anyhow;
+use monosema_evaluator::EvalPlan;
+use monosema_harvester::HarvestPlan;
+use monosema_trainer::TrainPlan;
+use serde_json::json;
+use sysinfo::System;
+
+use crate::{
+    failure::{Failure, Outcome},
+    stages::Places,
+    table::{bytes, count},
+};
+
+/// The stages of a run, resolved.
+pub(crate) struct Plans {
+    pub harvest: Option<HarvestPlan>,
+    pub train: Option<TrainPlan>,
+    pub eval: Option<EvalPlan>,
+}
+
+impl Plans {
+    fn disk_bytes(&self) -> u64 {
+        self.harvest.as_ref().map_or(0, |plan| plan.disk_bytes) + self.train.as_ref().map_or(0, |plan| plan.disk_bytes)
+    }
+
+    /// Stages run one after the other, so the largest counts.
+    fn memory_bytes(&self) -> u64 {
+        let stages = [
+            self.harvest.as_ref().map(|plan| plan.memory_bytes),
+            self.train.as_ref().map(|plan| plan.memory_bytes),
+            self.eval.as_ref().map(|plan| plan.memory_bytes),
+        ];
+        stages.into_iter().flatten().max().unwrap_or(0)
+    }
+}
+
+/// Refuses a run for which there is no room, and warns of one that may not fit in memory.
+pub(crate) fn check_space(plans: &Plans, places: &Places) -> Outcome {
+    let needed = plans.disk_bytes();
+    let existing = places.out.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
+    if let Ok(free) = fs4::available_space(existing)
+        && needed > free
+    {
+        return Err(Failure::usage(anyhow!(
+            "{}: the run needs about {} of disk, and {} are free; lower harvest.tokens, choose dtype = \"f16\", or \
+             give --out on another disk",
+            places.out.display(),
+            bytes(needed),
+            bytes(free)
+        )));
+    }
+    let mut system = System::new();
+    system.refresh_memory();
+    let (memory, available) = (plans.memory_bytes(), system.available_memory());
+    if memory > available {
+        tracing::warn!(
+            "the run may need {} of memory, and {} are available; smaller batches or buffers need less",
+            bytes(memory),
+            bytes(available)
+        );
+    }
+    Ok(())
+}
+
+/// `--dry-run`: the plan, whole as JSON, or what matters of it in words.
+#[allow(clippy::print_stdout, reason = "the command's result")]
+pub(crate) fn print(plans: &Plans, places: &Places, as_json: bool) -> Outcome {
+    check_space(plans, places)?;
+    if as_json {
+        let Plans { harvest, train, eval } = plans;
+        println!("{:#}", json!({ "out": places.out, "harvest": harvest, "train": train, "eval": eval }));
+        return Ok(());
+    }
+    let mut rows = Vec::new();
+    if let Some(plan) = &plans.harvest {
+        let hooks: Vec<_> = plan.columns().iter().map(|column| column.hook.to_string()).collect();
+        rows.push(("harvest", format!("about {} tokens of {}", count(plan.tokens), hooks.join(", "))));
+        rows.push(("", format!("{} on disk in {}", bytes(plan.disk_bytes), places.acts.display())));
+        rows.push(("", format!("{} of memory", bytes(plan.memory_bytes))));
+    }
+    if let Some(plan) = &plans.train {
+        rows.push(("train", format!("{} → {} latents at {}", plan.d_in, count(plan.d_sae as u64), plan.hook)));
+        rows.push((
+            "",
+            format!("{} steps of {} tokens: {:.1} epochs", count(plan.steps), count(plan.batch_tokens as u64), plan.epochs),
+        ));
+        rows.push(("", format!("{} on disk in {}", bytes(plan.disk_bytes), places.dictionary.display())));
+        rows.push(("", format!("{} of memory", bytes(plan.memory_bytes))));
+    }
+    if let Some(plan) = &plans.eval {
+        for text in &plan.texts {
+            rows.push(("eval", format!("about {} tokens of {}", count(text.counted_tokens), text.name)));
+        }
+        rows.push(("", format!("{} of memory", bytes(plan.memory_bytes))));
+    }
+    for (stage, line) in rows {
+        println!("{stage:<8} {line}");
+    }
+    Ok(())
+}

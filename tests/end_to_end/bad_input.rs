@@ -1,0 +1,140 @@
+//! Bad input of every kind: a clear error, the right exit status, and nothing lost.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::run::{monosema, root, small};
+
+/// A copy of the demo's model to damage.
+fn model(dir: &Path) -> PathBuf {
+    let copy = dir.join("model");
+    fs::create_dir(&copy).unwrap();
+    for entry in fs::read_dir(root().join("data/demo/model")).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+    }
+    copy
+}
+
+fn truncate(file: &Path, bytes: u64) {
+    fs::OpenOptions::new().write(true).open(file).unwrap().set_len(bytes).unwrap();
+}
+
+/// Asserts that nothing was begun.
+fn untouched(out: &Path) {
+    assert!(!out.exists(), "{} was made", out.display());
+}
+
+#[test]
+fn configuration() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    let fails = |more: &[&str], parts: &[&str]| {
+        monosema(&small("run", &out, more)).fails(2, parts);
+        untouched(&out);
+    };
+    fails(&["--set", "train.learning_rate=1e-4"], &["unknown field `learning_rate`", "did you mean"]);
+    fails(&["--set", "harvest.hooks=['blocks.99.hook_resid_post']"], &["blocks.99.hook_resid_post", "4"]);
+    fails(&["--set", "harvest.hooks=['blocks.1.resid']"], &["blocks.1.resid", "hook_resid_post"]);
+    fails(&["--set", "train.shuffle_buffer_tokens=10"], &["shuffle_buffer_tokens", "1024"]);
+    fails(&["--set", "model.path=no/such/model"], &["no/such/model"]);
+    fails(&["--set", "harvest.text.files=['no/such/*.txt']"], &["no/such/*.txt"]);
+    fails(&["--set", "context.length=100000"], &["100000"]);
+    fails(&["--set", "device=tpu"], &["tpu", "cpu"]);
+    monosema(&["run", "no/such.toml"]).fails(2, &["no/such.toml"]);
+    monosema(&["run"]).fails(2, &["Usage"]);
+}
+
+#[test]
+fn weights() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    let model = model(dir.path());
+    let path = format!("model.path={}", model.display());
+    let weights = model.join("model.safetensors");
+    let length = fs::metadata(&weights).unwrap().len();
+    truncate(&weights, length / 2);
+    monosema(&small("run", &out, &["--set", &path])).fails(2, &["model.safetensors"]);
+    untouched(&out);
+
+    fs::remove_file(&weights).unwrap();
+    monosema(&small("run", &out, &["--set", &path])).fails(2, &["model.safetensors"]);
+    fs::write(model.join("config.json"), "{").unwrap();
+    monosema(&small("run", &out, &["--set", &path])).fails(2, &["config.json"]);
+    untouched(&out);
+}
+
+#[test]
+fn a_gguf_of_an_unknown_type() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    // Version 3, one tensor, no metadata: `w`, one dimension of 32, ggml type 99, at offset 0.
+    let mut gguf = b"GGUF".to_vec();
+    gguf.extend(3u32.to_le_bytes());
+    gguf.extend(1u64.to_le_bytes());
+    gguf.extend(0u64.to_le_bytes());
+    gguf.extend(1u64.to_le_bytes());
+    gguf.extend(b"w");
+    gguf.extend(1u32.to_le_bytes());
+    gguf.extend(32u64.to_le_bytes());
+    gguf.extend(99u32.to_le_bytes());
+    gguf.extend(0u64.to_le_bytes());
+    gguf.resize(4096, 0);
+    let file = dir.path().join("model.gguf");
+    fs::write(&file, &gguf).unwrap();
+    let path = format!("model.path={}", file.display());
+    monosema(&small("run", &out, &["--set", &path])).fails(2, &["model.gguf", "99"]);
+    truncate(&file, 30);
+    monosema(&small("run", &out, &["--set", &path])).fails(2, &["model.gguf"]);
+    untouched(&out);
+}
+
+#[test]
+fn text() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("text.txt");
+    let files = format!("harvest.text.files=['{}']", file.display());
+    for (contents, parts) in [
+        (&b"fine so far \xff\xfe and no further"[..], &["text.txt", "UTF-8", "12"][..]),
+        (b"", &["text"]),
+        (b" ", &["text"]),
+    ] {
+        let out = dir.path().join("run");
+        fs::write(&file, contents).unwrap();
+        let run = monosema(&small("run", &out, &["--set", &files]));
+        let status = run.status;
+        run.fails(if status == 2 { 2 } else { 1 }, parts);
+        assert!(!out.join("acts/manifest.json").exists(), "nothing is sealed");
+    }
+    let file = dir.path().join("text.jsonl");
+    fs::write(&file, "{\"text\": \"a\"}\n{\"txt\": \"b\"}\n").unwrap();
+    let files = format!("harvest.text.files=['{}']", file.display());
+    let run = monosema(&small("run", &dir.path().join("run"), &["--set", &files]));
+    let status = run.status;
+    run.fails(if status == 2 { 2 } else { 1 }, &["text.jsonl", "2", "text"]);
+}
+
+#[test]
+fn a_truncated_shard_and_a_damaged_dictionary() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    monosema(&small("run", &out, &[])).ok();
+    let acts = out.join("acts");
+    let shard = fs::read_dir(&acts)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|e| e == "parquet"))
+        .unwrap();
+    let name = shard.file_name().unwrap().to_str().unwrap().to_owned();
+    let weights = fs::read(out.join("dictionary/sae_weights.safetensors")).unwrap();
+    let length = fs::metadata(&shard).unwrap().len();
+    truncate(&shard, length - 100);
+    monosema(&small("train", &out, &["--overwrite"])).fails(2, &[&name, "expected"]);
+    assert_eq!(fs::read(out.join("dictionary/sae_weights.safetensors")).unwrap(), weights, "the dictionary is kept");
+
+    truncate(&out.join("dictionary/sae_weights.safetensors"), 1000);
+    monosema(&small("eval", &out, &[])).fails(2, &["sae_weights.safetensors"]);
+    monosema(&["inspect", out.join("dictionary").to_str().unwrap()]).fails(2, &["sae_weights.safetensors"]);
+}

@@ -1,0 +1,7 @@
+//! The binary on the embedded demo, as a user runs it: the pipeline, interruption, and bad input.
+
+#![allow(clippy::unwrap_used)]
+
+mod bad_input;
+mod pipeline;
+mod run;
