@@ -121,7 +121,9 @@ fn metadata_from_json(mut keys: Keys) -> Result<Metadata, SaeError> {
     let mut ours = keys.take_section_if_any(OURS)?;
     // Told anew on saving.
     ours.keys.remove("version");
-    keys.keys.remove("sae_lens_training_version");
+    if keys.keys.get("sae_lens_training_version").is_some_and(Value::is_null) {
+        keys.keys.remove("sae_lens_training_version");
+    }
     Ok(Metadata {
         model_name: keys.take("model_name", "a string or null", |v| v.as_str().map(str::to_owned))?,
         hook,
