@@ -1,1 +1,20 @@
 //! Text to residual-stream activations in shards.
+//!
+//! [`HarvestPlan::resolve`] checks a [`HarvestConfig`] against the model and the text; [`harvest`] runs the model
+//! over the text and writes what passes the plan's hooks into a store, sealed at the end.
+//!
+//! Architecture invariant: this crate knows no dictionaries. What is harvested depends on the model, the text and
+//! the plan alone, and nothing is random.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod config;
+mod error;
+mod harvest;
+mod plan;
+mod rows;
+
+pub use config::HarvestConfig;
+pub use error::HarvestError;
+pub use harvest::{HarvestSummary, harvest};
+pub use plan::HarvestPlan;

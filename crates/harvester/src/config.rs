@@ -1,0 +1,69 @@
+//! The `[harvest]` section.
+
+use monosema_core::HookPoint;
+use monosema_store::{Compression, Layout, VectorDtype, WriterOptions};
+use monosema_text::TextConfig;
+use serde::{Deserialize, Serialize};
+
+/// A harvest as a user asks for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HarvestConfig {
+    /// Where to read activations, for instance `["blocks.9.hook_resid_post"]`. One pass over the text serves all.
+    pub hooks: Vec<HookPoint>,
+    /// Which text to run the model over.
+    pub text: TextConfig,
+    /// Stop after so many counted tokens. Default: all of the text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u64>,
+    /// The type activations are stored as. Default `f32`: as computed, and nothing overflows. `f16` halves disk
+    /// and buffers at a relative error of 2⁻¹¹, but ends at 65504, which massive activations of large models pass;
+    /// `bf16` has the range of f32 and a relative error of 2⁻⁸.
+    #[serde(default)]
+    pub dtype: VectorDtype,
+    /// How a vector lies in its column. Default `binary`; `list` for tools that want lists of numbers.
+    #[serde(default)]
+    pub layout: Layout,
+    /// Tokens that the model runs over at once, in whole context windows and at least one. Default 2048. It
+    /// changes speed and memory, and results by rounding only.
+    #[serde(default = "default_batch_tokens")]
+    pub batch_tokens: usize,
+    /// Tokens in a shard. Default 262,144.
+    #[serde(default = "default_shard_tokens")]
+    pub shard_tokens: u64,
+    /// Tokens in a row group: what a reader reads at once. Default 4096.
+    #[serde(default = "default_row_group_tokens")]
+    pub row_group_tokens: u64,
+    /// Compression of the vectors. Default `none`: zstd saves about 8 % and halves the speed of reading.
+    #[serde(default)]
+    pub compression: Compression,
+}
+
+impl HarvestConfig {
+    /// A harvest of `hooks` from `text`, everything else as by default.
+    pub fn new(hooks: Vec<HookPoint>, text: TextConfig) -> Self {
+        Self {
+            hooks,
+            text,
+            tokens: None,
+            dtype: VectorDtype::default(),
+            layout: Layout::default(),
+            batch_tokens: default_batch_tokens(),
+            shard_tokens: default_shard_tokens(),
+            row_group_tokens: default_row_group_tokens(),
+            compression: Compression::default(),
+        }
+    }
+}
+
+fn default_batch_tokens() -> usize {
+    2048
+}
+
+fn default_shard_tokens() -> u64 {
+    WriterOptions::default().shard_tokens
+}
+
+fn default_row_group_tokens() -> u64 {
+    WriterOptions::default().row_group_tokens
+}

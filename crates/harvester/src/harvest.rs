@@ -1,0 +1,190 @@
+//! Running a harvest: text is tokenised on one thread, the model runs on this one, shards are written on a third,
+//! so that the model never waits for either.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use monosema_core::{HookPoint, Manifest, Progress, manifest};
+use monosema_store::{Writer, Written};
+use monosema_text::{ContextBatch, Corpus, TextError, batches, contexts};
+use monosema_transformer::{Capture, Checkpoint, LanguageModel};
+use serde::Serialize;
+
+use crate::{HarvestError, HarvestPlan, rows::OwnedRows};
+
+/// Batches tokenised ahead of the model.
+const BATCHES_AHEAD: usize = 4;
+
+/// Batches of activations on their way to the disk.
+const ROWS_AHEAD: usize = 2;
+
+/// What a harvest did.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct HarvestSummary {
+    /// Tokens stored.
+    pub tokens: u64,
+    /// Documents with a token stored.
+    pub documents: u64,
+    /// Context windows the model ran over.
+    pub contexts: u64,
+    /// Files written.
+    pub shards: u64,
+    /// Their size.
+    pub bytes: u64,
+    /// How long the model and the writing took.
+    #[serde(skip)]
+    pub elapsed: Duration,
+    /// Tokens stored a second.
+    pub tokens_per_second: f64,
+}
+
+/// Runs the model over the plan's text and writes the activations into `out`, which is sealed at the end.
+///
+/// A directory that an interrupted harvest left is done over; one that is sealed is left alone. Nothing outside
+/// `out` is written.
+///
+/// # Errors
+/// [`HarvestError::Sealed`]; text, model or disk that fail; activations that are not finite or too large for the
+/// plan's dtype; text of which nothing counts. `out` is then not sealed.
+pub fn harvest(
+    plan: &HarvestPlan,
+    checkpoint: &Checkpoint,
+    device: &Device,
+    out: &Path,
+) -> Result<HarvestSummary, HarvestError> {
+    let work = plan.work(checkpoint)?;
+    if out.join(manifest::FILE_NAME).exists() {
+        let differences = Manifest::read(out, &work.stage)?.work.differences(&work);
+        return Err(HarvestError::Sealed { directory: out.to_owned(), differences });
+    }
+    let model = checkpoint.load(device)?;
+    let writer = Writer::create(out, plan.schema(), plan.files)?;
+    tracing::info!("harvesting {} into {}", plan.model, out.display());
+    let started = Instant::now();
+    let (done, written) = run(plan, checkpoint, &model, writer)?;
+    if written.tokens == 0 {
+        return Err(HarvestError::NothingCounts { seen: done.seen, skip_first: plan.context.skip_first });
+    }
+    if let Some(limit) = plan.max_tokens.filter(|&limit| limit > written.tokens) {
+        tracing::warn!("the text holds {} counted tokens, {limit} were asked for", written.tokens);
+    }
+    let counts = BTreeMap::from([
+        ("tokens".to_owned(), written.tokens),
+        ("documents".to_owned(), done.documents),
+        ("contexts".to_owned(), done.contexts),
+        ("shards".to_owned(), written.shards.len() as u64),
+    ]);
+    let elapsed = started.elapsed();
+    let manifest = Manifest::seal(out, work, counts, &written.shards)?;
+    Ok(HarvestSummary {
+        tokens: written.tokens,
+        documents: done.documents,
+        contexts: done.contexts,
+        shards: written.shards.len() as u64,
+        bytes: manifest.files.values().map(|file| file.bytes).sum(),
+        elapsed,
+        tokens_per_second: written.tokens as f64 / elapsed.as_secs_f64().max(1e-9),
+    })
+}
+
+/// What the model has been run over so far.
+#[derive(Default)]
+struct Done {
+    documents: u64,
+    last_document: Option<u64>,
+    contexts: u64,
+    seen: u64,
+    stored: u64,
+}
+
+fn run(
+    plan: &HarvestPlan,
+    checkpoint: &Checkpoint,
+    model: &LanguageModel,
+    writer: Writer,
+) -> Result<(Done, Written), HarvestError> {
+    let tokenizer = checkpoint.tokenizer()?;
+    let corpus = Corpus::open(&plan.text)?;
+    thread::scope(|scope| {
+        let (to_model, from_text) = sync_channel(BATCHES_AHEAD);
+        let (to_disk, from_model) = sync_channel(ROWS_AHEAD);
+        scope.spawn(move || {
+            let contexts = contexts(corpus.documents(), &tokenizer, &plan.context);
+            for batch in batches(contexts, plan.batch_contexts) {
+                // The model stops listening when it has enough.
+                if to_model.send(batch).is_err() {
+                    break;
+                }
+            }
+        });
+        let writing = scope.spawn(move || write(writer, &from_model));
+        let done = run_model(plan, model, from_text, to_disk);
+        // The channel is closed by now, so the writer comes to its end. If it failed, that is why the model stopped.
+        let written = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        Ok((done?, written))
+    })
+}
+
+/// Runs the model over the batches and passes on what counts, until there is enough or the writer fails.
+fn run_model(
+    plan: &HarvestPlan,
+    model: &LanguageModel,
+    from_text: Receiver<Result<ContextBatch, TextError>>,
+    to_disk: SyncSender<OwnedRows>,
+) -> Result<Done, HarvestError> {
+    let hooks: Vec<HookPoint> = plan.hooks.iter().map(|column| column.hook).collect();
+    let limit = plan.max_tokens.unwrap_or(u64::MAX);
+    let mut progress = Progress::start("harvest", "tokens", plan.tokens);
+    let mut done = Done::default();
+    for batch in from_text {
+        let batch = batch?;
+        let values = hook_values(model, &hooks, &batch)?;
+        let rows = OwnedRows::select(&batch, &values, limit - done.stored);
+        done.contexts += batch.n_contexts() as u64;
+        done.seen += (batch.n_contexts() * batch.seq_len()) as u64;
+        done.stored += rows.len() as u64;
+        for &document in &rows.documents {
+            done.documents += u64::from(done.last_document.replace(document) != Some(document));
+        }
+        progress.advance(rows.len() as u64, String::new);
+        if rows.len() > 0 && to_disk.send(rows).is_err() {
+            break;
+        }
+        if done.stored >= limit {
+            break;
+        }
+    }
+    progress.finish();
+    Ok(done)
+}
+
+/// Runs the model over `batch` and returns what the hooks saw, `[batch, seq, width]` each.
+fn hook_values(
+    model: &LanguageModel,
+    hooks: &[HookPoint],
+    batch: &ContextBatch,
+) -> Result<Vec<Vec<f32>>, HarvestError> {
+    let ids = batch.token_ids(model.info().d_vocab)?;
+    let shape = [batch.n_contexts(), batch.seq_len()];
+    let tokens = Tensor::<2, Int>::from_data(TensorData::new(ids, shape), model.device());
+    let mut capture = Capture::new(hooks.iter().copied());
+    model.run(tokens, &mut capture);
+    let value = |&hook: &HookPoint| {
+        let x = capture.take(hook).expect("the plan has checked that the model has the hook");
+        x.into_data().convert::<f32>().try_to_vec().expect("just converted")
+    };
+    Ok(hooks.iter().map(value).collect())
+}
+
+fn write(mut writer: Writer, rows: &Receiver<OwnedRows>) -> Result<Written, HarvestError> {
+    for rows in rows {
+        rows.with(|rows| writer.append(rows))?;
+    }
+    Ok(writer.finish()?)
+}

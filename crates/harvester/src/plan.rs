@@ -1,0 +1,152 @@
+//! A harvest, checked and with every derived number filled in.
+
+use std::collections::BTreeMap;
+
+use monosema_core::{Seed, manifest::Work};
+use monosema_store::{HookColumn, Layout, StoreSchema, VectorDtype, WriterOptions};
+use monosema_text::{ContextConfig, ContextPlan, Corpus, TextConfig};
+use monosema_transformer::{Checkpoint, ModelInfo};
+use serde::Serialize;
+
+use crate::{HarvestConfig, HarvestError};
+
+/// The fields of [`HarvestPlan`] that the result does not depend on.
+const ESTIMATES: [&str; 3] = ["tokens", "disk_bytes", "memory_bytes"];
+
+/// What a harvest will do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HarvestPlan {
+    /// The name of the model.
+    pub model: String,
+    /// The hooks and the widths of their vectors.
+    pub hooks: Vec<HookColumn>,
+    /// The text.
+    pub text: TextConfig,
+    /// How it is cut into windows.
+    pub context: ContextPlan,
+    /// Stop after so many counted tokens.
+    pub max_tokens: Option<u64>,
+    /// The type activations are stored as.
+    pub dtype: VectorDtype,
+    /// How a vector lies in its column.
+    pub layout: Layout,
+    /// Windows that the model runs over at once.
+    pub batch_contexts: usize,
+    /// How the store is cut into files.
+    pub files: WriterOptions,
+    /// The experiment's seed. A harvest draws nothing from it.
+    #[serde(skip)]
+    pub seed: Seed,
+    /// Counted tokens to expect: `max_tokens`, or what a sample of the text suggests if that is less.
+    pub tokens: u64,
+    /// Bytes on disk to expect, before compression.
+    pub disk_bytes: u64,
+    /// Bytes of memory to expect, roughly.
+    pub memory_bytes: u64,
+}
+
+impl HarvestPlan {
+    /// Checks `config` against the model and the text. Reads a sample of the text, no weights.
+    ///
+    /// # Errors
+    /// A hook that the model lacks or that is named twice; windows that are longer than the model takes, or
+    /// otherwise cannot be cut; text that is not there; activations that cannot be stored so.
+    pub fn resolve(
+        config: &HarvestConfig,
+        context: &ContextConfig,
+        checkpoint: &Checkpoint,
+        seed: Seed,
+    ) -> Result<Self, HarvestError> {
+        let bad = |section, key, reason| HarvestError::BadConfig { section, key, reason };
+        let info = checkpoint.info();
+        for &hook in &config.hooks {
+            checkpoint.check_hook(hook)?;
+        }
+        let hooks = config.hooks.iter().map(|&hook| HookColumn { hook, width: info.d_model }).collect();
+        let schema = StoreSchema { hooks, dtype: config.dtype, layout: config.layout };
+        schema.check()?;
+        let files = WriterOptions {
+            shard_tokens: config.shard_tokens,
+            row_group_tokens: config.row_group_tokens,
+            compression: config.compression,
+        };
+        files.check()?;
+        if config.batch_tokens == 0 {
+            return Err(bad("harvest", "batch_tokens", "expected at least 1, found 0".into()));
+        }
+        if config.tokens == Some(0) {
+            let reason = "expected at least 1; leave the key out to harvest all of the text".into();
+            return Err(bad("harvest", "tokens", reason));
+        }
+        if context.length > info.max_context {
+            let reason =
+                format!("{} takes up to {} tokens, found {}", info.name, info.max_context, context.length);
+            return Err(bad("context", "length", reason));
+        }
+        let corpus = Corpus::open(&config.text)?;
+        let tokenizer = checkpoint.tokenizer()?;
+        let context = ContextPlan::new(context, &tokenizer)?;
+        let expected = corpus.estimate(&tokenizer, &context)?.counted;
+        let tokens = config.tokens.map_or(expected, |limit| limit.min(expected));
+        let batch_contexts = (config.batch_tokens / context.length).max(1);
+        let memory_bytes = memory_bytes(info, &schema, batch_contexts, context.length, &files);
+        Ok(Self {
+            model: info.name.clone(),
+            // Ids compress to next to nothing, and the footers are small beside a shard.
+            disk_bytes: tokens * schema.token_bytes(),
+            hooks: schema.hooks,
+            text: config.text.clone(),
+            context,
+            max_tokens: config.tokens,
+            dtype: config.dtype,
+            layout: config.layout,
+            batch_contexts,
+            files,
+            seed,
+            tokens,
+            memory_bytes,
+        })
+    }
+
+    /// The columns of vectors that the store will have.
+    pub fn columns(&self) -> Vec<HookColumn> {
+        self.hooks.clone()
+    }
+
+    /// What the store will hold.
+    pub fn schema(&self) -> StoreSchema {
+        StoreSchema { hooks: self.hooks.clone(), dtype: self.dtype, layout: self.layout }
+    }
+
+    /// All that the result depends on. Reads the model and the text, for their digests.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn work(&self, checkpoint: &Checkpoint) -> Result<Work, HarvestError> {
+        let mut config = serde_json::to_value(self).expect("a plan has string keys only");
+        if let Some(fields) = config.as_object_mut() {
+            fields.retain(|name, _| !ESTIMATES.contains(&name.as_str()));
+        }
+        let text = Corpus::open(&self.text)?.digest()?;
+        let inputs = BTreeMap::from([("model".to_owned(), checkpoint.digest()?), ("text".to_owned(), text)]);
+        Ok(Work { stage: "harvest".into(), config, seed: self.seed, inputs })
+    }
+}
+
+/// The weights, what one batch needs within a block, and what is on its way to the disk. The model's inner
+/// widths are not known here, so its MLP is taken as four times, and its heads as 64 wide.
+fn memory_bytes(
+    info: &ModelInfo,
+    schema: &StoreSchema,
+    contexts: usize,
+    length: usize,
+    files: &WriterOptions,
+) -> u64 {
+    let (contexts, length, d_model) = (contexts as u64, length as u64, info.d_model as u64);
+    let weights = 4 * info.n_parameters;
+    let residual = 4 * contexts * length * d_model;
+    let scores = 4 * contexts * d_model.div_ceil(64) * length * length;
+    let hooks = schema.hooks.len() as u64;
+    let on_the_way = 3 * files.row_group_tokens.min(files.shard_tokens) * schema.token_bytes();
+    weights + residual * (12 + 4 * hooks) + 2 * scores + on_the_way
+}

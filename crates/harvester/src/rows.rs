@@ -1,0 +1,94 @@
+//! From a batch of windows and what the model made of them to rows that count.
+
+use monosema_store::Rows;
+use monosema_text::ContextBatch;
+
+/// Counted tokens and their vectors, on the way to the writer.
+#[derive(Debug, Default)]
+pub(crate) struct OwnedRows {
+    pub(crate) token_ids: Vec<u32>,
+    pub(crate) documents: Vec<u64>,
+    pub(crate) positions: Vec<u32>,
+    /// A hook each, `[n, width]`.
+    pub(crate) vectors: Vec<Vec<f32>>,
+}
+
+impl OwnedRows {
+    /// The first `limit` counted positions of `batch`. `values` are what the hooks saw, `[batch, seq, width]` each.
+    pub(crate) fn select(batch: &ContextBatch, values: &[Vec<f32>], limit: u64) -> Self {
+        let n_tokens = batch.n_contexts() * batch.seq_len();
+        let mut rows = Self { vectors: values.iter().map(|_| Vec::new()).collect(), ..Self::default() };
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(batch.n_counted());
+        for (rows, values) in rows.vectors.iter_mut().zip(values) {
+            rows.reserve_exact(limit * (values.len() / n_tokens));
+        }
+        let windows = batch.contexts.iter().enumerate();
+        let places =
+            windows.flat_map(|(i, context)| (0..context.len()).map(move |position| (i, context, position)));
+        for (i, context, position) in
+            places.filter(|(_, context, position)| context.counted[*position]).take(limit)
+        {
+            rows.token_ids.push(context.tokens[position]);
+            rows.documents.push(context.documents[position]);
+            // A window is no longer than the model's context, which is far below 2³².
+            rows.positions.push(position as u32);
+            let place = i * batch.seq_len() + position;
+            for (rows, values) in rows.vectors.iter_mut().zip(values) {
+                let width = values.len() / n_tokens;
+                rows.extend_from_slice(&values[place * width..(place + 1) * width]);
+            }
+        }
+        rows
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.token_ids.len()
+    }
+
+    /// Hands the rows to `f` as a writer takes them.
+    pub(crate) fn with<T>(&self, f: impl FnOnce(Rows<'_>) -> T) -> T {
+        let vectors: Vec<&[f32]> = self.vectors.iter().map(Vec::as_slice).collect();
+        f(Rows {
+            token_ids: &self.token_ids,
+            documents: &self.documents,
+            positions: &self.positions,
+            vectors: &vectors,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use monosema_text::Context;
+
+    fn batch() -> ContextBatch {
+        let context = |tokens: [u32; 3], document, counted: [bool; 3]| Context {
+            tokens: tokens.to_vec(),
+            documents: vec![document; 3],
+            counted: counted.to_vec(),
+        };
+        let contexts =
+            vec![context([5, 6, 7], 1, [false, true, true]), context([8, 9, 5], 2, [false, true, false])];
+        ContextBatch { contexts }
+    }
+
+    #[test]
+    fn counted_positions_keep_their_vectors() {
+        // Two windows of three positions; hooks of widths 1 and 2.
+        let values = [(0..6).map(|i| i as f32).collect(), (0..12).map(|i| 100.0 + i as f32).collect()];
+        let rows = OwnedRows::select(&batch(), &values, u64::MAX);
+        assert_eq!(rows.token_ids, [6, 7, 9]);
+        assert_eq!(rows.documents, [1, 1, 2]);
+        assert_eq!(rows.positions, [1, 2, 1]);
+        assert_eq!(rows.vectors[0], [1.0, 2.0, 4.0]);
+        assert_eq!(rows.vectors[1], [102.0, 103.0, 104.0, 105.0, 108.0, 109.0]);
+    }
+
+    #[test]
+    fn the_limit_cuts_within_a_batch() {
+        let rows = OwnedRows::select(&batch(), &[vec![0.0; 6]], 2);
+        assert_eq!((rows.len(), rows.positions, rows.vectors[0].len()), (2, vec![1, 2], 2));
+        assert_eq!(OwnedRows::select(&batch(), &[vec![0.0; 6]], 0).len(), 0);
+    }
+}

@@ -1,0 +1,333 @@
+//! Harvests of a tiny random Llama, held against the model itself.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use monosema_core::{BlockHook, HookPoint, Seed};
+use monosema_harvester::{HarvestConfig, HarvestError, HarvestPlan, HarvestSummary, harvest};
+use monosema_store::{Batch, Layout, Store, VectorDtype};
+use monosema_text::{Context, ContextConfig, ContextPlan, Corpus, TextConfig, contexts};
+use monosema_transformer::{
+    Activation, Capture, Checkpoint,
+    llama::{Llama, LlamaConfig, SavedDtype},
+};
+use serde_json::json;
+
+const D_MODEL: usize = 12;
+const WORDS: u32 = 20;
+
+/// A model directory, texts, and a place for results.
+struct Fixture {
+    dir: tempfile::TempDir,
+    checkpoint: Checkpoint,
+}
+
+impl Fixture {
+    /// `documents` are numbers of words.
+    fn new(documents: &[usize]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let model = dir.path().join("tiny");
+        fs::create_dir(&model).unwrap();
+        let config = LlamaConfig {
+            d_vocab: WORDS as usize + 3,
+            d_model: D_MODEL,
+            d_mlp: 20,
+            n_layers: 3,
+            n_heads: 3,
+            n_kv_heads: 1,
+            d_head: 4,
+            max_context: 16,
+            activation: Activation::Silu,
+            norm_epsilon: 1e-5,
+            rope_theta: 1e4,
+            rope_scaling: None,
+            sliding_window: None,
+            attention_bias: false,
+            mlp_bias: false,
+            tied: true,
+        };
+        Llama::init(&config, Seed(3), &Device::flex()).unwrap().save(&model, SavedDtype::F32).unwrap();
+        fs::write(model.join("tokenizer.json"), tokenizer_json()).unwrap();
+        let special = json!({"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": true});
+        fs::write(model.join("tokenizer_config.json"), special.to_string()).unwrap();
+        let text = dir.path().join("text");
+        fs::create_dir(&text).unwrap();
+        for (i, n) in documents.iter().enumerate() {
+            let words: Vec<_> = (0..*n).map(|w| format!("w{}", (i * 7 + w * w) % WORDS as usize)).collect();
+            fs::write(text.join(format!("{i:02}.txt")), words.join(" ")).unwrap();
+        }
+        let checkpoint = Checkpoint::open(&model).unwrap();
+        Self { dir, checkpoint }
+    }
+
+    fn out(&self) -> PathBuf {
+        self.dir.path().join("run/acts")
+    }
+
+    fn config(&self) -> HarvestConfig {
+        let files = vec![self.dir.path().join("text").display().to_string()];
+        let text = TextConfig { files, field: None, column: None, max_documents: None };
+        HarvestConfig { batch_tokens: 40, ..HarvestConfig::new(hooks(), text) }
+    }
+
+    fn plan(&self, config: &HarvestConfig) -> Result<HarvestPlan, HarvestError> {
+        HarvestPlan::resolve(config, &context(), &self.checkpoint, Seed(1))
+    }
+
+    fn run(&self, config: &HarvestConfig) -> Result<HarvestSummary, HarvestError> {
+        harvest(&self.plan(config)?, &self.checkpoint, &Device::flex(), &self.out())
+    }
+
+    /// The windows that a harvest should have run over.
+    fn windows(&self) -> Vec<Context> {
+        let tokenizer = self.checkpoint.tokenizer().unwrap();
+        let plan = ContextPlan::new(&context(), &tokenizer).unwrap();
+        let corpus = Corpus::open(&self.config().text).unwrap();
+        contexts(corpus.documents(), &tokenizer, &plan).collect::<Result<_, _>>().unwrap()
+    }
+}
+
+fn hooks() -> Vec<HookPoint> {
+    vec![HookPoint::block(1, BlockHook::ResidPost), HookPoint::Embed, HookPoint::block(0, BlockHook::MlpOut)]
+}
+
+fn context() -> ContextConfig {
+    ContextConfig { length: 8, skip_first: 2, ..Default::default() }
+}
+
+fn tokenizer_json() -> String {
+    let special = |id: u32, content: &str| {
+        json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true})
+    };
+    let words = (0..WORDS).map(|i| (format!("w{i}"), i + 3));
+    let names = [("<unk>", 0), ("<s>", 1), ("</s>", 2)].map(|(name, id)| (name.to_owned(), id));
+    let vocab: BTreeMap<String, u32> = names.into_iter().chain(words).collect();
+    json!({"version": "1.0", "truncation": null, "padding": null,
+        "added_tokens": [special(1, "<s>"), special(2, "</s>")],
+        "normalizer": null, "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null, "decoder": null,
+        "model": {"type": "WordLevel", "unk_token": "<unk>", "vocab": vocab}})
+    .to_string()
+}
+
+/// Everything stored for `hook`.
+fn stored(out: &Path, hook: HookPoint) -> Batch {
+    let store = Store::open(out).unwrap();
+    let n = store.tokens() as usize;
+    store.sequential(hook, n).next().unwrap().unwrap()
+}
+
+fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+#[test]
+fn what_is_stored_is_what_the_model_computes() {
+    let fixture = Fixture::new(&[28, 1, 0, 25, 90]);
+    let summary = fixture.run(&fixture.config()).unwrap();
+    let windows = fixture.windows();
+    // 144 words and 2 separators (document 0 ends with its window), 7 places a window beside BOS.
+    assert_eq!(windows.len(), 21);
+    let expected: Vec<(u32, u64, u32)> = windows
+        .iter()
+        .flat_map(|w| (0..w.len()).filter(|&p| w.counted[p]).map(|p| (w.tokens[p], w.documents[p], p as u32)))
+        .collect();
+    assert!(expected.iter().all(|&(token, _, position)| token > 2 && position >= 2));
+    assert_eq!((summary.tokens, summary.contexts, summary.shards), (expected.len() as u64, 21, 1));
+    assert_eq!(
+        summary.documents, 3,
+        "the word of document 1 stands where nothing counts, document 2 is empty"
+    );
+
+    let model = fixture.checkpoint.load(&Device::flex()).unwrap();
+    for hook in hooks() {
+        let batch = stored(&fixture.out(), hook);
+        let ids = batch
+            .token_ids
+            .iter()
+            .zip(&batch.documents)
+            .zip(&batch.positions)
+            .map(|((&t, &d), &p)| (t, d, p));
+        assert!(ids.eq(expected.iter().copied()));
+        assert_eq!(batch.width, D_MODEL);
+        // The same batches as the plan's: 40 tokens are 5 windows of 8.
+        let direct = |size: usize| {
+            let mut rows = Vec::new();
+            let mut rest = &windows[..];
+            while !rest.is_empty() {
+                let n = rest[..size.min(rest.len())].iter().take_while(|w| w.len() == rest[0].len()).count();
+                let ids: Vec<i32> =
+                    rest[..n].iter().flat_map(|w| w.tokens.iter().map(|&t| t as i32)).collect();
+                let shape = [n, rest[0].len()];
+                let mut capture = Capture::new([hook]);
+                // The whole pass, which must not differ from one that stops early.
+                let tokens = Tensor::<2, Int>::from_data(TensorData::new(ids, shape), &Device::flex());
+                model.forward(tokens, &mut capture);
+                let values = capture.take(hook).unwrap().into_data().try_to_vec::<f32>().unwrap();
+                let counted = rest[..n].iter().flat_map(|w| w.counted.clone());
+                let kept = values.chunks(D_MODEL).zip(counted).filter(|(_, counted)| *counted);
+                rows.extend(kept.flat_map(|(x, _)| x.to_vec()));
+                rest = &rest[n..];
+            }
+            rows
+        };
+        assert_eq!(batch.x, direct(5), "{hook}: bit for bit");
+        assert!(largest_difference(&batch.x, &direct(1)) < 1e-6, "{hook}: one window at a time");
+    }
+}
+
+#[test]
+fn batch_size_and_files_change_rounding_at_most() {
+    let fixture = Fixture::new(&[200, 50]);
+    fixture.run(&fixture.config()).unwrap();
+    let expected = stored(&fixture.out(), hooks()[0]);
+    for (batch_tokens, shard_tokens, row_group_tokens, layout) in
+        [(1, 1 << 18, 4096, Layout::Binary), (8, 7, 3, Layout::List), (100_000, 50, 16, Layout::Binary)]
+    {
+        fs::remove_dir_all(fixture.out()).unwrap();
+        let config =
+            HarvestConfig { batch_tokens, shard_tokens, row_group_tokens, layout, ..fixture.config() };
+        let summary = fixture.run(&config).unwrap();
+        assert_eq!(summary.shards, summary.tokens.div_ceil(shard_tokens));
+        let found = stored(&fixture.out(), hooks()[0]);
+        assert_eq!((&found.token_ids, &found.documents), (&expected.token_ids, &expected.documents));
+        assert!(largest_difference(&found.x, &expected.x) < 1e-6);
+    }
+}
+
+#[test]
+fn a_limit_is_kept_to_the_token() {
+    let fixture = Fixture::new(&[400]);
+    fixture.run(&fixture.config()).unwrap();
+    let all = stored(&fixture.out(), hooks()[1]);
+    fs::remove_dir_all(fixture.out()).unwrap();
+    let config = HarvestConfig { tokens: Some(123), dtype: VectorDtype::F16, ..fixture.config() };
+    assert_eq!(fixture.plan(&config).unwrap().tokens, 123);
+    let summary = fixture.run(&config).unwrap();
+    assert_eq!((summary.tokens, summary.documents), (123, 1));
+    let some = stored(&fixture.out(), hooks()[1]);
+    assert_eq!(some.token_ids, all.token_ids[..123]);
+    // Half a unit in the last place of f16, of values below 1/8.
+    assert!(largest_difference(&some.x, &all.x[..123 * D_MODEL]) <= 2.0_f32.powi(-15));
+}
+
+#[test]
+fn a_plan_knows_what_will_come() {
+    let fixture = Fixture::new(&[4000, 4000]);
+    let plan = fixture.plan(&fixture.config()).unwrap();
+    // 8 positions a window: 6 count, and 1 of 8000 tokens is a separator.
+    assert!(plan.tokens.abs_diff(8000 * 6 / 7) < 5, "{}", plan.tokens);
+    assert_eq!(plan.disk_bytes, plan.tokens * (3 * 4 * D_MODEL as u64 + 16));
+    assert_eq!(plan.batch_contexts, 5);
+    assert!(plan.columns().iter().all(|column| column.width == D_MODEL));
+    let summary = fixture.run(&fixture.config()).unwrap();
+    assert!(plan.tokens.abs_diff(summary.tokens) < 5);
+    assert!((0.9..1.2).contains(&(summary.bytes as f64 / plan.disk_bytes as f64)));
+    let manifest = Store::open(&fixture.out()).unwrap().manifest().clone();
+    assert_eq!(manifest.work, plan.work(&fixture.checkpoint).unwrap());
+    assert_eq!(manifest.counts["documents"], 2);
+    manifest.verify(&fixture.out()).unwrap();
+    // Work is the same whatever was estimated, and another if the text is.
+    let mut guess = plan.clone();
+    (guess.tokens, guess.disk_bytes, guess.memory_bytes) = (1, 2, 3);
+    assert_eq!(guess.work(&fixture.checkpoint).unwrap(), manifest.work);
+    fs::write(fixture.dir.path().join("text/01.txt"), "w1 w2").unwrap();
+    assert_ne!(plan.work(&fixture.checkpoint).unwrap(), manifest.work);
+}
+
+#[test]
+fn a_finished_harvest_is_left_alone_and_an_interrupted_one_redone() {
+    let fixture = Fixture::new(&[300]);
+    let config = HarvestConfig { shard_tokens: 50, ..fixture.config() };
+    fixture.run(&config).unwrap();
+    let read = || {
+        let entries = fs::read_dir(fixture.out()).unwrap().map(|e| e.unwrap().path());
+        entries.map(|path| (path.clone(), fs::read(path).unwrap())).collect::<BTreeMap<_, _>>()
+    };
+    let finished = read();
+    let same = fixture.run(&config).unwrap_err().to_string();
+    assert!(same.contains("holds a finished harvest of the same plan"), "{same}");
+    let other = fixture.run(&HarvestConfig { tokens: Some(20), ..config.clone() }).unwrap_err().to_string();
+    assert!(other.contains("config.max_tokens: null → 20"), "{other}");
+    assert_eq!(read(), finished);
+
+    // As if it had been killed before the end, while the next shard was written.
+    fs::remove_file(fixture.out().join("manifest.json")).unwrap();
+    fs::write(fixture.out().join("shard-00009.parquet"), "stale").unwrap();
+    fs::write(fixture.out().join(".unfinished-x.tmp"), "half").unwrap();
+    fixture.run(&config).unwrap();
+    assert_eq!(read(), finished, "the same bytes");
+}
+
+#[test]
+fn what_cannot_work_is_refused_before_anything_is_written() {
+    let fixture = Fixture::new(&[100]);
+    let config = fixture.config();
+    let error = |config: HarvestConfig| fixture.plan(&config).unwrap_err().to_string();
+    let lacking =
+        error(HarvestConfig { hooks: vec!["blocks.3.hook_resid_pre".parse().unwrap()], ..config.clone() });
+    assert!(lacking.contains("blocks.3.hook_resid_pre") && lacking.contains('3'), "{lacking}");
+    let twice = error(HarvestConfig { hooks: vec![HookPoint::Embed; 2], ..config.clone() });
+    assert!(twice.contains("hook_embed is named twice"), "{twice}");
+    assert!(error(HarvestConfig { hooks: vec![], ..config.clone() }).contains("no hook is named"));
+    assert!(error(HarvestConfig { batch_tokens: 0, ..config.clone() }).contains("[harvest] batch_tokens"));
+    assert!(error(HarvestConfig { tokens: Some(0), ..config.clone() }).contains("[harvest] tokens"));
+    assert!(
+        error(HarvestConfig { shard_tokens: 0, ..config.clone() })
+            .contains("shard_tokens: expected at least 1")
+    );
+    let list = HarvestConfig { dtype: VectorDtype::BF16, layout: Layout::List, ..config.clone() };
+    assert!(error(list).contains("no bf16 for lists"));
+    let long = ContextConfig { length: 17, ..Default::default() };
+    let long = HarvestPlan::resolve(&config, &long, &fixture.checkpoint, Seed(0)).unwrap_err().to_string();
+    assert!(long.contains("[context] length: tiny takes up to 16 tokens, found 17"), "{long}");
+    assert!(!fixture.out().exists());
+}
+
+#[test]
+fn text_that_fails_leaves_no_sealed_directory() {
+    let fixture = Fixture::new(&[100, 100]);
+    let text = fixture.dir.path().join("text");
+    let failed = |part: &str| {
+        let error = fixture.run(&fixture.config()).unwrap_err().to_string();
+        assert!(error.contains(part), "{part:?} is not in {error:?}");
+        assert!(!fixture.out().join("manifest.json").exists());
+    };
+    fs::write(text.join("01.txt"), b"w1 \xff").unwrap();
+    failed("01.txt: expected UTF-8, found an invalid sequence at byte 3");
+    for name in ["00.txt", "01.txt"] {
+        fs::write(text.join(name), "").unwrap();
+    }
+    failed("the text holds 0 token(s) in 2 document(s)");
+    // A window of BOS and one word: both are among the first two.
+    fs::write(text.join("00.txt"), "w1").unwrap();
+    failed("none of the text's 2 tokens counts");
+}
+
+#[test]
+fn activations_that_are_not_finite_are_refused() {
+    let fixture = Fixture::new(&[100]);
+    let file = fixture.dir.path().join("tiny/model.safetensors");
+    let mut bytes = fs::read(&file).unwrap();
+    // Large but finite weights everywhere behind the header: products overflow.
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    for value in bytes[header..].chunks_exact_mut(4) {
+        value.copy_from_slice(&1e30_f32.to_le_bytes());
+    }
+    fs::write(&file, bytes).unwrap();
+    let checkpoint = Checkpoint::open(&fixture.dir.path().join("tiny")).unwrap();
+    let plan = fixture.plan(&fixture.config()).unwrap();
+    let error = harvest(&plan, &checkpoint, &Device::flex(), &fixture.out()).unwrap_err().to_string();
+    assert!(
+        error.contains("hook_resid_post: found") && error.contains("position 2 of document 0"),
+        "{error}"
+    );
+    assert!(!fixture.out().join("manifest.json").exists());
+}
