@@ -52,8 +52,8 @@ impl VectorDtype {
     /// The first of `values` that is not a number of this type.
     pub(crate) fn first_unfit(self, values: &[f32]) -> Option<usize> {
         let limit = self.limit();
-        // Written so that NaN is unfit, and without an early exit inside a block so that it vectorises.
-        let unfit = |value: &f32| !(value.abs() <= limit);
+        // No early exit inside a block, so that it vectorises.
+        let unfit = |value: &f32| value.is_nan() | (value.abs() > limit);
         const BLOCK: usize = 1024;
         let block =
             values.chunks(BLOCK).position(|block| block.iter().fold(false, |any, v| any | unfit(v)))?;

@@ -1,6 +1,10 @@
 //! The columns of a shard and the metadata that explains them. `README.md` of this crate says the same in words.
 
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    path::Path,
+    sync::Arc,
+};
 
 use arrow::datatypes::{DataType, Field, Schema};
 use monosema_core::HookPoint;
@@ -107,7 +111,7 @@ impl StoreSchema {
         let ids = ids.map(|(name, data_type)| Field::new(name, data_type, false));
         let vectors =
             self.hooks.iter().map(|h| Field::new(h.hook.to_string(), self.vector_type(h.width), false));
-        Schema::new(ids.into_iter().chain(vectors).collect::<Vec<_>>())
+        Schema::new_with_metadata(ids.into_iter().chain(vectors).collect::<Vec<_>>(), self.metadata())
     }
 
     /// The Arrow type of a vector of `width` numbers.
@@ -133,15 +137,21 @@ impl StoreSchema {
         Field::new("element", data_type, false)
     }
 
-    pub(crate) fn to_metadata(&self) -> Vec<KeyValue> {
+    fn metadata(&self) -> HashMap<String, String> {
         let hooks = serde_json::to_string(&self.hooks).expect("hooks have string keys only");
-        let pair = |key: &str, value: String| KeyValue::new(key.to_owned(), value);
-        vec![
-            pair(VERSION_KEY, VERSION.to_string()),
-            pair(DTYPE_KEY, self.dtype.name().into()),
-            pair(LAYOUT_KEY, self.layout.name().into()),
-            pair(HOOKS_KEY, hooks),
-        ]
+        let pairs = [
+            (VERSION_KEY, VERSION.to_string()),
+            (DTYPE_KEY, self.dtype.name().into()),
+            (LAYOUT_KEY, self.layout.name().into()),
+            (HOOKS_KEY, hooks),
+        ];
+        pairs.map(|(key, value)| (key.to_owned(), value)).into()
+    }
+
+    /// The metadata as Parquet has it, for programs that do not read the Arrow schema within.
+    pub(crate) fn parquet_metadata(&self) -> Vec<KeyValue> {
+        let sorted: BTreeMap<_, _> = self.metadata().into_iter().collect();
+        sorted.into_iter().map(|(key, value)| KeyValue::new(key, value)).collect()
     }
 
     /// Reads the metadata of a shard and holds its columns against it.
@@ -201,7 +211,6 @@ impl StoreSchema {
 mod tests {
     use super::*;
     use monosema_core::BlockHook;
-    use std::collections::HashMap;
 
     fn schema(dtype: VectorDtype, layout: Layout) -> StoreSchema {
         let hook = |layer| HookPoint::block(layer, BlockHook::ResidPost);
@@ -210,8 +219,7 @@ mod tests {
     }
 
     fn with_metadata(schema: &StoreSchema, change: impl FnOnce(&mut HashMap<String, String>)) -> Schema {
-        let mut pairs =
-            schema.to_metadata().into_iter().map(|kv| (kv.key, kv.value.unwrap())).collect::<HashMap<_, _>>();
+        let mut pairs = schema.metadata();
         change(&mut pairs);
         schema.to_arrow().with_metadata(pairs)
     }
@@ -252,7 +260,10 @@ mod tests {
         let changed = |key: &'static str, value: &'static str| {
             error(with_metadata(&schema, |m| drop(m.insert(key.into(), value.into()))))
         };
-        assert!(error(schema.to_arrow()).contains("expected metadata `monosema.version`, found none"));
+        assert!(
+            error(with_metadata(&schema, HashMap::clear))
+                .contains("expected metadata `monosema.version`, found none")
+        );
         assert!(changed(VERSION_KEY, "2").contains("expected version 1 of the layout, found 2"));
         assert!(changed(DTYPE_KEY, "f64").contains("expected f32, f16 or bf16, found `f64`"));
         assert!(

@@ -253,7 +253,7 @@ impl Writer {
         };
         let mut properties = WriterProperties::builder()
             .set_created_by(format!("monosema {}", env!("CARGO_PKG_VERSION")))
-            .set_key_value_metadata(Some(self.schema.to_metadata()))
+            .set_key_value_metadata(Some(self.schema.parquet_metadata()))
             .set_statistics_enabled(EnabledStatistics::Chunk)
             // Row groups are flushed by hand.
             .set_max_row_group_row_count(None)

@@ -141,12 +141,12 @@ impl Documents {
             return Ok(None);
         }
         loop {
-            if let Some((source, texts)) = &mut self.open {
-                if let Some(text) = texts.next() {
-                    let document = Document { id: self.next_id, source: source.clone(), text: text? };
-                    self.next_id += 1;
-                    return Ok(Some(document));
-                }
+            if let Some((source, texts)) = &mut self.open
+                && let Some(text) = texts.next()
+            {
+                let document = Document { id: self.next_id, source: source.clone(), text: text? };
+                self.next_id += 1;
+                return Ok(Some(document));
             }
             let Some((path, format)) = self.corpus.files.get(self.next_file) else { return Ok(None) };
             self.next_file += 1;
