@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail};
-use burn::tensor::{Device, DeviceType, Tensor};
+use burn::tensor::{Device, Tensor};
 
 use crate::failure::{Failure, Outcome};
 
@@ -120,7 +120,7 @@ fn open(name: DeviceName) -> anyhow::Result<Device> {
 /// Enumeration is the one question that burn answers without a driver, a GPU or a panic.
 fn cuda_devices() -> Vec<Device> {
     #[cfg(feature = "cuda")]
-    return Device::enumerate(DeviceType::Cuda).into_vec();
+    return Device::enumerate(burn::tensor::DeviceType::Cuda).into_vec();
     #[cfg(not(feature = "cuda"))]
     return Vec::new();
 }

@@ -53,10 +53,10 @@ pub(crate) fn check_space(plans: &Plans, places: &Places) -> Outcome {
             bytes(free)
         )));
     }
-    let mut system = System::new();
-    system.refresh_memory();
-    let (memory, available) = (plans.memory_bytes(), system.available_memory());
-    if memory > available {
+    let memory = plans.memory_bytes();
+    if let Some(available) = available_memory()
+        && memory > available
+    {
         tracing::warn!(
             "the run may need {} of memory, and {} are available; smaller batches or buffers need less",
             bytes(memory),
@@ -64,6 +64,13 @@ pub(crate) fn check_space(plans: &Plans, places: &Places) -> Outcome {
         );
     }
     Ok(())
+}
+
+/// `None` on systems that do not say.
+fn available_memory() -> Option<u64> {
+    let mut system = System::new().ok()?;
+    system.refresh_memory();
+    Some(system.available_memory()).filter(|&bytes| bytes > 0)
 }
 
 /// `--dry-run`: the plan, whole as JSON, or what matters of it in words.
