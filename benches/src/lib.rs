@@ -1,1 +1,0 @@
-//! Benchmarks, one file a stage.
