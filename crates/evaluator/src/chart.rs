@@ -33,7 +33,8 @@ pub(crate) fn cross_entropy(figures: &Figures, longest: f64) -> Markup {
 
 /// The longest bar that [`cross_entropy`] will have to draw for any of `texts`.
 pub(crate) fn longest<'a>(texts: impl IntoIterator<Item = &'a Figures>) -> f64 {
-    let values = texts.into_iter().flat_map(|figures| BARS.map(|(name, ..)| figures.get(name).copied().flatten()));
+    let values =
+        texts.into_iter().flat_map(|figures| BARS.map(|(name, ..)| figures.get(name).copied().flatten()));
     values.flatten().fold(f64::MIN_POSITIVE, f64::max)
 }
 

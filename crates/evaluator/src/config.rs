@@ -68,7 +68,9 @@ mod tests {
 
     #[test]
     fn texts_take_the_fields_of_a_text() {
-        let parsed = config("tokens = 100\n[[texts]]\nname = 'a'\nfiles = ['a.jsonl']\nfield = 'story'\nmax_documents = 3\n");
+        let parsed = config(
+            "tokens = 100\n[[texts]]\nname = 'a'\nfiles = ['a.jsonl']\nfield = 'story'\nmax_documents = 3\n",
+        );
         let parsed = parsed.unwrap();
         assert_eq!((parsed.tokens, parsed.mean_tokens, parsed.batch_contexts), (Some(100), None, None));
         let expected = TextConfig {

@@ -1,11 +1,16 @@
 //! What a plan and a report say about the dictionary.
 
-use std::path::Path;
+use std::{
+    fmt,
+    fmt::Write,
+    path::{Path, PathBuf},
+};
 
+use burn::tensor::Device;
 use monosema_core::{Digest, HookPoint, digest_bytes, digest_file};
-use monosema_sae::Dictionary;
+use monosema_sae::{Dictionary, Metadata, formats::Format};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::error::EvalError;
 
@@ -25,6 +30,20 @@ impl DictionaryShape {
     pub fn of(dictionary: &Dictionary) -> Self {
         Self { hook: dictionary.metadata().hook, d_in: dictionary.d_in(), d_sae: dictionary.d_sae() }
     }
+
+    /// Of the dictionary in `directory`.
+    ///
+    /// # Errors
+    /// If there is none that can be read.
+    pub fn read(directory: &Path) -> Result<Self, EvalError> {
+        Ok(Self::of(&Dictionary::load(directory, &Device::flex())?))
+    }
+}
+
+impl fmt::Display for DictionaryShape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} → {} latents at {}", self.d_in, self.d_sae, self.hook)
+    }
 }
 
 /// The dictionary of a report.
@@ -35,6 +54,99 @@ pub struct DictionaryFacts {
     /// Its hook and sizes.
     #[serde(flatten)]
     pub shape: DictionaryShape,
-    /// The contents of its own `cfg.json`.
-    pub cfg: Value,
+    /// Its architecture and what can be chosen of it.
+    pub architecture: Value,
+    /// Where it comes from, as far as it says.
+    pub metadata: Value,
+    /// What its weights look like.
+    pub weights: WeightFacts,
+}
+
+/// Statistics of the weights. `None` where the architecture has no such weights, or they are all zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WeightFacts {
+    /// Smallest norm of a decoder row.
+    pub decoder_norm_min: Option<f64>,
+    /// Mean norm of the decoder rows.
+    pub decoder_norm_mean: Option<f64>,
+    /// Largest norm of a decoder row.
+    pub decoder_norm_max: Option<f64>,
+    /// Mean cosine between what a latent reads (its column of `W_enc`) and writes (its row of `W_dec`).
+    pub encoder_decoder_cos_mean: Option<f64>,
+}
+
+impl DictionaryFacts {
+    /// Of `dictionary`, which was read from `directory`.
+    pub(crate) fn new(directory: &Path, dictionary: &Dictionary) -> Self {
+        let Metadata { model_name, hook: _, context_size, prepend_bos, dataset_path, scale, facts, other } =
+            dictionary.metadata();
+        let metadata = json!({
+            "model_name": model_name,
+            "context_size": context_size,
+            "prepend_bos": prepend_bos,
+            "dataset_path": dataset_path,
+            "scale": scale,
+            "facts": facts,
+            "other": other,
+        });
+        Self {
+            path: directory.display().to_string(),
+            shape: DictionaryShape::of(dictionary),
+            architecture: serde_json::to_value(dictionary.sae().config())
+                .expect("a configuration has string keys"),
+            metadata,
+            weights: weights(dictionary),
+        }
+    }
+}
+
+/// A digest of the files of the dictionary in `directory`, whoever made it.
+pub(crate) fn digest(directory: &Path) -> Result<Digest, EvalError> {
+    let names = Format::ALL.iter().flat_map(|format| format.files());
+    let mut lines = String::new();
+    for name in names {
+        let path: PathBuf = directory.join(name);
+        if path.is_file() {
+            let digest = digest_file(&path).map_err(|source| EvalError::Io { path, source })?;
+            writeln!(lines, "{digest}  {name}").expect("a string can be written to");
+        }
+    }
+    Ok(digest_bytes(lines.as_bytes()))
+}
+
+fn weights(dictionary: &Dictionary) -> WeightFacts {
+    let weights = dictionary.sae().to_weights();
+    let values = |wanted: &str| {
+        let data = weights.iter().find(|(name, _)| *name == wanted)?.1;
+        data.as_slice::<f32>().ok()
+    };
+    let Some(w_dec) = values("W_dec") else { return WeightFacts::default() };
+    let (d_in, d_sae) = (dictionary.d_in(), dictionary.d_sae());
+    let norm = |row: &[f32]| row.iter().map(|&w| f64::from(w).powi(2)).sum::<f64>().sqrt();
+    let norms: Vec<f64> = w_dec.chunks_exact(d_in).map(norm).collect();
+    let mean =
+        |values: &[f64]| (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64);
+    let cosines: Vec<f64> = values("W_enc").map_or_else(Vec::new, |w_enc| {
+        // Column i of [d_in, d_sae], summed row by row: strided reads of large matrices are slow.
+        let (mut products, mut squares) = (vec![0.0; d_sae], vec![0.0; d_sae]);
+        for (d, row) in w_enc.chunks_exact(d_sae).enumerate() {
+            for (i, &w) in row.iter().enumerate() {
+                products[i] += f64::from(w) * f64::from(w_dec[i * d_in + d]);
+                squares[i] += f64::from(w).powi(2);
+            }
+        }
+        let lengths = squares.iter().zip(&norms).map(|(square, norm)| f64::sqrt(*square) * norm);
+        products
+            .iter()
+            .zip(lengths)
+            .filter(|(_, length)| *length > 0.0)
+            .map(|(p, length)| p / length)
+            .collect()
+    });
+    WeightFacts {
+        decoder_norm_min: norms.iter().copied().reduce(f64::min),
+        decoder_norm_mean: mean(&norms),
+        decoder_norm_max: norms.iter().copied().reduce(f64::max),
+        encoder_decoder_cos_mean: mean(&cosines),
+    }
 }

@@ -7,6 +7,8 @@ use monosema_sae::SaeError;
 use monosema_text::TextError;
 use monosema_transformer::ModelError;
 
+use crate::dictionary::DictionaryShape;
+
 /// An evaluation that cannot be done, or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum EvalError {
@@ -34,20 +36,19 @@ pub enum EvalError {
         d_model: usize,
     },
     /// A dictionary for another hook than the plan was made for.
-    #[error(
-        "{}: expected a dictionary [{}, {}] for {}, found [{}, {}] for {}",
-        directory.display(), expected.d_in, expected.d_sae, expected.hook, found.d_in, found.d_sae, found.hook
-    )]
+    #[error("{}: expected a dictionary {expected}, found {found}; resolve the plan again", directory.display())]
     OtherDictionary {
         /// The dictionary.
         directory: PathBuf,
         /// What the plan was made for.
-        expected: crate::DictionaryShape,
+        expected: DictionaryShape,
         /// What is there.
-        found: crate::DictionaryShape,
+        found: DictionaryShape,
     },
     /// Windows longer than the model can read.
-    #[error("[context] length: expected at most {max_context} tokens, which is as long as {model} reads; found {length}")]
+    #[error(
+        "[context] length: expected at most {max_context} tokens, which is as long as {model} reads; found {length}"
+    )]
     ContextTooLong {
         /// The model's name.
         model: String,
@@ -88,7 +89,9 @@ pub enum EvalError {
     #[error(transparent)]
     Dictionary(#[from] SaeError),
     /// The device failed.
-    #[error("the device failed while {doing}: {reason}; try a smaller eval.batch_contexts, or device = \"cpu\"")]
+    #[error(
+        "the device failed while {doing}: {reason}; try a smaller eval.batch_contexts, or device = \"cpu\""
+    )]
     Device {
         /// What was being computed.
         doing: &'static str,

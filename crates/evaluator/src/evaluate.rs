@@ -6,7 +6,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use monosema_core::{HookPoint, Progress};
 use monosema_sae::Dictionary;
 use monosema_text::{ContextBatch, Corpus, TextError, Tokenizer, batches, contexts};
-use monosema_transformer::{Capture, Checkpoint, LanguageModel, NoTap, Replace};
+use monosema_transformer::{Capture, Checkpoint, LanguageModel, Replace};
 
 use crate::{
     dictionary::{DictionaryFacts, DictionaryShape},
@@ -43,7 +43,7 @@ pub fn evaluate(
         let (directory, expected) = (dictionary_dir.to_owned(), plan.dictionary);
         return Err(EvalError::OtherDictionary { directory, expected, found });
     }
-    let facts = DictionaryFacts::new(dictionary_dir, &dictionary)?;
+    let facts = DictionaryFacts::new(dictionary_dir, &dictionary);
     let evaluator = Evaluator {
         plan,
         model: checkpoint.load(device)?,

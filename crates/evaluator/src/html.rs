@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::{
     chart,
+    dictionary::DictionaryShape,
     metrics::definitions,
     report::{Report, Tally, format_figure},
 };
@@ -21,7 +22,7 @@ const HEADLINES: [(&str, &str); 6] = [
 
 /// The whole page.
 pub(crate) fn page(report: &Report) -> String {
-    let title = format!("{} on {}", report.dictionary.hook, report.model.name);
+    let title = format!("{} on {}", report.dictionary.shape.hook, report.model.info.name);
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -54,13 +55,13 @@ pub(crate) fn page(report: &Report) -> String {
 }
 
 fn header(report: &Report) -> Markup {
-    let (dictionary, model) = (&report.dictionary, &report.model);
+    let DictionaryShape { hook, d_in, d_sae } = report.dictionary.shape;
+    let model = &report.model.info;
     html! {
-        h1 { "A dictionary of " (dictionary.d_sae) " latents for " (model.name) }
+        h1 { "A dictionary of " (d_sae) " latents for " (model.name) }
         p.soft {
-            code { (dictionary.hook) } ", " (dictionary.d_in) " dimensions, architecture "
-            (dictionary.architecture) "; " (model.family) " model of " (model.n_layers) " blocks and "
-            (model.n_parameters) " parameters"
+            "It reads " code { (hook) } ", " (d_in) " dimensions, of a model of " (model.n_layers) " blocks and "
+            (model.n_parameters) " weights."
         }
     }
 }
@@ -133,24 +134,29 @@ fn counted(report: &Report) -> Markup {
     let texts = report.texts.iter().map(|text| (text.name.as_str(), &text.tally));
     let columns: Vec<(&str, &Tally)> =
         if report.texts.len() == 1 { texts.collect() } else { std::iter::once(all).chain(texts).collect() };
-    let rows: [(&str, fn(&Tally) -> u64); 6] = [
-        ("context windows", |t| t.contexts),
-        ("positions in them", |t| t.positions),
-        ("counted", |t| t.counted_tokens),
-        ("predictions from them", |t| t.predictions),
-        ("skipped: first of their window", |t| t.skipped_position),
-        ("skipped: special token", |t| t.skipped_special),
+    let labels = [
+        "context windows",
+        "positions in them",
+        "counted",
+        "predictions from them",
+        "skipped: first of their window",
+        "skipped: special token",
     ];
+    let numbers = |tally: &Tally| {
+        let Tally { contexts, positions, counted_tokens, predictions, skipped_position, skipped_special } =
+            *tally;
+        [contexts, positions, counted_tokens, predictions, skipped_position, skipped_special]
+    };
     html! {
         p { (report.counted.rule) }
         div.scroll {
             table {
                 thead { tr { th {} @for (name, _) in &columns { th.number { (name) } } } }
                 tbody {
-                    @for (label, number) in rows {
+                    @for (row, label) in labels.into_iter().enumerate() {
                         tr {
                             th scope="row" { (label) }
-                            @for (_, tally) in &columns { td.number { (number(tally)) } }
+                            @for (_, tally) in &columns { td.number { (numbers(tally)[row]) } }
                         }
                     }
                 }
@@ -174,12 +180,19 @@ fn glossary() -> Markup {
 
 fn provenance(report: &Report) -> Markup {
     let manifest = &report.manifest;
+    let dictionary = serde_json::to_value(&report.dictionary).expect("it has string keys only");
     let rows = [
         ("monosema", manifest.monosema.clone()),
         ("model", report.model.path.clone()),
         ("dictionary", report.dictionary.path.clone()),
         ("seed", manifest.work.seed.0.to_string()),
-        ("time", format!("{:.1} s, {:.0} counted tokens/s", report.timing.seconds, report.timing.tokens_per_second)),
+        (
+            "time",
+            format!(
+                "{:.1} s, {:.0} counted tokens/s",
+                report.timing.seconds, report.timing.tokens_per_second
+            ),
+        ),
     ];
     html! {
         div.scroll {
@@ -194,8 +207,8 @@ fn provenance(report: &Report) -> Markup {
         }
         h3 { "Resolved configuration" }
         pre { (pretty(&manifest.work.config)) }
-        h3 { "The dictionary's own metadata" }
-        pre { (pretty(&report.dictionary.metadata)) }
+        h3 { "The dictionary" }
+        pre { (pretty(&dictionary)) }
     }
 }
 

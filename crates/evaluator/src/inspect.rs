@@ -7,17 +7,14 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use monosema_core::{BlockHook, HookPoint, Progress};
-use monosema_text::{ContextBatch, ContextConfig, ContextPlan, Corpus, TextConfig, TextError, Tokenizer, batches, contexts};
+use monosema_text::{
+    ContextBatch, ContextConfig, ContextPlan, Corpus, TextConfig, TextError, Tokenizer, batches, contexts,
+};
 use monosema_transformer::{Checkpoint, LanguageModel, Tap};
 use serde::Serialize;
 
 use crate::{
-    error::EvalError,
-    host,
-    model::ModelFacts,
-    plan::check_context,
-    predictions,
-    report::format_figure,
+    error::EvalError, host, model::ModelFacts, plan::check_context, predictions, report::format_figure,
 };
 
 /// Tokens that go through the model at once.
@@ -221,7 +218,15 @@ impl Seen {
                     let index = row * batch.seq_len() + position;
                     made_from.push(i32::try_from(index).expect("a batch has fewer than 2^31 tokens"));
                     let ce = f64::NAN;
-                    self.predictions.push(Prediction { context, document, position, counted, target_id, target, ce });
+                    self.predictions.push(Prediction {
+                        context,
+                        document,
+                        position,
+                        counted,
+                        target_id,
+                        target,
+                        ce,
+                    });
                 }
             }
         }
@@ -242,7 +247,11 @@ impl Seen {
             counted_mean: mean(counted.clone().map(|p| p.ce)),
             counted_predictions: counted.count() as u64,
         };
-        let layers = self.hooks.iter().zip(&self.norms).map(|(&hook, norms)| layer(hook, norms, &self.places, tokenizer));
+        let layers = self
+            .hooks
+            .iter()
+            .zip(&self.norms)
+            .map(|(&hook, norms)| layer(hook, norms, &self.places, tokenizer));
         ModelInspection {
             model,
             context,
@@ -290,7 +299,9 @@ impl LayerNorms {
         }
         let mut counts: Vec<_> = counts.into_iter().collect();
         counts.sort_by_key(|&(_, n)| std::cmp::Reverse(n));
-        let words = counts.iter().map(|&(position, n)| if n > 1 { format!("{position} ×{n}") } else { position.to_string() });
+        let words = counts
+            .iter()
+            .map(|&(position, n)| if n > 1 { format!("{position} ×{n}") } else { position.to_string() });
         words.collect::<Vec<_>>().join(", ")
     }
 }

@@ -1,8 +1,6 @@
 //! What a report says about the language model.
 
-use std::path::Path;
-
-use monosema_transformer::ModelInfo;
+use monosema_transformer::{Checkpoint, ModelInfo};
 use serde::{Deserialize, Serialize};
 
 /// The language model of a report.
@@ -16,8 +14,8 @@ pub struct ModelFacts {
 }
 
 impl ModelFacts {
-    /// Of the model at `path`.
-    pub(crate) fn new(path: &Path, info: &ModelInfo) -> Self {
-        Self { path: path.display().to_string(), info: info.clone() }
+    /// Of `checkpoint`.
+    pub(crate) fn new(checkpoint: &Checkpoint) -> Self {
+        Self { path: checkpoint.path().display().to_string(), info: checkpoint.info().clone() }
     }
 }

@@ -44,11 +44,6 @@ impl Moments {
         self.n += other.n;
     }
 
-    /// How many vectors were counted.
-    pub(crate) fn count(&self) -> u64 {
-        self.n
-    }
-
     /// Their mean `[width]`.
     pub(crate) fn mean(&self) -> &[f64] {
         &self.mean
@@ -73,7 +68,7 @@ mod tests {
         tail.add([3.0, 10.0]);
         tail.add([5.0, 16.0]);
         all.merge(&tail);
-        assert_eq!(all.count(), 3);
+        assert_eq!(all.n, 3);
         assert!((all.mean()[0] - 3.0).abs() < 1e-14 && (all.mean()[1] - 12.0).abs() < 1e-14);
         assert!((all.deviation() - 32.0).abs() < 1e-12);
     }

@@ -1,7 +1,11 @@
 //! The `[eval]` section, checked against the model, the dictionary and the texts: what will be done, and what
 //! it takes.
 
-use std::{collections::BTreeSet, fs, path::{Path, PathBuf}};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
 
 use monosema_core::{HookPoint, Seed, manifest::Work};
 use monosema_text::{ContextConfig, ContextPlan, Corpus, Estimate, TextConfig};
@@ -96,12 +100,14 @@ impl EvalPlan {
         checkpoint.check_hook(dictionary.hook)?;
         if dictionary.d_in != info.d_model {
             let DictionaryShape { hook, d_in, .. } = *dictionary;
-            return Err(EvalError::WidthMismatch { hook, d_in, model: info.name.clone(), d_model: info.d_model });
+            return Err(EvalError::WidthMismatch {
+                hook,
+                d_in,
+                model: info.name.clone(),
+                d_model: info.d_model,
+            });
         }
-        let (model, max_context) = (info.name.clone(), info.max_context);
-        if context.length > max_context {
-            return Err(EvalError::ContextTooLong { model, max_context, length: context.length });
-        }
+        check_context(context, info)?;
         let tokenizer = checkpoint.tokenizer()?;
         let context = ContextPlan::new(context, &tokenizer).map_err(EvalError::Context)?;
         let training_files = training_text.map(files_of).unwrap_or_default();
@@ -141,7 +147,7 @@ impl EvalPlan {
     /// # Errors
     /// An input that cannot be read.
     pub fn work(&self, checkpoint: &Checkpoint, dictionary_dir: &Path) -> Result<Work, EvalError> {
-        let mut inputs = std::collections::BTreeMap::from([
+        let mut inputs = BTreeMap::from([
             ("model".to_owned(), checkpoint.digest()?),
             ("dictionary".to_owned(), dictionary::digest(dictionary_dir)?),
         ]);
@@ -189,6 +195,12 @@ impl EvalPlan {
     }
 }
 
+/// Windows must not be longer than the model reads.
+pub(crate) fn check_context(context: &ContextConfig, info: &ModelInfo) -> Result<(), EvalError> {
+    let (model, max_context, length) = (info.name.clone(), info.max_context, context.length);
+    if length > max_context { Err(EvalError::ContextTooLong { model, max_context, length }) } else { Ok(()) }
+}
+
 fn check_limits(config: &EvalConfig) -> Result<(), EvalError> {
     let zero = |key: &str| EvalError::BadConfig {
         key: key.into(),
@@ -213,7 +225,8 @@ fn check_names(texts: &[NamedText]) -> Result<(), EvalError> {
             return Err(bad("expected a name for each text, found an empty one".into()));
         }
         if !seen.insert(name.as_str()) {
-            let reason = if name == "all" { "is what the report calls them together" } else { "is there twice" };
+            let reason =
+                if name == "all" { "is what the report calls them together" } else { "is there twice" };
             return Err(bad(format!("the name `{name}` {reason}; choose another")));
         }
     }

@@ -25,7 +25,9 @@ impl Positions {
                 let index = row * seq_len + column;
                 positions.counted.push(index);
                 if let Some(&next) = context.tokens.get(column + 1) {
-                    positions.predicting.push(i32::try_from(index).expect("a batch has fewer than 2^31 tokens"));
+                    positions
+                        .predicting
+                        .push(i32::try_from(index).expect("a batch has fewer than 2^31 tokens"));
                     positions.targets.push(next);
                 }
             }
@@ -116,7 +118,9 @@ mod tests {
 
     /// Two windows of four; the first token of each is skipped, and one special token.
     fn batch() -> ContextBatch {
-        ContextBatch { contexts: vec![context(&[false, true, true, true]), context(&[false, true, false, true])] }
+        ContextBatch {
+            contexts: vec![context(&[false, true, true, true]), context(&[false, true, false, true])],
+        }
     }
 
     #[test]

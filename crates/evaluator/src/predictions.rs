@@ -44,41 +44,66 @@ pub(crate) fn measure(
     targets: &[u32],
 ) -> Result<Predictions, EvalError> {
     let mut predictions = Predictions::default();
+    let passes = [passes.clean, passes.sae, passes.zero, passes.mean];
+    for_each_chunk(model, passes, positions, targets, |losses| {
+        predictions.clean.extend(losses.iter().map(|[clean, ..]| clean.ce));
+        let spliced = [&mut predictions.sae, &mut predictions.zero, &mut predictions.mean];
+        for (pass, Spliced { ce, kl }) in (1..).zip(spliced) {
+            ce.extend(losses.iter().map(|loss| loss[pass].ce));
+            kl.extend(losses.iter().map(|loss| loss[pass].kl));
+        }
+    })?;
+    Ok(predictions)
+}
+
+/// Cross-entropies, in nats, of the predictions made from `positions` (indices into `batch * seq`) of `hidden
+/// [batch, seq, d_model]`.
+pub(crate) fn cross_entropies(
+    model: &LanguageModel,
+    hidden: Tensor<3>,
+    positions: &[i32],
+    targets: &[u32],
+) -> Result<Vec<f64>, EvalError> {
+    let mut ce = Vec::with_capacity(positions.len());
+    for_each_chunk(model, [hidden], positions, targets, |losses| {
+        ce.extend(losses.iter().map(|[loss]| loss.ce))
+    })?;
+    Ok(ce)
+}
+
+/// Hands the losses under each pass to `take`, a chunk of positions at a time.
+fn for_each_chunk<const N: usize>(
+    model: &LanguageModel,
+    passes: [Tensor<3>; N],
+    positions: &[i32],
+    targets: &[u32],
+    mut take: impl FnMut(&[[Loss; N]]),
+) -> Result<(), EvalError> {
     if positions.is_empty() {
-        return Ok(predictions);
+        return Ok(());
     }
     let d_vocab = model.info().d_vocab;
     let data = TensorData::new(positions.to_vec(), [positions.len()]);
     let indices = Tensor::<1, Int>::from_data(data, model.device());
-    let rows = [passes.clean, passes.sae, passes.zero, passes.mean].map(|hidden| {
+    let rows = passes.map(|hidden| {
         let [batch, seq, d_model] = hidden.dims();
         hidden.reshape([batch * seq, d_model]).select(0, indices.clone())
     });
     let chunk = chunk_positions(d_vocab);
     for start in (0..positions.len()).step_by(chunk) {
         let range = start..positions.len().min(start + chunk);
-        let mut logits = Vec::with_capacity(rows.len());
+        let mut logits = Vec::with_capacity(N);
         for rows in &rows {
             logits.push(unembed(model, rows, range.clone())?);
         }
-        let losses: Vec<[Loss; 4]> = targets[range]
-            .par_iter()
-            .enumerate()
-            .map_init(Vec::new, |probabilities, (row, &target)| {
-                let row = |pass: &Vec<f32>| &pass[row * d_vocab..(row + 1) * d_vocab];
-                compare([0, 1, 2, 3].map(|pass| row(&logits[pass])), target as usize, probabilities)
-            })
-            .collect();
-        predictions.clean.extend(losses.iter().map(|[clean, ..]| clean.ce));
-        for (place, spliced) in
-            [(1, &mut predictions.sae), (2, &mut predictions.zero), (3, &mut predictions.mean)]
-        {
-            let Spliced { ce, kl } = spliced;
-            ce.extend(losses.iter().map(|loss| loss[place].ce));
-            kl.extend(losses.iter().map(|loss| loss[place].kl));
-        }
+        let compare_row = |probabilities: &mut Vec<f32>, (row, &target): (usize, &u32)| {
+            let of = |pass: usize| &logits[pass][row * d_vocab..(row + 1) * d_vocab];
+            compare(std::array::from_fn::<_, N, _>(of), target as usize, probabilities)
+        };
+        let losses: Vec<_> = targets[range].par_iter().enumerate().map_init(Vec::new, compare_row).collect();
+        take(&losses);
     }
-    Ok(predictions)
+    Ok(())
 }
 
 /// Logits of the rows `range` of `hidden [n, d_model]`, on the host.
@@ -109,7 +134,8 @@ fn compare<const N: usize>(logits: [&[f32]; N], target: usize, probabilities: &m
     for (loss, logits) in losses.iter_mut().zip(logits).skip(1) {
         let top = maximum(logits);
         let theirs = f64::from(top) + sum(logits.len(), |v| f64::from((logits[v] - top).exp())).ln();
-        let apart = sum(logits.len(), |v| f64::from(probabilities[v]) * (f64::from(clean[v]) - f64::from(logits[v])));
+        let apart =
+            sum(logits.len(), |v| f64::from(probabilities[v]) * (f64::from(clean[v]) - f64::from(logits[v])));
         // Rounding may put the divergence of equal distributions a hair below 0.
         let kl = (apart / weight - normaliser + theirs).max(0.0);
         *loss = Loss { ce: theirs - f64::from(logits[target]), kl };

@@ -3,11 +3,7 @@
 //! `report.json` is the report; `report.html` shows it. The JSON is written last and vouches for the HTML, so a
 //! report that is there is whole, and its `manifest` says whether it is up to date.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use monosema_core::{
     AtomicFile, Manifest, digest_bytes,
@@ -135,8 +131,11 @@ impl Report {
     /// The figures as rows of a table.
     pub fn rows(&self) -> Vec<Row> {
         let texts = self.texts.iter().map(|text| &text.metrics);
-        let columns: Vec<_> =
-            if self.texts.len() == 1 { texts.collect() } else { std::iter::once(&self.metrics).chain(texts).collect() };
+        let columns: Vec<_> = if self.texts.len() == 1 {
+            texts.collect()
+        } else {
+            std::iter::once(&self.metrics).chain(texts).collect()
+        };
         let value = |figures: &&Figures, name: &str| figures.get(name).copied().flatten();
         definitions()
             .map(|definition| Row {
@@ -165,7 +164,8 @@ impl Report {
             let path = directory.join(name);
             AtomicFile::write(&path, contents).map_err(|source| EvalError::Io { path, source })
         };
-        fs::create_dir_all(directory).map_err(|source| EvalError::Io { path: directory.to_owned(), source })?;
+        fs::create_dir_all(directory)
+            .map_err(|source| EvalError::Io { path: directory.to_owned(), source })?;
         let html = html::page(self);
         write(HTML_FILE, html.as_bytes())?;
         let entry = FileEntry { bytes: html.len() as u64, sha256: digest_bytes(html.as_bytes()) };
@@ -203,7 +203,11 @@ impl Report {
 
     /// The manifest of a report that `work` made; [`Report::write`] adds the files.
     pub(crate) fn manifest(work: Work, tally: &Tally) -> Manifest {
-        let counts = [("contexts", tally.contexts), ("tokens", tally.counted_tokens), ("predictions", tally.predictions)];
+        let counts = [
+            ("contexts", tally.contexts),
+            ("tokens", tally.counted_tokens),
+            ("predictions", tally.predictions),
+        ];
         Manifest {
             schema: manifest::SCHEMA,
             monosema: env!("CARGO_PKG_VERSION").into(),
@@ -211,22 +215,6 @@ impl Report {
             counts: counts.into_iter().map(|(name, n)| (name.to_owned(), n)).collect(),
             files: BTreeMap::new(),
         }
-    }
-}
-
-/// What evaluation wrote, and where.
-#[derive(Clone, Debug)]
-pub struct Written {
-    /// The machine-readable report.
-    pub json: PathBuf,
-    /// The report for people.
-    pub html: PathBuf,
-}
-
-impl Written {
-    /// The files of a report in `directory`.
-    pub fn within(directory: &Path) -> Self {
-        Self { json: directory.join(JSON_FILE), html: directory.join(HTML_FILE) }
     }
 }
 

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use density::Histogram;
+pub use density::Histogram;
 
 /// Figures by name. `None` is a figure that is not defined on this text (a ratio with denominator 0).
 pub type Figures = BTreeMap<String, Option<f64>>;

@@ -18,7 +18,8 @@ impl Data {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             f32::from(u8::try_from(state >> 24).unwrap()) / 8.0 - 16.0
         };
-        let x: Vec<f32> = (0..n * SHAPE.d_in).map(|i| draw() + if i % 3 == 0 { 100.0 } else { 0.0 }).collect();
+        let x: Vec<f32> =
+            (0..n * SHAPE.d_in).map(|i| draw() + if i % 3 == 0 { 100.0 } else { 0.0 }).collect();
         let x_hat = x.iter().map(|x| x + draw() / 4.0 + 0.5).collect();
         let acts = (0..n * SHAPE.d_sae).map(|i| if i % 4 == 3 { 0.0 } else { draw().max(0.0) }).collect();
         Self { x, acts, x_hat }
@@ -35,7 +36,10 @@ impl Data {
 
     fn mean(&self) -> Vec<f64> {
         (0..SHAPE.d_in)
-            .map(|d| self.x.iter().skip(d).step_by(SHAPE.d_in).map(|&x| f64::from(x)).sum::<f64>() / self.n() as f64)
+            .map(|d| {
+                self.x.iter().skip(d).step_by(SHAPE.d_in).map(|&x| f64::from(x)).sum::<f64>()
+                    / self.n() as f64
+            })
             .collect()
     }
 
@@ -126,7 +130,11 @@ fn fractions_of_variance_do_not_change_with_the_scale_of_the_data() {
 fn errors_do_not_change_when_data_and_reconstruction_shift_together() {
     let data = Data::new(50);
     let shifted = data.map(|i, v| v + [512.0, -4096.0, 0.0][i % 3]);
-    assert_close(&shifted.figures(), &data.figures(), ["fvu", "ev.r2", "ev.legacy", "ev.centred", "mse"].into_iter());
+    assert_close(
+        &shifted.figures(),
+        &data.figures(),
+        ["fvu", "ev.r2", "ev.legacy", "ev.centred", "mse"].into_iter(),
+    );
 }
 
 #[test]
@@ -141,9 +149,14 @@ fn only_the_centred_convention_is_blind_to_a_constant_bias() {
 fn perfect_reconstruction_and_the_mean_are_the_fixed_points() {
     let data = Data::new(50);
     let perfect = Data { x_hat: data.x.clone(), ..data.map(|_, v| v) }.figures();
-    for (name, expected) in
-        [("fvu", 0.0), ("ev.r2", 1.0), ("ev.legacy", 1.0), ("ev.centred", 1.0), ("mse", 0.0), ("rel_bias", 1.0)]
-    {
+    for (name, expected) in [
+        ("fvu", 0.0),
+        ("ev.r2", 1.0),
+        ("ev.legacy", 1.0),
+        ("ev.centred", 1.0),
+        ("mse", 0.0),
+        ("rel_bias", 1.0),
+    ] {
         assert_eq!(perfect[name], Some(expected), "{name}");
     }
     for (name, expected) in [("cos", 1.0), ("l2_ratio", 1.0)] {

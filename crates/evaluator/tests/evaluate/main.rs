@@ -1,0 +1,10 @@
+//! Evaluation on a tiny real model: fixed points, invariances, and the definitions worked out the long way.
+
+#![allow(clippy::unwrap_used)]
+
+mod figures;
+mod inspection;
+mod reference;
+mod refusals;
+mod reports;
+mod world;

@@ -1,0 +1,104 @@
+//! What cannot work is refused, with words that help.
+
+use std::fs;
+
+use monosema_core::{BlockHook, HookPoint, Seed};
+use monosema_evaluator::{DictionaryShape, EvalConfig, EvalPlan, evaluate};
+use monosema_text::ContextConfig;
+
+use crate::world::{D_MODEL, World, context, device, hook};
+
+const SHAPE: fn() -> DictionaryShape = || DictionaryShape { hook: hook(), d_in: D_MODEL, d_sae: 8 };
+
+fn resolve(
+    world: &World,
+    config: &EvalConfig,
+    context: &ContextConfig,
+    shape: DictionaryShape,
+) -> Result<EvalPlan, String> {
+    EvalPlan::resolve(config, context, &world.checkpoint(), &shape, None, Seed(0)).map_err(|e| e.to_string())
+}
+
+#[track_caller]
+fn assert_says(result: Result<EvalPlan, String>, parts: &[&str]) {
+    let error = result.unwrap_err();
+    for part in parts {
+        assert!(error.contains(part), "{part:?} is not in {error:?}");
+    }
+}
+
+#[test]
+fn plans_that_cannot_work() {
+    let world = World::new();
+    let config = world.config();
+    let other_hook = DictionaryShape { hook: HookPoint::block(3, BlockHook::ResidPost), ..SHAPE() };
+    assert_says(resolve(&world, &config, &context(), other_hook), &["blocks.3.hook_resid_post", "blocks.2"]);
+    let wide = DictionaryShape { d_in: 17, ..SHAPE() };
+    assert_says(resolve(&world, &config, &context(), wide), &["17 dimensions", "16", "another model"]);
+    let long = ContextConfig { length: 21, ..context() };
+    assert_says(resolve(&world, &config, &long, SHAPE()), &["at most 20", "found 21"]);
+    let none = EvalConfig { texts: Vec::new(), ..config.clone() };
+    assert_says(resolve(&world, &none, &context(), SHAPE()), &["[[eval.texts]]"]);
+    for (name, part) in [("a", "twice"), ("all", "together"), (" ", "empty")] {
+        let mut twice = config.clone();
+        twice.texts[1].name = name.into();
+        assert_says(resolve(&world, &twice, &context(), SHAPE()), &["texts", part]);
+    }
+    let mut missing = config.clone();
+    missing.texts[1].files = vec![world.path("nowhere.txt").display().to_string()];
+    assert_says(resolve(&world, &missing, &context(), SHAPE()), &["[[eval.texts]] b", "nowhere.txt"]);
+    let zero = EvalConfig { tokens: Some(0), ..config.clone() };
+    assert_says(resolve(&world, &zero, &context(), SHAPE()), &["[eval] tokens", "at least 1"]);
+}
+
+#[test]
+fn a_plan_tells_what_it_takes() {
+    let world = World::new();
+    let plan =
+        resolve(&world, &EvalConfig { tokens: Some(20), ..world.config() }, &context(), SHAPE()).unwrap();
+    assert_eq!(plan.texts.iter().map(|text| text.counted_tokens).collect::<Vec<_>>(), [20, 20]);
+    assert_eq!((plan.passes.to_hook, plan.passes.full, plan.counted_tokens()), (1, 4, 40));
+    // Weights alone are more than 10 kB, and nothing here is large.
+    assert!((10_000..10_000_000).contains(&plan.memory_bytes), "{}", plan.memory_bytes);
+    assert!(plan.warnings.is_empty());
+}
+
+#[test]
+fn training_text_is_not_held_out_text() {
+    let world = World::new();
+    let training = world.text("x", "b.jsonl").text();
+    let checkpoint = world.checkpoint();
+    let plan =
+        EvalPlan::resolve(&world.config(), &context(), &checkpoint, &SHAPE(), Some(&training), Seed(0));
+    let warnings = plan.unwrap().warnings;
+    assert_eq!(warnings.len(), 1);
+    assert!(
+        warnings[0].contains("text b is not held out") && warnings[0].contains("b.jsonl"),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn a_text_of_which_nothing_counts() {
+    let world = World::new();
+    fs::write(world.path("short.txt"), "w3 w4").unwrap();
+    let config = EvalConfig { texts: vec![world.text("short", "short.txt")], ..world.config() };
+    let dictionary = world.identity();
+    let plan = world.plan(&config, &dictionary);
+    let error = evaluate(&plan, &world.checkpoint(), &dictionary, &device(), &world.path("out")).unwrap_err();
+    let error = error.to_string();
+    // Position 0 is skipped, position 1 has no next token.
+    for part in ["short", "of its 2 tokens 1 count", "skip_first"] {
+        assert!(error.contains(part), "{part:?} is not in {error:?}");
+    }
+    assert!(!world.path("out").exists(), "no report of nothing");
+}
+
+#[test]
+fn the_dictionary_must_be_the_one_planned_for() {
+    let world = World::new();
+    let plan = resolve(&world, &world.config(), &context(), SHAPE()).unwrap();
+    let dictionary = world.identity();
+    let error = evaluate(&plan, &world.checkpoint(), &dictionary, &device(), &world.path("out")).unwrap_err();
+    assert!(error.to_string().contains("expected a dictionary 16 → 8 latents"), "{error}");
+}
