@@ -1,0 +1,96 @@
+//! What can go wrong in training.
+
+use std::{io, path::PathBuf};
+
+use monosema_core::ManifestError;
+use monosema_sae::SaeError;
+use monosema_store::StoreError;
+
+/// A training that cannot start, go on or end.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// A key of the `[train]` section cannot be used as it is.
+    #[error("[train] {key}: expected {expected}, found {found}")]
+    Config {
+        /// The key.
+        key: &'static str,
+        /// What it may be, and what to do.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// The store is not the one that the plan was made for.
+    #[error("{}: expected {expected}, found {found}; plan again from this store", directory.display())]
+    OtherStore {
+        /// The store.
+        directory: PathBuf,
+        /// As planned.
+        expected: String,
+        /// As it is.
+        found: String,
+    },
+    /// The directory holds a finished dictionary already.
+    #[error("{}: holds a finished dictionary; remove it or write elsewhere", directory.display())]
+    Sealed {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// A batch is not what was asked for.
+    #[error("batch {step}: expected {expected}, found {found}")]
+    Batch {
+        /// Which batch, from 0.
+        step: u64,
+        /// What was asked for.
+        expected: String,
+        /// What came.
+        found: String,
+    },
+    /// Activations that no dictionary can be trained on.
+    #[error(
+        "the activations cannot be trained on: {reason}; harvest them again (in f32 or bf16 if they were stored as \
+         f16, whose largest value is 65,504)"
+    )]
+    BadActivations {
+        /// What is wrong with them.
+        reason: String,
+    },
+    /// The loss is infinite or not a number.
+    #[error(
+        "training diverged: after step {step} the {what} is {value}. Try a tenth of the learning rate (now {lr:e}), a \
+         learning-rate warm-up ([train] lr_warmup_fraction = 0.05), or larger batches; `monosema inspect` on the model \
+         shows whether massive activations are among the inputs ([context] skip_first drops those at the start)"
+    )]
+    Diverged {
+        /// The last step before it was seen, from 0.
+        step: u64,
+        /// Which number.
+        what: &'static str,
+        /// The number.
+        value: f64,
+        /// The learning rate at that step.
+        lr: f64,
+    },
+    /// The activations cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The dictionary cannot be written.
+    #[error(transparent)]
+    Sae(#[from] SaeError),
+    /// The dictionary cannot be sealed.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The disk failed.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// What was read or written.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+/// `map_err(io(path))`.
+pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> TrainError {
+    let path = path.into();
+    |source| TrainError::Io { path, source }
+}

@@ -1,0 +1,131 @@
+//! The loop: batches in, parameters out, a line to the logs every so often.
+
+use std::time::Instant;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use monosema_core::Progress;
+use monosema_store::{Batch, StoreError};
+
+use crate::{
+    Logs, Rates, Record, Sample, TrainError, TrainPlan,
+    step::TrainStep,
+    window::{Means, Window},
+};
+
+/// Added to a frequency before its logarithm is taken; SAELens does the same.
+const LOG_FLOOR: f64 = 1e-10;
+
+/// What the loop knows at its end.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fitted {
+    /// The last line of the logs.
+    pub last: Record,
+    /// log10(frequency + 1e-10) of every latent over the run's last `dead_window_tokens`.
+    pub log_sparsity: Vec<f32>,
+    /// Latents that never fired in them.
+    pub dead_latents: u64,
+    /// Tokens a second over the whole loop.
+    pub tokens_per_s: f64,
+}
+
+/// Trains what `step` holds for `plan.steps` steps on `batches`, each of `plan.batch_tokens` rows, on `device`
+/// (plain, without autodiff).
+///
+/// # Errors
+/// A batch that cannot be read or has the wrong shape; too few batches; a loss that is not finite; logs that cannot
+/// be written.
+pub fn fit(
+    plan: &TrainPlan,
+    sample: &Sample,
+    step: &mut impl TrainStep,
+    batches: impl IntoIterator<Item = Result<Batch, StoreError>>,
+    device: &Device,
+    logs: &mut Logs,
+) -> Result<Fitted, TrainError> {
+    let mean: Vec<_> = sample.mean.iter().map(|&m| (m * sample.scale) as f32).collect();
+    let mean = Tensor::<2>::from_data(TensorData::new(mean, [1, plan.d_in]), device);
+    let mut batches = batches.into_iter();
+    let mut window = Window::new(plan, device);
+    let mut progress = Progress::start("train", "tokens", plan.tokens);
+    let mut logged = (Instant::now(), 0);
+    let mut last: Option<Record> = None;
+    for index in 0..plan.steps {
+        let x = next_batch(plan, index, &mut batches, device)?.mul_scalar(sample.scale);
+        let rates = plan.schedule.at(index);
+        let variance = (x.clone() - mean.clone()).square().sum_dim(1).mean();
+        let stats = step.step(x, rates);
+        window.add(stats, variance);
+        let done = index + 1;
+        if done % plan.log_every_steps == 0 || done == plan.steps {
+            let means = window.read();
+            check_finite(index, &means, rates)?;
+            let tokens_per_s = tokens_per_s(plan, done - logged.1, logged.0);
+            logged = (Instant::now(), done);
+            let record = record(plan, done, &means, rates, tokens_per_s);
+            logs.write(&record)?;
+            last = Some(record);
+        }
+        progress.advance(plan.batch_tokens as u64, || last.as_ref().map(summary).unwrap_or_default());
+    }
+    let tokens_per_s = progress.finish();
+    let fired = window.fired_at_end();
+    let frequency = |n: &f64| n / plan.dead_window_tokens as f64;
+    Ok(Fitted {
+        last: last.expect("a plan has at least one step, and the last one is logged"),
+        log_sparsity: fired.iter().map(|n| (frequency(n) + LOG_FLOOR).log10() as f32).collect(),
+        dead_latents: fired.iter().filter(|&&n| n == 0.0).count() as u64,
+        tokens_per_s,
+    })
+}
+
+fn next_batch(
+    plan: &TrainPlan,
+    index: u64,
+    batches: &mut impl Iterator<Item = Result<Batch, StoreError>>,
+    device: &Device,
+) -> Result<Tensor<2>, TrainError> {
+    let wrong = |found: String| {
+        let expected = format!("{} rows of {} numbers", plan.batch_tokens, plan.d_in);
+        TrainError::Batch { step: index, expected, found }
+    };
+    let Batch { x, n, width, .. } = batches.next().ok_or_else(|| wrong("the end of the data".into()))??;
+    if (n, width, x.len()) != (plan.batch_tokens, plan.d_in, plan.batch_tokens * plan.d_in) {
+        return Err(wrong(format!("{n} rows of {width}, {} numbers in all", x.len())));
+    }
+    Ok(Tensor::from_data(TensorData::new(x, [n, width]), device))
+}
+
+fn check_finite(index: u64, means: &Means, rates: Rates) -> Result<(), TrainError> {
+    for (what, value) in [("loss", means.loss), ("gradient's norm", means.grad_norm)] {
+        if !value.is_finite() {
+            return Err(TrainError::Diverged { step: index, what, value, lr: rates.lr });
+        }
+    }
+    Ok(())
+}
+
+fn tokens_per_s(plan: &TrainPlan, steps: u64, since: Instant) -> f64 {
+    (steps * plan.batch_tokens as u64) as f64 / since.elapsed().as_secs_f64().max(1e-9)
+}
+
+fn record(plan: &TrainPlan, done: u64, means: &Means, rates: Rates, tokens_per_s: f64) -> Record {
+    Record {
+        step: done,
+        tokens: done * plan.batch_tokens as u64,
+        loss: means.loss,
+        mse: means.squared_error,
+        l1: means.penalty,
+        l0: means.fired / plan.batch_tokens as f64,
+        fvu: means.squared_error / means.variance,
+        dead_share: (done >= plan.dead_window_steps()).then_some(means.dead),
+        grad_norm: means.grad_norm,
+        lr: rates.lr,
+        l1_coefficient: rates.l1,
+        tokens_per_s,
+    }
+}
+
+fn summary(record: &Record) -> String {
+    let dead = record.dead_share.map_or(String::new(), |share| format!(" dead {:.1} %", 100.0 * share));
+    format!("loss {:.3} L0 {:.1} FVU {:.4}{dead}", record.loss, record.l0, record.fvu)
+}
