@@ -19,7 +19,8 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub struct TextConfig {
     /// Files (`.txt`, `.jsonl`, `.parquet`), directories (searched through, hidden files aside) or globs
-    /// (`data/19[0-8]*.txt`), read in this order, each sorted by path. A file named twice is read once.
+    /// (`data/19[0-8]*.txt`), read in this order, each sorted by path. A file named twice is read once. A `.txt`
+    /// file is one document and tokenised whole; text of many gigabytes belongs in the other two.
     pub files: Vec<String>,
     /// The field of a `.jsonl` line that holds the text. Default `text`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

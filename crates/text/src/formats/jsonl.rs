@@ -11,12 +11,31 @@ use serde_json::Value;
 use super::{Fields, Format, Texts, file_bytes, open_file, strip_bom, utf8};
 use crate::TextError;
 
-pub(super) const FORMAT: Format =
-    Format { name: "jsonl", endings: &["jsonl", "ndjson"], open, text_bytes: file_bytes };
+pub(super) const FORMAT: Format = Format { name: "jsonl", endings: &["jsonl", "ndjson"], open, text_bytes };
+
+/// Bytes of a file to read for a guess at how much of it is text.
+const SAMPLE_BYTES: u64 = 1 << 16;
 
 fn open(path: &Path, fields: &Fields) -> Result<Texts, TextError> {
+    Ok(Box::new(lines(path, fields)?))
+}
+
+fn lines(path: &Path, fields: &Fields) -> Result<Lines, TextError> {
     let reader = BufReader::with_capacity(1 << 16, open_file(path)?);
-    Ok(Box::new(Lines { path: path.to_owned(), field: fields.jsonl.clone(), reader, line: 0, offset: 0 }))
+    Ok(Lines { path: path.to_owned(), field: fields.jsonl.clone(), reader, line: 0, offset: 0 })
+}
+
+fn text_bytes(path: &Path, fields: &Fields) -> Result<u64, TextError> {
+    let mut lines = lines(path, fields)?;
+    let mut text = 0;
+    while lines.offset < SAMPLE_BYTES {
+        match lines.next() {
+            Some(line) => text += line?.len() as u64,
+            None => return Ok(text),
+        }
+    }
+    let share = text as f64 / lines.offset as f64;
+    Ok((share * file_bytes(path, fields)? as f64) as u64)
 }
 
 struct Lines {
@@ -97,6 +116,20 @@ mod tests {
             "\u{feff}{\"id\": 1, \"t\": \"a\\nb\"}\r\n\n{\"t\": null}\n{\"t\": \"\"}\n{\"t\": \"last\"}";
         assert_eq!(read(contents.as_bytes(), "t").unwrap(), ["a\nb", "", "", "last"]);
         assert!(read(b"", "t").unwrap().is_empty());
+    }
+
+    #[test]
+    fn how_much_is_text_is_guessed_from_the_beginning() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.jsonl");
+        let fields = Fields { jsonl: "t".into(), parquet: "text".into() };
+        // 100 bytes a line, of which 20 are text.
+        let line = format!("{{\"t\": \"{}\", \"other\": \"{}\"}}\n", "x".repeat(20), "y".repeat(57));
+        assert_eq!(line.len(), 100);
+        for n in [3, 10_000] {
+            std::fs::write(&path, line.repeat(n)).unwrap();
+            assert_eq!(text_bytes(&path, &fields).unwrap(), 20 * n as u64);
+        }
     }
 
     #[test]
