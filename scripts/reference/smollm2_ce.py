@@ -8,19 +8,19 @@ dequantised to f32), same windows, another implementation.
     scripts/fetch-demo.sh
     python scripts/reference/smollm2_ce.py --out scripts/reference/smollm2_ce.json
 
-Windows are made by the rule that monosema's `[context]` section states with its defaults at `length = 384`:
+Windows are made and counted by the rules of monosema's `[context]` section with its defaults at `length = 384`:
 documents in the order of their sorted paths, each tokenised alone without special tokens, the tokenizer's
-EOS between two documents of one window, cut every 384 tokens; a last, shorter window is left out. No
-BOS is added, because the tokenizer adds none. To score windows made elsewhere, give `--windows FILE`: JSON ([[ids], ...]) or
-safetensors (an integer tensor `tokens` [windows, length]).
+EOS between two documents of one window, cut every 384 tokens. No BOS is added, because the tokenizer adds
+none. Position 0 of a window does not count, nor does a special token. As with `eval.tokens`, a text ends
+after so many counted tokens, in the middle of a window if need be. To score windows made elsewhere, give
+`--windows FILE`: JSON ([[ids], ...]) or safetensors (an integer tensor `tokens` [windows, length]).
 
-Each window gives length - 1 predictions, one from each position but the last. The figures are means over
-predictions, in nats a token, of three nested sets:
+Each token but the last of its window makes a prediction. The figures are means over predictions, in nats
+a token, of three nested sets:
 
     all        every prediction
-    from_1     made from position 1 or later: position 0 carries a massive activation
-    counted    from_1, and the token at that position is not a special one (here: not the separator);
-               what monosema counts with the defaults `skip_first = 1`, `skip_special = true`
+    from_1     made from position 1 or later
+    counted    made from a token that counts: the report's `ce.clean`
 
 Logits are f32, as the model computes them; log-softmax and sums are f64.
 """
@@ -66,8 +66,8 @@ def read_tokenizer(gguf: Path):
     return tokenizer, get("eos_token_id"), special
 
 
-def pack(paths: list[Path], tokenizer: Tokenizer, separator: int, length: int) -> np.ndarray:
-    """Every whole window [windows, length] of the documents at `paths`, joined by `separator`."""
+def pack(paths: list[Path], tokenizer: Tokenizer, separator: int, length: int) -> list[list[int]]:
+    """The documents at `paths` in windows of `length`."""
     stream: list[int] = []
     for path in paths:
         text = path.read_bytes().decode("utf-8")
@@ -75,45 +75,63 @@ def pack(paths: list[Path], tokenizer: Tokenizer, separator: int, length: int) -
         assert tokenizer.decode(ids, skip_special_tokens=False) == text, f"{path}: the tokens are not the text"
         # Between two documents of one window: where a window has just closed, nothing crosses its edge.
         stream.extend([separator, *ids] if len(stream) % length else ids)
-    whole = len(stream) // length
-    return np.array(stream[: whole * length], dtype=np.int64).reshape(whole, length)
+    windows = [stream[i : i + length] for i in range(0, len(stream), length)]
+    return [window for window in windows if len(window) >= 2]
 
 
-def read_windows(path: Path) -> np.ndarray:
+def read_windows(path: Path) -> list[list[int]]:
     """Windows made elsewhere."""
     if path.suffix == ".json":
-        return np.array(json.loads(path.read_text()), dtype=np.int64)
+        return json.loads(path.read_text())
     from safetensors.numpy import load_file
 
-    return load_file(path)["tokens"].astype(np.int64)
+    return load_file(path)["tokens"].tolist()
 
 
-def losses(model, windows: np.ndarray, batch: int) -> np.ndarray:
-    """Cross-entropy [windows, length - 1] of each next token, in nats, f64."""
-    out = []
+def limited(windows: list[list[int]], special: set[int], tokens: int | None) -> list[list[int]]:
+    """The windows up to the `tokens`-th token that counts, the last one cut after it."""
+    kept = []
+    for window in windows:
+        counted = [i for i, token in enumerate(window) if i >= 1 and token not in special]
+        if tokens is not None and len(counted) >= tokens:
+            return [*kept, window[: counted[tokens - 1] + 1]]
+        if tokens is not None:
+            tokens -= len(counted)
+        kept.append(window)
+    return kept
+
+
+def losses(model, windows: list[list[int]]) -> list[np.ndarray]:
+    """Cross-entropy of every token but the first of each window, in nats, f64."""
+    out: list[np.ndarray] = []
     with torch.inference_mode():
-        for start in range(0, len(windows), batch):
-            tokens = torch.from_numpy(windows[start : start + batch])
-            logits = model(tokens, use_cache=False).logits[:, :-1].double()
-            logp = logits.log_softmax(-1).gather(-1, tokens[:, 1:, None]).squeeze(-1)
-            out.append(-logp.numpy())
-            print(f"  {min(start + batch, len(windows))}/{len(windows)} windows, CE so far {np.concatenate(out).mean():.6f}", flush=True)
-    return np.concatenate(out)
+        for window in windows:
+            tokens = torch.tensor([window])
+            logits = model(tokens, use_cache=False).logits[0, :-1].double()
+            out.append(-logits.log_softmax(-1).gather(-1, tokens[0, 1:, None]).squeeze(-1).numpy())
+            if len(out) % 8 == 0:
+                print(f"  {len(out)}/{len(windows)} windows, CE so far {np.concatenate(out).mean():.6f}", flush=True)
+    return out
 
 
-def figures(ce: np.ndarray, windows: np.ndarray, special: set[int]) -> dict:
+def figures(ce: list[np.ndarray], windows: list[list[int]], special: set[int]) -> dict:
     """Means over the nested sets of predictions, and each window's mean over all of its own."""
-    plain = ~np.isin(windows[:, :-1], list(special))
-    later = np.broadcast_to(np.arange(ce.shape[1]) >= 1, ce.shape)
-    sets = {"all": np.ones_like(later), "from_1": later, "counted": later & plain}
+    sets: dict[str, list[float]] = {"all": [], "from_1": [], "counted": []}
+    for window, values in zip(windows, ce):
+        for position, (token, value) in enumerate(zip(window, values)):
+            sets["all"].append(value)
+            if position >= 1:
+                sets["from_1"].append(value)
+                if token not in special:
+                    sets["counted"].append(value)
+    ids = np.array([token for window in windows for token in window], dtype="<u4")
     return {
         "windows": len(windows),
-        "window_tokens": windows.shape[1],
+        "tokens": len(ids),
         # Of the ids as little-endian u32, window after window: equal digests mean equal inputs.
-        "tokens_sha256": hashlib.sha256(windows.astype("<u4").tobytes()).hexdigest(),
-        "first_tokens": windows[0, :8].tolist(),
-        "ce": {name: {"nats_per_token": float(ce[mask].mean()), "predictions": int(mask.sum())} for name, mask in sets.items()},
-        "ce_of_window": [float(x) for x in ce.mean(axis=1)],
+        "tokens_sha256": hashlib.sha256(ids.tobytes()).hexdigest(),
+        "ce": {name: {"nats_per_token": float(np.mean(x)), "predictions": len(x)} for name, x in sets.items()},
+        "ce_of_window": [float(x.mean()) for x in ce if len(x)],
     }
 
 
@@ -123,8 +141,7 @@ def main() -> None:
     parser.add_argument("--texts", type=Path, default=ROOT / "data/cache", help="where the folders sotu and moby-dick are")
     parser.add_argument("--windows", type=Path, help="score these windows (.json, .safetensors) in place of the two texts")
     parser.add_argument("--length", type=int, default=384)
-    parser.add_argument("--max-windows", type=int, default=64, help="of each text, from its beginning; 0: all")
-    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--tokens", type=int, default=40_000, help="counted tokens of each text, from its beginning; 0: all")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     args = parser.parse_args()
@@ -139,24 +156,22 @@ def main() -> None:
             paths = sorted({Path(p) for pattern in patterns for p in glob.glob(str(args.texts / pattern))})
             assert paths, f"no text for {name} in {args.texts}: run scripts/fetch-demo.sh first"
             inputs[name] = pack(paths, tokenizer, eos, args.length)
-    limit = args.max_windows or None
-
     model = transformers.AutoModelForCausalLM.from_pretrained(args.gguf.parent, gguf_file=args.gguf.name, dtype=torch.float32)
     model.eval()
     report = {
         "model": args.gguf.name,
         "model_sha256": hashlib.sha256(args.gguf.read_bytes()).hexdigest(),
         "dtype": "f32",
+        "window_length": args.length,
         "separator": eos,
         "versions": {"transformers": transformers.__version__, "torch": torch.__version__},
         "texts": {},
     }
     for name, windows in inputs.items():
-        available, windows = len(windows), windows[:limit]
-        print(f"{name}: {len(windows)} of {available} windows of {windows.shape[1]} tokens", flush=True)
+        windows = limited(windows, special, args.tokens or None)
+        print(f"{name}: {len(windows)} windows", flush=True)
         began = time.monotonic()
-        report["texts"][name] = figures(losses(model, windows, args.batch), windows, special)
-        report["texts"][name]["windows_available"] = available
+        report["texts"][name] = figures(losses(model, windows), windows, special)
         for which, value in report["texts"][name]["ce"].items():
             print(f"  {which:8} {value['nats_per_token']:.12f} nats/token over {value['predictions']} predictions")
         print(f"  {time.monotonic() - began:.0f} s")
