@@ -1,42 +1,176 @@
-//! Element-wise work on the CPU. burn's flex backend runs element-wise operations on one thread, one pass over
-//! memory each; what a forward pass needs between its matrix products is done here in one pass, on all cores.
+//! Element-wise work on the CPU. burn's flex backend runs every element-wise operation on one thread, as a pass
+//! over memory of its own, with a call into libm for each exponential. What a forward pass needs between its
+//! matrix products is done here instead: in one pass, on all cores, in the widest vectors that the CPU has.
 //!
 //! Only inference takes this path: gradients flow through tensor operations alone.
 
 use burn::tensor::{Device, Tensor, TensorData};
+use pulp::Arch;
 use rayon::prelude::*;
 
 /// About how many elements one task handles.
 const TASK: usize = 1 << 15;
 
+/// How many partial sums a sum is made of, so that it can use vectors.
+const LANES: usize = 16;
+
 /// Whether `x` lives in host memory and records no gradient.
 pub(crate) fn applies<const D: usize>(x: &Tensor<D>) -> bool {
-    let device = x.device();
-    device == Device::flex() && !device.is_autodiff()
+    applies_to(&x.device())
 }
 
-/// Changes every row (last dimension) of `x` in place.
-pub(crate) fn map_rows<const D: usize>(x: Tensor<D>, f: impl Fn(&mut [f32]) + Sync) -> Tensor<D> {
+/// Whether tensors on `device` live in host memory and record no gradient.
+pub(crate) fn applies_to(device: &Device) -> bool {
+    *device == Device::flex() && !device.is_autodiff()
+}
+
+/// Changes every row (last dimension) of `x` in place; `f` is told which it is.
+pub(crate) fn map_rows<const D: usize>(x: Tensor<D>, f: impl Fn(usize, &mut [f32]) + Sync) -> Tensor<D> {
     let (device, width) = (x.device(), x.dims()[D - 1]);
     let mut data = x.into_data();
     let values = data.as_mut_slice::<f32>().expect("weights and activations are f32");
-    let rows = (TASK / width.max(1)).max(1);
-    values.par_chunks_mut(rows * width).for_each(|rows| rows.chunks_exact_mut(width).for_each(&f));
+    let rows_per_task = (TASK / width.max(1)).max(1);
+    values.par_chunks_mut(rows_per_task * width).enumerate().for_each(|(task, rows)| {
+        Arch::new().dispatch(|| {
+            for (i, row) in rows.chunks_exact_mut(width).enumerate() {
+                f(task * rows_per_task + i, row);
+            }
+        });
+    });
     Tensor::from_data(data, &device)
 }
 
 /// One number `f(row)` for every row (last dimension): `[n, width]` to `[n, 1]`.
-pub(crate) fn reduce_rows(x: Tensor<2>, f: impl Fn(&[f32]) -> f32 + Send + Sync) -> Tensor<2> {
+pub(crate) fn reduce_rows(x: Tensor<2>, f: impl Fn(&[f32]) -> f32 + Sync) -> Tensor<2> {
     let (device, [n, width]) = (x.device(), x.dims());
     let data = x.into_data();
     let values = data.as_slice::<f32>().expect("weights and activations are f32");
-    let reduced: Vec<f32> = values.par_chunks_exact(width).map(f).collect();
+    let reduced: Vec<f32> =
+        values.par_chunks_exact(width).map(|row| Arch::new().dispatch(|| f(row))).collect();
     Tensor::from_data(TensorData::new(reduced, [n, 1]), &device)
 }
 
+/// `f(a) * b` for the halves `a` and `b` of every row: `[n, 2 d]` to `[n, d]`.
+pub(crate) fn gate(x: Tensor<2>, f: impl Fn(f32) -> f32 + Sync) -> Tensor<2> {
+    let (device, [n, width]) = (x.device(), x.dims());
+    let d = width / 2;
+    let data = x.into_data();
+    let values = data.as_slice::<f32>().expect("weights and activations are f32");
+    let mut gated = vec![0.0; n * d];
+    let rows_per_task = (TASK / width.max(1)).max(1);
+    let tasks = gated.par_chunks_mut(rows_per_task * d).zip(values.par_chunks(rows_per_task * width));
+    tasks.for_each(|(gated, rows)| {
+        Arch::new().dispatch(|| {
+            for (gated, row) in gated.chunks_exact_mut(d).zip(rows.chunks_exact(width)) {
+                let (a, b) = row.split_at(d);
+                for ((gated, a), b) in gated.iter_mut().zip(a).zip(b) {
+                    *gated = f(*a) * b;
+                }
+            }
+        });
+    });
+    Tensor::from_data(TensorData::new(gated, [n, d]), &device)
+}
+
+/// The exponential to about one unit in the last place, without a branch or a call (Cephes's `expf`). Below -87
+/// and above 88 it stays at the value there, which is as good as 0 and infinity to a sum of probabilities.
+#[inline(always)]
+pub(crate) fn exp(x: f32) -> f32 {
+    // Adding it rounds to a whole number, which then stands in the low bits.
+    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
+    const LN_2_HIGH: f32 = 0.693_359_4;
+    const LN_2_LOW: f32 = -2.121_944_4e-4;
+    let x = x.clamp(-87.0, 88.0);
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    let r = x - n * LN_2_HIGH - n * LN_2_LOW;
+    let mut p = 1.987_569_1e-4;
+    for c in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1] {
+        p = p * r + c;
+    }
+    let two_to_n = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
+    (p * r * r + r + 1.0) * two_to_n
+}
+
+/// The largest value.
+#[inline(always)]
+pub(crate) fn max(row: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (chunks, rest) = row.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            *lane = if x > *lane { x } else { *lane };
+        }
+    }
+    lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max)
+}
+
+/// The sum of `f(x)`: vectors of partial sums within short blocks, double precision between them.
+#[inline(always)]
+pub(crate) fn sum(row: &[f32], f: impl Fn(f32) -> f32) -> f64 {
+    let mut total = 0.0;
+    for block in row.chunks(64 * LANES) {
+        let mut lanes = [0.0; LANES];
+        let (chunks, rest) = block.as_chunks::<LANES>();
+        for chunk in chunks {
+            for (lane, &x) in lanes.iter_mut().zip(chunk) {
+                *lane += f(x);
+            }
+        }
+        total += f64::from(lanes.iter().sum::<f32>() + rest.iter().map(|&x| f(x)).sum::<f32>());
+    }
+    total
+}
+
 /// `log sum exp` of a row.
+#[inline(always)]
 pub(crate) fn log_sum_exp(row: &[f32]) -> f32 {
-    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = row.iter().map(|&x| f64::from((x - max).exp())).sum();
-    max + sum.ln() as f32
+    let max = max(row);
+    max + sum(row, |x| exp(x - max)).ln() as f32
+}
+
+/// Turns a row into `softmax(scale * row)`.
+#[inline(always)]
+pub(crate) fn softmax(row: &mut [f32], scale: f32) {
+    let max = max(row);
+    row.iter_mut().for_each(|x| *x = exp((*x - max) * scale));
+    let factor = (1.0 / sum(row, |x| x)) as f32;
+    row.iter_mut().for_each(|x| *x *= factor);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exponential_is_exact_to_rounding() {
+        let mut worst = 0f64;
+        for i in -870_000..=880_000 {
+            let x = i as f32 * 1e-4;
+            let expected = f64::from(x).exp();
+            worst = worst.max((f64::from(exp(x)) - expected).abs() / expected);
+        }
+        assert!(worst < 1.5 * f64::from(f32::EPSILON), "{worst:.1e}");
+        assert_eq!(exp(0.0), 1.0);
+        assert!(exp(f32::NEG_INFINITY) < 2e-38 && exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn sums_and_maxima_take_every_element() {
+        for n in [1, 15, 16, 17, 1024, 2500] {
+            let row: Vec<f32> = (0..n).map(|i| (i * 7 % n) as f32).collect();
+            assert_eq!(sum(&row, |x| x), (n * (n - 1) / 2) as f64);
+            assert_eq!(max(&row), (n - 1) as f32);
+        }
+    }
+
+    #[test]
+    fn softmax_by_hand() {
+        let mut row = [0.0, 2f32.ln(), 5f32.ln()];
+        softmax(&mut row, 1.0);
+        for (x, expected) in row.into_iter().zip([0.125, 0.25, 0.625]) {
+            assert!((x - expected).abs() < 1e-6);
+        }
+        assert!((log_sum_exp(&[1000.0, 1000.0]) - (1000.0 + 2f32.ln())).abs() < 1e-4);
+    }
 }

@@ -62,7 +62,7 @@ pub fn for_each_logit_chunk<const N: usize>(
 /// `logits` and the result: `[n, d_vocab]`.
 pub fn log_probabilities(logits: Tensor<2>) -> Tensor<2> {
     if host::applies(&logits) {
-        return host::map_rows(logits, |row| {
+        return host::map_rows(logits, |_, row| {
             let shift = host::log_sum_exp(row);
             row.iter_mut().for_each(|x| *x -= shift);
         });

@@ -20,15 +20,21 @@ impl RmsNorm {
     /// # Shapes
     /// `x` and the result: `[batch, seq, d_model]`.
     pub(crate) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        if host::applies(&x) {
+            let weight = host_values(&self.weight);
+            return host::map_rows(x, |_, row| {
+                let factor = self.factor(row);
+                row.iter_mut().zip(&weight).for_each(|(x, w)| *x *= factor * w);
+            });
+        }
         self.scale(self.normalize(x))
     }
 
     /// The norm without its weight.
     pub(crate) fn normalize(&self, x: Tensor<3>) -> Tensor<3> {
         if host::applies(&x) {
-            return host::map_rows(x, |row| {
-                let mean = mean_square(row);
-                let factor = (1.0 / (mean + self.epsilon).sqrt()) as f32;
+            return host::map_rows(x, |_, row| {
+                let factor = self.factor(row);
                 row.iter_mut().for_each(|x| *x *= factor);
             });
         }
@@ -39,6 +45,11 @@ impl RmsNorm {
     /// The weight alone.
     pub(crate) fn scale(&self, normalized: Tensor<3>) -> Tensor<3> {
         normalized * self.weight.val().unsqueeze()
+    }
+
+    #[inline(always)]
+    fn factor(&self, row: &[f32]) -> f32 {
+        inverse_root_mean_square(row, self.epsilon)
     }
 }
 
@@ -56,16 +67,21 @@ impl LayerNorm {
     /// # Shapes
     /// `x` and the result: `[batch, seq, d_model]`.
     pub(crate) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        if host::applies(&x) {
+            let (weight, bias) = (host_values(&self.weight), host_values(&self.bias));
+            return host::map_rows(x, |_, row| {
+                let factor = self.center(row);
+                row.iter_mut().zip(&weight).zip(&bias).for_each(|((x, w), b)| *x = *x * factor * w + b);
+            });
+        }
         self.scale(self.normalize(x))
     }
 
     /// The norm without its weight and bias.
     pub(crate) fn normalize(&self, x: Tensor<3>) -> Tensor<3> {
         if host::applies(&x) {
-            return host::map_rows(x, |row| {
-                let mean = row.iter().map(|&x| f64::from(x)).sum::<f64>() / row.len() as f64;
-                row.iter_mut().for_each(|x| *x -= mean as f32);
-                let factor = (1.0 / (mean_square(row) + self.epsilon).sqrt()) as f32;
+            return host::map_rows(x, |_, row| {
+                let factor = self.center(row);
                 row.iter_mut().for_each(|x| *x *= factor);
             });
         }
@@ -78,8 +94,47 @@ impl LayerNorm {
     pub(crate) fn scale(&self, normalized: Tensor<3>) -> Tensor<3> {
         normalized * self.weight.val().unsqueeze() + self.bias.val().unsqueeze()
     }
+
+    /// Takes the mean from a row and returns what then gives it unit variance.
+    #[inline(always)]
+    fn center(&self, row: &mut [f32]) -> f32 {
+        let mean = (host::sum(row, |x| x) / row.len() as f64) as f32;
+        row.iter_mut().for_each(|x| *x -= mean);
+        inverse_root_mean_square(row, self.epsilon)
+    }
 }
 
-fn mean_square(row: &[f32]) -> f64 {
-    row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>() / row.len() as f64
+#[inline(always)]
+fn inverse_root_mean_square(row: &[f32], epsilon: f64) -> f32 {
+    (1.0 / (host::sum(row, |x| x * x) / row.len() as f64 + epsilon).sqrt()) as f32
+}
+
+fn host_values(parameter: &Param<Tensor<1>>) -> Vec<f32> {
+    parameter.val().into_data().try_to_vec().expect("weights are f32")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::linear::parameter;
+    use burn::tensor::{Device, TensorData};
+
+    /// `[3, 4, 0, 0]` has mean square 6.25; `[1, 3]` has mean 2 and variance 1.
+    #[test]
+    fn by_hand_on_both_paths() {
+        for device in [Device::flex(), Device::flex().autodiff()] {
+            let vector = |values: &[f32]| parameter([values.len()], values.to_vec(), &device);
+            let row = |values: &[f32]| {
+                Tensor::<3>::from_data(TensorData::new(values.to_vec(), [1, 1, values.len()]), &device)
+            };
+            let values = |x: Tensor<3>| x.into_data().iter::<f32>().collect::<Vec<_>>();
+            let rms = RmsNorm { weight: vector(&[1.0, 2.0, 1.0, 1.0]), epsilon: 0.0 };
+            let x = row(&[3.0, 4.0, 0.0, 0.0]);
+            assert_eq!(values(rms.normalize(x.clone())), [1.2, 1.6, 0.0, 0.0]);
+            assert_eq!(values(rms.forward(x)), [1.2, 3.2, 0.0, 0.0]);
+            let layer = LayerNorm { weight: vector(&[2.0, 3.0]), bias: vector(&[1.0, 1.0]), epsilon: 0.0 };
+            assert_eq!(values(layer.normalize(row(&[1.0, 3.0]))), [-1.0, 1.0]);
+            assert_eq!(values(layer.forward(row(&[1.0, 3.0]))), [-1.0, 4.0]);
+        }
+    }
 }

@@ -4,8 +4,9 @@ use std::ops::ControlFlow;
 
 use burn::tensor::{Int, Tensor};
 use monosema_core::{BlockHook, HookPoint};
+use rayon::prelude::*;
 
-use crate::Tap;
+use crate::{Tap, host};
 
 /// A decoder-only transformer with sequential residual blocks, in the pieces between which hooks lie. All
 /// tensors are `[batch, seq, d_model]` unless said.
@@ -54,18 +55,18 @@ pub(crate) fn run(model: &dyn Decoder, tokens: Tensor<2, Int>, tap: &mut dyn Tap
 }
 
 fn pass(model: &dyn Decoder, tokens: Tensor<2, Int>, hooks: &mut Hooks) -> ControlFlow<(), Tensor<3>> {
-    let x = hooks.at(HookPoint::Embed, model.embed(tokens))?;
-    let mut x = model.add_positions(x);
+    let x = hooks.at(HookPoint::Embed, Stream::new(model.embed(tokens)))?;
+    let mut x = x.map(|x| model.add_positions(x));
     for layer in 0..model.n_layers() {
         let at = |site| HookPoint::block(layer, site);
         x = hooks.at(at(BlockHook::ResidPre), x)?;
-        let attn_out = hooks.at(at(BlockHook::AttnOut), model.attention(layer, x.clone()))?;
-        x = hooks.at(at(BlockHook::ResidMid), x + attn_out)?;
-        let mlp_out = hooks.at(at(BlockHook::MlpOut), model.mlp(layer, x.clone()))?;
-        x = hooks.at(at(BlockHook::ResidPost), x + mlp_out)?;
+        let attn_out = hooks.at(at(BlockHook::AttnOut), x.map(|x| model.attention(layer, x)))?;
+        x = hooks.at(at(BlockHook::ResidMid), x.add(attn_out))?;
+        let mlp_out = hooks.at(at(BlockHook::MlpOut), x.map(|x| model.mlp(layer, x)))?;
+        x = hooks.at(at(BlockHook::ResidPost), x.add(mlp_out))?;
     }
-    let normalized = hooks.at(HookPoint::FinalNormalized, model.normalize(x))?;
-    ControlFlow::Continue(model.scale(normalized))
+    let normalized = hooks.at(HookPoint::FinalNormalized, x.map(|x| model.normalize(x)))?;
+    ControlFlow::Continue(normalized.map(|x| model.scale(x)).join())
 }
 
 struct Hooks<'a> {
@@ -75,15 +76,139 @@ struct Hooks<'a> {
 }
 
 impl Hooks<'_> {
-    fn at(&mut self, hook: HookPoint, x: Tensor<3>) -> ControlFlow<(), Tensor<3>> {
+    fn at(&mut self, hook: HookPoint, x: Stream) -> ControlFlow<(), Stream> {
         let x = if self.tap.wants(hook) {
+            let x = x.join();
             let expected = x.dims();
             let x = self.tap.visit(hook, x);
             assert_eq!(x.dims(), expected, "the tap changed the shape at {hook}");
-            x
+            Stream::new(x)
         } else {
             x
         };
         if self.last == Some(hook) { ControlFlow::Break(()) } else { ControlFlow::Continue(x) }
+    }
+}
+
+/// A batch `[batch, seq, d_model]` on its way through the model. On the CPU it travels in groups of sequences, each
+/// with a thread of its own: what burn does on one thread is then done on all cores, the intermediate values of a
+/// group fit the cache, and a sequence's result does not depend on what else is in the batch. (Measured with
+/// SmolLM2-135M to block 9, batch 8 × 256, two cores: see `ROWS`.)
+struct Stream(Vec<Tensor<3>>);
+
+/// How many rows (positions) a group has at least: enough to keep matrix products efficient.
+const ROWS: usize = 256;
+
+impl Stream {
+    fn new(x: Tensor<3>) -> Self {
+        let [batch, seq, _] = x.dims();
+        let sequences = ROWS.div_ceil(seq);
+        if batch <= sequences || !host::applies(&x) {
+            return Self(vec![x]);
+        }
+        Self(x.split(sequences, 0))
+    }
+
+    fn map(&self, f: impl Fn(Tensor<3>) -> Tensor<3> + Sync + Send) -> Self {
+        match &self.0[..] {
+            [x] => Self(vec![f(x.clone())]),
+            groups => Self(groups.par_iter().map(|x| f(x.clone())).collect()),
+        }
+    }
+
+    fn add(self, other: Self) -> Self {
+        let pairs: Vec<_> = self.0.into_iter().zip(other.0).collect();
+        Self(pairs.into_par_iter().map(|(x, y)| x + y).collect())
+    }
+
+    fn join(self) -> Tensor<3> {
+        let mut groups = self.0;
+        if groups.len() == 1 { groups.remove(0) } else { Tensor::cat(groups, 0) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Capture, NoTap};
+    use burn::tensor::{Device, TensorData};
+    use std::sync::Mutex;
+
+    /// Adds 1 by attention and 10 by each MLP, and notes what ran.
+    #[derive(Default)]
+    struct Counting(Mutex<Vec<String>>);
+
+    impl Counting {
+        fn note(&self, what: String) {
+            self.0.lock().unwrap().push(what);
+        }
+    }
+
+    impl Decoder for Counting {
+        fn n_layers(&self) -> usize {
+            2
+        }
+        fn embed(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
+            tokens.float().unsqueeze_dim(2)
+        }
+        fn attention(&self, layer: usize, x: Tensor<3>) -> Tensor<3> {
+            self.note(format!("attention {layer}"));
+            x.ones_like()
+        }
+        fn mlp(&self, layer: usize, x: Tensor<3>) -> Tensor<3> {
+            self.note(format!("mlp {layer}"));
+            x.ones_like() * 10.0
+        }
+        fn normalize(&self, x: Tensor<3>) -> Tensor<3> {
+            self.note("normalize".into());
+            x * 2.0
+        }
+        fn scale(&self, normalized: Tensor<3>) -> Tensor<3> {
+            self.note("scale".into());
+            normalized + 0.5
+        }
+        fn unembed(&self, hidden: Tensor<2>) -> Tensor<2> {
+            hidden
+        }
+    }
+
+    fn tokens(shape: [usize; 2]) -> Tensor<2, Int> {
+        let ids: Vec<i64> = (0..(shape[0] * shape[1]) as i64).collect();
+        Tensor::from_data(TensorData::new(ids, shape), &Device::flex())
+    }
+
+    #[test]
+    fn nothing_runs_beyond_the_last_hook() {
+        let ran = |hook: &str| {
+            let model = Counting::default();
+            let mut capture = Capture::new([hook.parse().unwrap()]);
+            run(&model, tokens([1, 2]), &mut capture);
+            assert!(capture.take(hook.parse().unwrap()).is_some());
+            model.0.into_inner().unwrap()
+        };
+        assert!(ran("hook_embed").is_empty());
+        assert!(ran("blocks.0.hook_resid_pre").is_empty());
+        assert_eq!(ran("blocks.0.hook_attn_out"), ["attention 0"]);
+        assert_eq!(ran("blocks.0.hook_resid_mid"), ["attention 0"]);
+        assert_eq!(ran("blocks.0.hook_resid_post"), ["attention 0", "mlp 0"]);
+        assert_eq!(ran("blocks.1.hook_attn_out"), ["attention 0", "mlp 0", "attention 1"]);
+        let all = ["attention 0", "mlp 0", "attention 1", "mlp 1", "normalize"];
+        assert_eq!(ran("ln_final.hook_normalized"), all);
+    }
+
+    #[test]
+    fn a_tap_that_wants_nothing_runs_nothing() {
+        let model = Counting::default();
+        run(&model, tokens([1, 2]), &mut NoTap);
+        assert!(model.0.into_inner().unwrap().is_empty());
+    }
+
+    #[test]
+    fn groups_of_sequences_come_back_in_order() {
+        // Sequences of 100: three a group, so 7 make three groups.
+        let hidden = forward(&Counting::default(), tokens([7, 100]), &mut NoTap);
+        let expected: Vec<f32> = (0..700).map(|id| (id as f32 + 22.0) * 2.0 + 0.5).collect();
+        assert_eq!(hidden.dims(), [7, 100, 1]);
+        assert_eq!(hidden.into_data().iter::<f32>().collect::<Vec<_>>(), expected);
     }
 }

@@ -1,11 +1,14 @@
 //! What attention must know about positions: rotation tables and which positions see which. Both depend on the
 //! sequence length alone, so they are computed once a length and kept.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    ops::Range,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 
-use crate::rotary::Rotary;
+use crate::{host, rotary::Rotary};
 
 /// How a model treats positions.
 #[derive(Clone, Debug)]
@@ -20,14 +23,20 @@ pub(crate) struct Positions {
 /// Tables for one sequence length on one device.
 #[derive(Debug)]
 pub(crate) struct Tables {
-    seq_len: usize,
+    pub(crate) seq_len: usize,
     device: Device,
-    /// Cosines and sines, each `[seq, d_head / 2]`.
+    window: usize,
     pub(crate) rotation: Option<Rotation>,
-    /// True where the query (row) must not see the key (column), `[seq, seq]`.
-    pub(crate) hidden: Tensor<2, Bool>,
-    /// Whether `hidden` hides the future and nothing else.
-    pub(crate) is_causal: bool,
+    /// True where the query (row) must not see the key (column), `[seq, seq]`; none where the host masks, by
+    /// [`Tables::seen`].
+    pub(crate) hidden: Option<Tensor<2, Bool>>,
+}
+
+impl Tables {
+    /// The keys that the query at `position` sees.
+    pub(crate) fn seen(&self, position: usize) -> Range<usize> {
+        (position + 1).saturating_sub(self.window)..position + 1
+    }
 }
 
 /// Cosines and sines, each `[seq, d_head / 2]`, on the device and on the host.
@@ -67,15 +76,13 @@ impl Positions {
             Rotation { cos: tensor(&host.0), sin: tensor(&host.1), host }
         });
         let window = self.window.unwrap_or(seq_len);
-        let sees = |query: usize, key: usize| key <= query && query - key < window;
-        let hidden: Vec<bool> = (0..seq_len * seq_len).map(|i| !sees(i / seq_len, i % seq_len)).collect();
-        Tables {
-            seq_len,
-            device: device.clone(),
-            rotation,
-            hidden: Tensor::from_data(TensorData::new(hidden, [seq_len, seq_len]), device),
-            is_causal: window >= seq_len,
+        let mut tables = Tables { seq_len, device: device.clone(), window, rotation, hidden: None };
+        if !host::applies_to(device) {
+            let hidden = |i: usize| !tables.seen(i / seq_len).contains(&(i % seq_len));
+            let hidden: Vec<bool> = (0..seq_len * seq_len).map(hidden).collect();
+            tables.hidden = Some(Tensor::from_data(TensorData::new(hidden, [seq_len, seq_len]), device));
         }
+        tables
     }
 }
 
@@ -84,8 +91,16 @@ mod tests {
     use super::*;
 
     fn hidden(window: Option<usize>, seq_len: usize) -> Vec<bool> {
-        let tables = Positions::new(None, window).tables(seq_len, &Device::flex());
-        tables.hidden.to_data().iter::<bool>().collect()
+        let positions = Positions::new(None, window);
+        let on_host = positions.tables(seq_len, &Device::flex());
+        assert!(on_host.hidden.is_none());
+        let elsewhere = positions.tables(seq_len, &Device::flex().autodiff());
+        let hidden: Vec<bool> = elsewhere.hidden.as_ref().unwrap().to_data().iter::<bool>().collect();
+        for (position, row) in hidden.chunks(seq_len).enumerate() {
+            let seen: Vec<usize> = (0..seq_len).filter(|&key| !row[key]).collect();
+            assert_eq!(seen, on_host.seen(position).collect::<Vec<_>>());
+        }
+        hidden
     }
 
     #[test]

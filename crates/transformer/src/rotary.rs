@@ -4,6 +4,7 @@
 use std::f64::consts::TAU;
 
 use burn::tensor::Tensor;
+use pulp::Arch;
 use serde::{Deserialize, Serialize};
 
 /// How the rotary frequencies of a model were changed to reach longer contexts.
@@ -94,6 +95,20 @@ pub(crate) fn rotate(x: Tensor<4>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<4> 
     Tensor::cat(vec![first, second], 3)
 }
 
+/// As [`rotate`], of the rows of one head in place: `rows` is `[seq, d_head]`.
+pub(crate) fn rotate_rows(rows: &mut [f32], d_head: usize, cos: &[f32], sin: &[f32]) {
+    let half = d_head / 2;
+    let angles = cos.chunks_exact(half).zip(sin.chunks_exact(half));
+    Arch::new().dispatch(|| {
+        for (row, (cos, sin)) in rows.chunks_exact_mut(d_head).zip(angles) {
+            let (a, b) = row.split_at_mut(half);
+            for (((a, b), cos), sin) in a.iter_mut().zip(b).zip(cos).zip(sin) {
+                (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+            }
+        }
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,5 +144,8 @@ mod tests {
         let (cos, sin) = (Tensor::zeros([1, 2], &device), Tensor::ones([1, 2], &device));
         let turned = rotate(x, cos, sin).into_data();
         assert_eq!(turned.as_slice::<f32>().unwrap(), [-3.0, -4.0, 1.0, 2.0]);
+        let mut rows = [1.0, 2.0, 3.0, 4.0];
+        rotate_rows(&mut rows, 4, &[0.0, 0.0], &[1.0, 1.0]);
+        assert_eq!(rows, [-3.0, -4.0, 1.0, 2.0]);
     }
 }

@@ -197,3 +197,61 @@ fn type_name(number: u32) -> String {
     };
     format!("{name} (number {number})")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::formats::SafetensorsFiles;
+    use serde::Deserialize;
+
+    fn fixtures() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/transformer")
+    }
+
+    /// Every type against the gguf package, to rounding (Q6_K and its like multiply in another order).
+    #[test]
+    fn every_type_is_dequantised_as_the_gguf_package_does() {
+        let directory = fixtures().join("gguf_types");
+        let file = Gguf::open(&directory.join("types.gguf")).unwrap();
+        let expected = SafetensorsFiles::open_file(&directory.join("expected.safetensors")).unwrap();
+        assert_eq!(file.tensors().len(), 11);
+        for name in file.tensors().keys() {
+            let (found, expected) = (file.read(name).unwrap(), expected.read(name).unwrap());
+            assert_eq!(found.len(), 512);
+            let largest = expected.iter().fold(0f32, |m, x| m.max(x.abs()));
+            let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(worst <= 2.0 * f32::EPSILON * largest, "{name}: {worst} of {largest}");
+        }
+    }
+
+    #[derive(Deserialize)]
+    #[serde(rename_all = "kebab-case")]
+    struct ExpectedTokens {
+        texts: Vec<String>,
+        smollm: Vec<Vec<u32>>,
+        gpt_2: Vec<Vec<u32>>,
+        llama_bpe: Vec<Vec<u32>>,
+        sentencepiece: Vec<Vec<u32>>,
+    }
+
+    /// Rebuilt tokenizers against those whose vocabularies they were made of.
+    #[test]
+    fn tokenizers_are_rebuilt() {
+        let directory = fixtures().join("gguf_tokenizers");
+        let expected = std::fs::read(directory.join("expected.json")).unwrap();
+        let expected: ExpectedTokens = serde_json::from_slice(&expected).unwrap();
+        let kinds = [
+            ("smollm", expected.smollm),
+            ("gpt-2", expected.gpt_2),
+            ("llama-bpe", expected.llama_bpe),
+            ("sentencepiece", expected.sentencepiece),
+        ];
+        for (name, ids) in kinds {
+            let tokenizer = Gguf::open(&directory.join(format!("{name}.gguf"))).unwrap().tokenizer().unwrap();
+            for (text, ids) in expected.texts.iter().zip(ids) {
+                assert_eq!(tokenizer.encode(text).unwrap(), ids, "{name}: {text:?}");
+                assert_eq!(tokenizer.decode(&ids).unwrap(), *text, "{name}");
+            }
+        }
+    }
+}

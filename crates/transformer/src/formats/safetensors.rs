@@ -62,6 +62,12 @@ impl SafetensorsFiles {
         Ok(opened)
     }
 
+    /// Opens one file by its path.
+    #[cfg(test)]
+    pub(super) fn open_file(path: &Path) -> Result<Self, ModelError> {
+        Self::open_files([path.to_owned()].into())
+    }
+
     fn open_files(paths: BTreeSet<PathBuf>) -> Result<Self, ModelError> {
         let mut opened = Self { files: BTreeMap::new(), tensors: BTreeMap::new() };
         for path in paths {

@@ -1,0 +1,107 @@
+//! Every number that transformers computes, computed again.
+
+use burn::tensor::Device;
+use monosema_core::HookPoint;
+use monosema_transformer::{Capture, Checkpoint, LanguageModel, next_token_losses};
+
+use crate::fixture::{Case, relative_error, values};
+
+/// The worst deviation allowed, relative to the root mean square of the tensor. Single precision leaves about
+/// 1e-6 over two or three layers; a forgotten bias, norm or mask leaves more than 1e-2.
+const TOLERANCE: f64 = 1e-5;
+
+/// Everything the case expects, held against `model`; returns the worst error.
+fn check(case: &Case, model: &LanguageModel) -> f64 {
+    let tokens = case.tokens(model.device());
+    let mut capture = Capture::new(HookPoint::all(model.info().n_layers));
+    let hidden = model.forward(tokens.clone(), &mut capture);
+    let mut worst = 0f64;
+    for (name, expected) in &case.expected {
+        let found = match name.as_str() {
+            "logits" => model.unembed(hidden.clone()),
+            "losses" => next_token_losses(model, hidden.clone(), tokens.clone()).unsqueeze_dim(2),
+            "final_hidden" => hidden.clone(),
+            hook => capture.take(hook.parse().unwrap()).unwrap_or_else(|| panic!("{}: no {hook}", case.name)),
+        };
+        assert_eq!(found.dims()[..expected.shape.len()], expected.shape[..], "{}: {name}", case.name);
+        let error = relative_error(&values(found), &expected.values);
+        assert!(error <= TOLERANCE, "{}: {name} is off by {error:.1e}", case.name);
+        worst = worst.max(error);
+    }
+    // The two embeddings and the norm, and five values a block.
+    assert_eq!(case.expected.len(), 3 + 2 + 5 * model.info().n_layers, "{}", case.name);
+    worst
+}
+
+#[test]
+fn every_hidden_state_logit_and_loss_agrees_with_transformers() {
+    let device = Device::flex();
+    for case in Case::all() {
+        let worst = check(&case, &case.load(&device));
+        eprintln!("{}: worst relative error {worst:.1e}", case.name);
+    }
+}
+
+/// The element-wise kernels for the CPU are left out on other devices; ndarray stands for all of them.
+#[test]
+fn the_path_of_other_devices_agrees_too() {
+    let device = Device::ndarray();
+    for case in Case::all() {
+        check(&case, &case.load(&device));
+    }
+}
+
+#[test]
+fn what_headers_say_is_what_is_loaded() {
+    let info = |name: &str| Case::read(name).checkpoint().info().clone();
+    let llama = info("llama_gqa_tied");
+    assert_eq!((llama.n_layers, llama.d_model, llama.d_vocab, llama.max_context), (3, 36, 53, 64));
+    assert_eq!(llama.family.to_string(), "llama");
+    // 53 * 36 embedding, 36 final norm; a block: 2 norms, q and o 36², k and v 12 * 36, three times 44 * 36.
+    let block = 2 * 36 + 2 * 36 * 36 + 2 * 12 * 36 + 3 * 44 * 36;
+    assert_eq!(llama.n_parameters, 53 * 36 + 36 + 3 * block);
+    // A sharded checkpoint and a GGUF file count alike.
+    assert_eq!(info("llama_sharded_linear_rope").n_parameters, 2 * 53 * 36 + 36 + 2 * block);
+    assert_eq!(info("gguf_gpt2").family.to_string(), "gpt2");
+    assert_eq!(info("gguf_llama").name, "gguf_llama");
+    assert_eq!(info("gpt2").name, "gpt2");
+}
+
+#[test]
+fn a_digest_covers_every_file_that_matters() {
+    let source = Case::read("llama_sharded_linear_rope").model;
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(&source).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+    }
+    let digest = || Checkpoint::open(copy.path()).unwrap().digest().unwrap();
+    let before = digest();
+    assert_eq!(before, Checkpoint::open(&source).unwrap().digest().unwrap(), "where it lies does not matter");
+    let shard = copy.path().join("model-00002-of-00004.safetensors");
+    let mut bytes = std::fs::read(&shard).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&shard, bytes).unwrap();
+    assert_ne!(digest(), before);
+}
+
+/// Rows of a batch do not see each other: alone, or in another order, they give the same to rounding.
+#[test]
+fn a_sequence_does_not_depend_on_its_batch() {
+    let device = Device::flex();
+    for case in Case::all() {
+        let model = case.load(&device);
+        let tokens = case.tokens(&device);
+        let together = model.forward(tokens.clone(), &mut monosema_transformer::NoTap);
+        for row in 0..tokens.dims()[0] {
+            let alone = model.forward(tokens.clone().narrow(0, row, 1), &mut monosema_transformer::NoTap);
+            let error = relative_error(&values(alone), &values(together.clone().narrow(0, row, 1)));
+            assert!(error < TOLERANCE, "{}: row {row} alone is off by {error:.1e}", case.name);
+        }
+        // Nor on what follows: the model is causal.
+        let seq = tokens.dims()[1] - 3;
+        let shorter = model.forward(tokens.narrow(1, 0, seq), &mut monosema_transformer::NoTap);
+        let error = relative_error(&values(shorter), &values(together.narrow(1, 0, seq)));
+        assert!(error < TOLERANCE, "{}: the future changes the past by {error:.1e}", case.name);
+    }
+}

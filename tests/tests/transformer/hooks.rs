@@ -1,0 +1,129 @@
+//! Reading and replacing at hook points.
+
+use burn::tensor::{Device, Tensor};
+use monosema_core::{BlockHook, HookPoint};
+use monosema_transformer::{Capture, LanguageModel, NoTap, Replace, Tap};
+
+use crate::fixture::{Case, relative_error, values};
+
+const CASES: [&str; 3] = ["llama_gqa_tied", "gpt2", "mistral_head_dim_sliding_window"];
+
+fn logits(model: &LanguageModel, case: &Case, tap: &mut dyn Tap) -> Vec<f64> {
+    values(model.unembed(model.forward(case.tokens(model.device()), tap)))
+}
+
+#[test]
+fn a_value_replaced_by_itself_changes_nothing() {
+    let device = Device::flex();
+    for case in CASES.map(Case::read) {
+        let model = case.load(&device);
+        let clean = logits(&model, &case, &mut NoTap);
+        for hook in HookPoint::all(model.info().n_layers) {
+            let mut visits = 0;
+            let mut itself = Replace::new(hook, |x| {
+                visits += 1;
+                x
+            });
+            assert_eq!(logits(&model, &case, &mut itself), clean, "{} {hook}", case.name);
+            drop(itself);
+            assert_eq!(visits, 1);
+        }
+    }
+}
+
+#[test]
+fn every_hook_matters_to_the_logits() {
+    let device = Device::flex();
+    for case in CASES.map(Case::read) {
+        let model = case.load(&device);
+        let clean = logits(&model, &case, &mut NoTap);
+        for hook in HookPoint::all(model.info().n_layers) {
+            let ablated = logits(&model, &case, &mut Replace::new(hook, |x| x.zeros_like()));
+            let change = relative_error(&ablated, &clean);
+            assert!(change > 0.05, "{} {hook}: zero changes the logits by {change:.1e} only", case.name);
+        }
+    }
+}
+
+/// Splicing the residual stream of sequence B into a run over sequence A at layer L continues as B from there.
+#[test]
+fn what_is_spliced_in_is_what_runs_on() {
+    let device = Device::flex();
+    for case in CASES.map(Case::read) {
+        let model = case.load(&device);
+        let tokens = case.tokens(&device);
+        let [a, b] = [0, 1].map(|row| tokens.clone().narrow(0, row, 1));
+        let run = |tokens, tap: &mut dyn Tap| values(model.unembed(model.forward(tokens, tap)));
+        let of_b = run(b.clone(), &mut NoTap);
+        for layer in 0..model.info().n_layers {
+            for site in [BlockHook::ResidPre, BlockHook::ResidMid, BlockHook::ResidPost] {
+                let hook = HookPoint::block(layer, site);
+                let mut capture = Capture::new([hook]);
+                model.run(b.clone(), &mut capture);
+                let x = capture.take(hook).unwrap();
+                let spliced = run(a.clone(), &mut Replace::new(hook, |_| x.clone()));
+                assert_eq!(spliced, of_b, "{} {hook}", case.name);
+            }
+        }
+    }
+}
+
+/// Attention and MLP outputs are what the stream gains, after replacement too.
+#[test]
+fn the_stream_is_the_sum_of_what_is_written() {
+    let device = Device::flex();
+    for case in CASES.map(Case::read) {
+        let model = case.load(&device);
+        struct Doubled(Capture);
+        impl Tap for Doubled {
+            fn wants(&self, _: HookPoint) -> bool {
+                true
+            }
+            fn visit(&mut self, hook: HookPoint, x: Tensor<3>) -> Tensor<3> {
+                let written = matches!(hook, HookPoint::Block { site: BlockHook::AttnOut | BlockHook::MlpOut, .. });
+                self.0.visit(hook, if written { x * 2.0 } else { x })
+            }
+        }
+        let mut tap = Doubled(Capture::new(HookPoint::all(model.info().n_layers)));
+        model.run(case.tokens(&device), &mut tap);
+        for layer in 0..model.info().n_layers {
+            let mut at = |site| values(tap.0.take(HookPoint::block(layer, site)).unwrap());
+            let [pre, attn, mid, mlp, post] = BlockHook::ALL.map(&mut at);
+            let sum = |a: &[f64], b: &[f64]| -> Vec<f64> { a.iter().zip(b).map(|(a, b)| a + b).collect() };
+            assert!(relative_error(&mid, &sum(&pre, &attn)) < 1e-6);
+            assert!(relative_error(&post, &sum(&mid, &mlp)) < 1e-6);
+        }
+    }
+}
+
+#[test]
+fn a_run_gives_what_a_whole_forward_pass_gives_and_visits_nothing_unwanted() {
+    struct Log(Vec<HookPoint>, Vec<HookPoint>);
+    impl Tap for Log {
+        fn wants(&self, hook: HookPoint) -> bool {
+            self.0.contains(&hook)
+        }
+        fn visit(&mut self, hook: HookPoint, x: Tensor<3>) -> Tensor<3> {
+            self.1.push(hook);
+            x
+        }
+    }
+    let device = Device::flex();
+    let case = Case::read("llama_gqa_tied");
+    let model = case.load(&device);
+    let tokens = case.tokens(&device);
+    for hook in HookPoint::all(model.info().n_layers) {
+        let mut whole = Capture::new([hook]);
+        model.forward(tokens.clone(), &mut whole);
+        let mut part = Capture::new([hook]);
+        model.run(tokens.clone(), &mut part);
+        assert_eq!(values(part.take(hook).unwrap()), values(whole.take(hook).unwrap()), "{hook}");
+    }
+    let wanted = vec![HookPoint::Embed, HookPoint::block(1, BlockHook::MlpOut)];
+    let mut log = Log(wanted.clone(), Vec::new());
+    model.run(tokens.clone(), &mut log);
+    assert_eq!(log.1, wanted);
+    let mut none = Log(Vec::new(), Vec::new());
+    model.run(tokens, &mut none);
+    assert!(none.1.is_empty());
+}

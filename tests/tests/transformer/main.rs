@@ -1,0 +1,9 @@
+//! The transformer crate against transformers, on the fixtures in `tests/fixtures/transformer`.
+
+#![allow(clippy::unwrap_used)]
+
+mod fixture;
+mod golden;
+mod hooks;
+mod strict;
+mod training;
