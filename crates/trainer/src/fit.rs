@@ -129,3 +129,100 @@ fn summary(record: &Record) -> String {
     let dead = record.dead_share.map_or(String::new(), |share| format!(" dead {:.1} %", 100.0 * share));
     format!("loss {:.3} L0 {:.1} FVU {:.4}{dead}", record.loss, record.l0, record.fvu)
 }
+
+#[cfg(test)]
+mod tests {
+    use monosema_core::{BlockHook, HookPoint, Seed};
+    use monosema_sae::Sae;
+    use monosema_store::HookColumn;
+
+    use super::*;
+    use crate::{StoreFacts, TrainConfig, Width, step::StepStats};
+
+    const D_IN: usize = 2;
+
+    fn plan(steps: u64) -> TrainPlan {
+        let hooks = vec![HookColumn { hook: HookPoint::block(0, BlockHook::ResidPost), width: D_IN }];
+        let config = TrainConfig {
+            width: Width::Latents(3),
+            batch_tokens: Some(2),
+            shuffle_buffer_tokens: Some(2),
+            dead_after_tokens: Some(4),
+            log_every_steps: Some(3),
+            ..TrainConfig::default()
+        };
+        TrainPlan::resolve(&config, &StoreFacts { hooks, tokens: 2 * steps }, Seed(0)).unwrap()
+    }
+
+    /// Learns nothing; says that the latents fired as told.
+    struct Scripted {
+        sae: Sae,
+        fired: Vec<[f32; 3]>,
+        loss: f32,
+    }
+
+    impl TrainStep for Scripted {
+        fn step(&mut self, x: Tensor<2>, _: Rates) -> StepStats {
+            let device = x.device();
+            let scalar = |value: f32| Tensor::<1>::from_data([value], &device);
+            StepStats {
+                loss: scalar(self.loss),
+                squared_error: scalar(1.5),
+                penalty: scalar(0.5),
+                grad_norm: scalar(2.0),
+                fired: Tensor::from_data(self.fired.remove(0), &device),
+            }
+        }
+
+        fn sae(&self) -> &Sae {
+            &self.sae
+        }
+    }
+
+    fn run(batches: usize, fired: Vec<[f32; 3]>, loss: f32) -> Result<(Fitted, Vec<Record>), TrainError> {
+        let (plan, device) = (plan(fired.len() as u64), Device::flex());
+        let sae = Sae::init(&plan.architecture, plan.size(), Seed(0), &device);
+        let mut step = Scripted { sae, fired, loss };
+        // Scaled by 2 these are (2, 4) and (4, 8), each (1, 2) away from their mean (3, 6).
+        let batch = Batch { x: vec![1.0, 2.0, 2.0, 4.0], n: 2, width: D_IN, ..Batch::default() };
+        let sample =
+            Sample { tokens: 2, mean_norm: 1.0, largest_norm: 1.0, scale: 2.0, mean: vec![1.5, 3.0] };
+        let dir = tempfile::tempdir().unwrap();
+        let mut logs = Logs::create(dir.path())?;
+        let batches = std::iter::repeat_with(|| Ok(batch.clone())).take(batches);
+        let fitted = fit(&plan, &sample, &mut step, batches, &device, &mut logs)?;
+        let text = std::fs::read_to_string(dir.path().join(crate::logs::METRICS)).unwrap();
+        Ok((fitted, text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()))
+    }
+
+    #[test]
+    fn figures_by_hand() {
+        // The dead window is 4 tokens: 2 steps.
+        let fired = vec![[1.0, 0.0, 2.0], [1.0, 1.0, 0.0], [2.0, 0.0, 0.0], [1.0, 0.0, 0.0], [2.0, 0.0, 1.0]];
+        let (fitted, records) = run(5, fired, 7.0).unwrap();
+        let figures =
+            |r: &Record| (r.step, r.tokens, r.l0, r.dead_share, r.fvu, r.loss, r.mse, r.l1, r.grad_norm);
+        // 7 firings in 6 tokens; the third latent has been silent for 2 steps. The variance is 1 + 4 = 5.
+        let third = f64::from(1.0_f32 / 3.0);
+        assert_eq!(figures(&records[0]), (3, 6, 7.0 / 6.0, Some(third), 0.3, 7.0, 1.5, 0.5, 2.0));
+        // 4 firings in 4 tokens; now it is the second latent.
+        assert_eq!(figures(&records[1]), (5, 10, 1.0, Some(third), 0.3, 7.0, 1.5, 0.5, 2.0));
+        assert_eq!((records.len(), &fitted.last), (2, &records[1]));
+        // 3, 0 and 1 firings in the last 4 tokens.
+        let expected = [0.75_f64.log10() as f32, -10.0, 0.25_f64.log10() as f32];
+        assert!(fitted.log_sparsity.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{fitted:?}");
+        assert_eq!(fitted.dead_latents, 1);
+    }
+
+    #[test]
+    fn a_loss_that_is_no_number_ends_the_run() {
+        let error = run(5, vec![[1.0; 3]; 5], f32::NAN).unwrap_err();
+        assert!(matches!(error, TrainError::Diverged { step: 2, what: "loss", .. }), "{error}");
+    }
+
+    #[test]
+    fn data_that_ends_early_is_an_error() {
+        let error = run(4, vec![[1.0; 3]; 5], 1.0).unwrap_err().to_string();
+        assert!(error.contains("batch 4") && error.contains("the end of the data"), "{error}");
+    }
+}

@@ -58,7 +58,7 @@ impl Sample {
             }
         }
         let mean_norm = norms / tokens as f64;
-        if !(mean_norm > 0.0) {
+        if mean_norm.is_nan() || mean_norm <= 0.0 {
             let reason = format!("the mean norm of {tokens} of them is {mean_norm}");
             return Err(TrainError::BadActivations { reason });
         }

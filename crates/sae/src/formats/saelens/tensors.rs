@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use burn::tensor::{DType, TensorData};
 use monosema_core::AtomicFile;
-use safetensors::{Dtype, SafeTensorError, SafeTensors, tensor::TensorView};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
 use crate::{SaeError, Weights};
 
@@ -80,12 +80,9 @@ pub(super) fn write<'a>(
         let view = TensorView::new(Dtype::F32, data.shape().to_vec(), data.as_bytes());
         (name, view.expect("a tensor's bytes fit its shape"))
     });
-    let file = AtomicFile::create(path).map_err(io)?;
-    safetensors::serialize_to_file(views, None, file.temporary_path()).map_err(|e| match e {
-        SafeTensorError::IoError(source) => io(source),
-        other => io(std::io::Error::other(other.to_string())),
-    })?;
-    file.commit().map_err(io)
+    // Not `serialize_to_file`: it puts another file in the place of the one that is to be made durable.
+    let bytes = safetensors::serialize(views, None).map_err(|e| io(std::io::Error::other(e.to_string())))?;
+    AtomicFile::write(path, &bytes).map_err(io)
 }
 
 /// Writes log10(frequency + 1e-10) of every latent.
