@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 
 use monosema_core::{Seed, manifest::Work};
 use monosema_store::{HookColumn, Layout, StoreSchema, VectorDtype, WriterOptions};
-use monosema_text::{ContextConfig, ContextPlan, Corpus, TextConfig};
+use monosema_text::{ContextConfig, ContextPlan, Corpus, TextConfig, Tokenizer, contexts};
 use monosema_transformer::{Checkpoint, ModelInfo};
 use serde::Serialize;
 
 use crate::{HarvestConfig, HarvestError};
+
+/// Memory for the tokenizer and the text it works on, roughly.
+const TEXT_BYTES: u64 = 150 << 20;
 
 /// The fields of [`HarvestPlan`] that the result does not depend on.
 const ESTIMATES: [&str; 3] = ["tokens", "disk_bytes", "memory_bytes"];
@@ -50,7 +53,8 @@ impl HarvestPlan {
     ///
     /// # Errors
     /// A hook that the model lacks or that is named twice; windows that are longer than the model takes, or
-    /// otherwise cannot be cut; text that is not there; activations that cannot be stored so.
+    /// otherwise cannot be cut; text that is not there, or of which nothing counts; activations that cannot be
+    /// stored so.
     pub fn resolve(
         config: &HarvestConfig,
         context: &ContextConfig,
@@ -86,7 +90,7 @@ impl HarvestPlan {
         let corpus = Corpus::open(&config.text)?;
         let tokenizer = checkpoint.tokenizer()?;
         let context = ContextPlan::new(context, &tokenizer)?;
-        let expected = corpus.estimate(&tokenizer, &context)?.counted;
+        let expected = expected_tokens(&corpus, &tokenizer, &context)?;
         let tokens = config.tokens.map_or(expected, |limit| limit.min(expected));
         let batch_contexts = (config.batch_tokens / context.length).max(1);
         let memory_bytes = memory_bytes(info, &schema, batch_contexts, context.length, &files);
@@ -133,6 +137,28 @@ impl HarvestPlan {
     }
 }
 
+/// How many tokens of `corpus` count, by a sample; at least one.
+fn expected_tokens(
+    corpus: &Corpus,
+    tokenizer: &Tokenizer,
+    context: &ContextPlan,
+) -> Result<u64, HarvestError> {
+    let expected = corpus.estimate(tokenizer, context)?.counted;
+    if expected > 0 {
+        return Ok(expected);
+    }
+    // Nothing in the sample. Is there anything at all?
+    let mut seen = 0;
+    for window in contexts(corpus.documents(), tokenizer, context) {
+        let window = window?;
+        if window.n_counted() > 0 {
+            return Ok(1);
+        }
+        seen += window.len() as u64;
+    }
+    Err(HarvestError::NothingCounts { seen, skip_first: context.skip_first })
+}
+
 /// The weights, what one batch needs within a block, and what is on its way to the disk. The model's inner
 /// widths are not known here, so its MLP is taken as four times, and its heads as 64 wide.
 fn memory_bytes(
@@ -148,5 +174,5 @@ fn memory_bytes(
     let scores = 4 * contexts * d_model.div_ceil(64) * length * length;
     let hooks = schema.hooks.len() as u64;
     let on_the_way = 3 * files.row_group_tokens.min(files.shard_tokens) * schema.token_bytes();
-    weights + residual * (12 + 4 * hooks) + 2 * scores + on_the_way
+    weights + residual * (12 + 4 * hooks) + 2 * scores + on_the_way + TEXT_BYTES
 }

@@ -292,12 +292,17 @@ fn what_cannot_work_is_refused_before_anything_is_written() {
 }
 
 #[test]
-fn text_that_fails_leaves_no_sealed_directory() {
+fn text_that_fails_is_refused_and_leaves_no_sealed_directory() {
     let fixture = Fixture::new(&[100, 100]);
     let text = fixture.dir.path().join("text");
+    let planned = fixture.plan(&fixture.config()).unwrap();
     let failed = |part: &str| {
-        let error = fixture.run(&fixture.config()).unwrap_err().to_string();
-        assert!(error.contains(part), "{part:?} is not in {error:?}");
+        // When planning, and when it only shows later.
+        let early = fixture.plan(&fixture.config()).unwrap_err();
+        let late = harvest(&planned, &fixture.checkpoint, &Device::flex(), &fixture.out()).unwrap_err();
+        for error in [early.to_string(), late.to_string()] {
+            assert!(error.contains(part), "{part:?} is not in {error:?}");
+        }
         assert!(!fixture.out().join("manifest.json").exists());
     };
     fs::write(text.join("01.txt"), b"w1 \xff").unwrap();
@@ -309,6 +314,15 @@ fn text_that_fails_leaves_no_sealed_directory() {
     // A window of BOS and one word: both are among the first two.
     fs::write(text.join("00.txt"), "w1").unwrap();
     failed("none of the text's 2 tokens counts");
+}
+
+#[test]
+fn a_sample_without_tokens_does_not_stop_a_harvest() {
+    // Files 0, 2, 4, … of 16 are sampled.
+    let documents: Vec<usize> = (0..16).map(|i| if i % 2 == 0 { 0 } else { 10 }).collect();
+    let fixture = Fixture::new(&documents);
+    assert_eq!(fixture.plan(&fixture.config()).unwrap().tokens, 1);
+    assert_eq!(fixture.run(&fixture.config()).unwrap().documents, 8);
 }
 
 #[test]
