@@ -80,7 +80,7 @@ pub(crate) fn density(histogram: &Histogram) -> Markup {
                     format!("{latents} latents with log10(density) from {} to {}", edges[bin], edges[bin + 1])))
             }
             @for (edge, log10) in edges.iter().enumerate().filter(|(_, log10)| log10.fract() == 0.0) {
-                text x=(format!("{:.2}", x(edge).min(WIDTH - 6.0))) y=(floor + 14.0) text-anchor="middle" {
+                text x=(format!("{:.2}", x(edge))) y=(floor + 14.0) text-anchor=(if *log10 < 0.0 { "middle" } else { "end" }) {
                     (power(*log10 as i32))
                 }
             }

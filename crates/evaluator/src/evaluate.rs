@@ -72,6 +72,7 @@ pub fn evaluate(
         dictionary: facts,
         model: ModelFacts::new(checkpoint),
         timing: Timing { seconds, tokens_per_second: total.counted_tokens as f64 / seconds },
+        warnings: plan.warnings.clone(),
         manifest: Report::manifest(work, &total),
     };
     report.write(out)?;

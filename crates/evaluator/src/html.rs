@@ -34,6 +34,7 @@ pub(crate) fn page(report: &Report) -> String {
             }
             body {
                 (header(report))
+                @for warning in &report.warnings { p.warning { (warning) } }
                 (headlines(report))
                 h2 { "Figures" }
                 (figures(report))
@@ -61,7 +62,7 @@ fn header(report: &Report) -> Markup {
         h1 { "A dictionary of " (d_sae) " latents for " (model.name) }
         p.soft {
             "It reads " code { (hook) } ", " (d_in) " dimensions, of a model of " (model.n_layers) " blocks and "
-            (model.n_parameters) " weights."
+            (millions(model.n_parameters)) " million weights."
         }
     }
 }
@@ -123,8 +124,8 @@ fn density(report: &Report) -> Markup {
     html! {
         div.card { (chart::density(&report.density)) }
         p.soft {
-            "On " (report.density.tokens) " tokens of all texts together; a latent rarer than one token in so many \
-             counts as dead."
+            "On " (report.density.tokens) " tokens of all texts together: a latent that fires more rarely than once in \
+             so many may show as dead."
         }
     }
 }
@@ -210,6 +211,10 @@ fn provenance(report: &Report) -> Markup {
         h3 { "The dictionary" }
         pre { (pretty(&dictionary)) }
     }
+}
+
+fn millions(n: u64) -> String {
+    format!("{:.1}", n as f64 / 1e6)
 }
 
 fn pretty(value: &Value) -> String {

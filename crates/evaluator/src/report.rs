@@ -48,6 +48,9 @@ pub struct Report {
     pub model: ModelFacts,
     /// How long it took.
     pub timing: Timing,
+    /// What to know before believing the figures; see [`EvalPlan::warnings`](crate::EvalPlan::warnings).
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// What it was made from.
     pub manifest: Manifest,
 }
@@ -228,7 +231,7 @@ pub fn format_figure(value: Option<f64>) -> String {
     if !(-4..6).contains(&magnitude) {
         return format!("{value:.3e}");
     }
-    let decimals = usize::try_from((4 - magnitude).clamp(0, 6)).expect("clamped above 0");
+    let decimals = usize::try_from((4 - magnitude).clamp(0, 8)).expect("clamped above 0");
     format!("{value:.decimals$}")
 }
 
@@ -256,6 +259,7 @@ mod tests {
             (45.2311, "45.231"),
             (0.083_121_9, "0.083122"),
             (-0.5, "-0.50000"),
+            (0.000_868_06, "0.00086806"),
             (12_345.678, "12346"),
             (1.234_56e-5, "1.235e-5"),
             (6.02e23, "6.020e23"),

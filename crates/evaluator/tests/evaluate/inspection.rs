@@ -52,7 +52,7 @@ fn norms_are_those_of_the_residual_stream() {
         let mut capture = Capture::new([hook()]);
         let tokens = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, window.len()]), &device());
         model.run(tokens, &mut capture);
-        let x = capture.take(hook()).unwrap().into_data().into_vec::<f32>().unwrap();
+        let x = capture.take(hook()).unwrap().try_into_vec_as::<f32>().unwrap();
         let norm = |x: &[f32]| x.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
         norms.extend(x.chunks(x.len() / window.len()).enumerate().map(|(position, x)| (norm(x), position)));
     }

@@ -77,7 +77,7 @@ impl Reference {
 
 impl Spliced {
     fn add(&mut self, window: &Context, model: &LanguageModel, hidden: Tensor<3>) {
-        let logits = model.unembed(hidden).into_data().into_vec::<f32>().unwrap();
+        let logits = model.unembed(hidden).try_into_vec_as::<f32>().unwrap();
         let d_vocab = model.info().d_vocab;
         for t in 0..window.len() - 1 {
             if window.counted[t] {
@@ -113,13 +113,13 @@ fn ids(window: &Context) -> Tensor<2, Int> {
 fn activations(model: &LanguageModel, window: &Context) -> Vec<Vec<f32>> {
     let mut capture = Capture::new([hook()]);
     model.run(ids(window), &mut capture);
-    let values = capture.take(hook()).unwrap().into_data().into_vec::<f32>().unwrap();
+    let values = capture.take(hook()).unwrap().try_into_vec_as::<f32>().unwrap();
     values.chunks(D_MODEL).map(<[f32]>::to_vec).collect()
 }
 
 /// Latents and reconstruction of one token.
 pub(crate) fn reconstruct(dictionary: &Dictionary, x: &[f32]) -> (Vec<f32>, Vec<f32>) {
     let acts = dictionary.encode(Tensor::from_data(TensorData::new(x.to_vec(), [1, D_MODEL]), &device()));
-    let x_hat = dictionary.decode(acts.clone()).into_data().into_vec().unwrap();
-    (acts.into_data().into_vec().unwrap(), x_hat)
+    let x_hat = dictionary.decode(acts.clone()).try_into_vec_as().unwrap();
+    (acts.try_into_vec_as().unwrap(), x_hat)
 }

@@ -68,14 +68,19 @@ fn training_text_is_not_held_out_text() {
     let world = World::new();
     let training = world.text("x", "b.jsonl").text();
     let checkpoint = world.checkpoint();
-    let plan =
-        EvalPlan::resolve(&world.config(), &context(), &checkpoint, &SHAPE(), Some(&training), Seed(0));
-    let warnings = plan.unwrap().warnings;
+    let dictionary = world.identity();
+    let shape = DictionaryShape::read(&dictionary).unwrap();
+    let plan = EvalPlan::resolve(&world.config(), &context(), &checkpoint, &shape, Some(&training), Seed(0))
+        .unwrap();
+    let warnings = &plan.warnings;
     assert_eq!(warnings.len(), 1);
     assert!(
         warnings[0].contains("text b is not held out") && warnings[0].contains("b.jsonl"),
         "{warnings:?}"
     );
+    let report = evaluate(&plan, &checkpoint, &dictionary, &device(), &world.path("out")).unwrap();
+    assert_eq!(&report.warnings, warnings);
+    assert!(fs::read_to_string(world.path("out/report.html")).unwrap().contains("is not held out"));
 }
 
 #[test]
