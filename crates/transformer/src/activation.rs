@@ -89,7 +89,7 @@ fn silu(x: f32) -> f32 {
 /// `x / 2 * (1 + tanh(u)) = x * sigmoid(2 u)` with `u = sqrt(2 / π) (x + 0.044715 x³)`.
 #[inline(always)]
 fn gelu_tanh(x: f32) -> f32 {
-    const TWICE_SQRT_2_OVER_PI: f32 = 1.595_769_1;
+    const TWICE_SQRT_2_OVER_PI: f32 = 1.595_769;
     x / (1.0 + host::exp(-TWICE_SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x)))
 }
 

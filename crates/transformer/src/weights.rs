@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{ModelError, formats::TensorSource};
+use crate::{ModelError, formats::TensorSource, linear::transposed};
 
 /// How a checkpoint's tensor must be changed to be what the model's own name for it means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,7 +142,7 @@ fn restore(values: Vec<f32>, shape: &[usize], stored: Stored) -> Vec<f32> {
     let width = values.len() / rows.max(1);
     match stored {
         Stored::AsIs => values,
-        Stored::Transposed => (0..values.len()).map(|i| values[i % width * rows + i / width]).collect(),
+        Stored::Transposed => transposed(&values, width),
         Stored::Interleaved { heads } => {
             let d_head = rows / heads;
             let source_row = |row: usize| {

@@ -50,12 +50,7 @@ impl Case {
         let gguf = directory.join("model.gguf");
         let mut expected = read_safetensors(&directory.join("expected.safetensors"));
         let tokens = expected.remove("tokens").unwrap();
-        Self {
-            name: name.to_owned(),
-            model: if gguf.exists() { gguf } else { directory },
-            expected,
-            tokens,
-        }
+        Self { name: name.to_owned(), model: if gguf.exists() { gguf } else { directory }, expected, tokens }
     }
 
     pub(crate) fn checkpoint(&self) -> Checkpoint {

@@ -44,6 +44,7 @@ fn every_hidden_state_logit_and_loss_agrees_with_transformers() {
 
 /// The element-wise kernels for the CPU are left out on other devices; ndarray stands for all of them.
 #[test]
+#[expect(deprecated, reason = "upstream prefers flex, which is what is held against it")]
 fn the_path_of_other_devices_agrees_too() {
     let device = Device::ndarray();
     for case in Case::all() {

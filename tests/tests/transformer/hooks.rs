@@ -80,7 +80,8 @@ fn the_stream_is_the_sum_of_what_is_written() {
                 true
             }
             fn visit(&mut self, hook: HookPoint, x: Tensor<3>) -> Tensor<3> {
-                let written = matches!(hook, HookPoint::Block { site: BlockHook::AttnOut | BlockHook::MlpOut, .. });
+                let written =
+                    matches!(hook, HookPoint::Block { site: BlockHook::AttnOut | BlockHook::MlpOut, .. });
                 self.0.visit(hook, if written { x * 2.0 } else { x })
             }
         }

@@ -117,10 +117,12 @@ fn a_missing_extra_or_misshapen_tensor_is_named() {
     let tied = || Copy::of("llama_gqa_tied");
     let missing = tied().tensors(|t| drop(t.remove(Q)));
     refused(missing.open_directory(), &[Q, "[36, 36]", "missing"]);
-    let extra = tied().tensors(|t| drop(t.insert("model.layers.3.mlp.up_proj.weight".into(), Raw::zeros(&[2]))));
+    let extra =
+        tied().tensors(|t| drop(t.insert("model.layers.3.mlp.up_proj.weight".into(), Raw::zeros(&[2]))));
     refused(extra.open_directory(), &["no tensor model.layers.3.mlp.up_proj.weight"]);
     // A bias that the configuration does not switch on.
-    let bias = tied().tensors(|t| drop(t.insert("model.layers.0.self_attn.q_proj.bias".into(), Raw::zeros(&[36]))));
+    let bias =
+        tied().tensors(|t| drop(t.insert("model.layers.0.self_attn.q_proj.bias".into(), Raw::zeros(&[36]))));
     refused(bias.open_directory(), &["model.layers.0.self_attn.q_proj.bias"]);
     let misshapen = tied().tensors(|t| t.get_mut(Q).unwrap().shape = vec![18, 72]);
     refused(misshapen.open_directory(), &[Q, "expected shape [36, 36], found [18, 72]", "model.safetensors"]);
@@ -145,7 +147,10 @@ fn buffers_and_a_tied_copy_are_accepted() {
 
     // The original GPT-2 files: no prefix, and the causal masks.
     let original = Copy::of("gpt2").tensors(|t| {
-        *t = std::mem::take(t).into_iter().map(|(name, raw)| (name.replacen("transformer.", "", 1), raw)).collect();
+        *t = std::mem::take(t)
+            .into_iter()
+            .map(|(name, raw)| (name.replacen("transformer.", "", 1), raw))
+            .collect();
         t.insert("h.0.attn.bias".into(), Raw::zeros(&[1, 1, 32, 32]));
         t.insert("h.0.attn.masked_bias".into(), Raw::zeros(&[1]));
     });
@@ -200,9 +205,13 @@ fn shards_must_be_what_the_index_says() {
 
 #[test]
 fn configurations_that_are_not_implemented_are_refused() {
-    let with = |key: &str, value: Value| Copy::of("llama_gqa_tied").config(|c| c[key] = value).open_directory();
+    let with =
+        |key: &str, value: Value| Copy::of("llama_gqa_tied").config(|c| c[key] = value).open_directory();
     refused(with("model_type", json!("mamba")), &["config.json", "mamba", "llama, mistral, gpt2"]);
-    refused(with("architectures", json!(["LlamaForSequenceClassification"])), &["LlamaForSequenceClassification"]);
+    refused(
+        with("architectures", json!(["LlamaForSequenceClassification"])),
+        &["LlamaForSequenceClassification"],
+    );
     refused(with("hidden_act", json!("xielu")), &["hidden_act \"xielu\""]);
     refused(with("quantization_config", json!({"bits": 4})), &["quantization_config", "unquantised"]);
     refused(with("rope_parameters", json!({"rope_type": "yarn", "factor": 4.0})), &["rope scaling \"yarn\""]);
@@ -243,7 +252,10 @@ fn gguf_files_of_unknown_types_or_architectures_are_refused() {
     };
     refused(replaced(b"llama", b"mamba").open_gguf(), &["general.architecture \"mamba\"", "llama, gpt2"]);
     refused(replaced(b"GGUF", b"GGML").open_gguf(), &["expected a GGUF file"]);
-    refused(replaced(b"blk.0.attn_q.weight", b"blk.0.attn_z.weight").open_gguf(), &["self_attn.q_proj.weight"]);
+    refused(
+        replaced(b"blk.0.attn_q.weight", b"blk.0.attn_z.weight").open_gguf(),
+        &["self_attn.q_proj.weight"],
+    );
     refused(replaced(b"output_norm.weight", b"output_nerm.weight").open_gguf(), &["model.norm.weight"]);
 }
 

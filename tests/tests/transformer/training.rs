@@ -110,8 +110,11 @@ fn what_is_saved_is_read_back() {
         activation: Activation::GeluTanh,
         ..config()
     };
-    let windowed =
-        LlamaConfig { sliding_window: Some(4), rope_scaling: Some(RopeScaling::Linear { factor: 2.0 }), ..config() };
+    let windowed = LlamaConfig {
+        sliding_window: Some(4),
+        rope_scaling: Some(RopeScaling::Linear { factor: 2.0 }),
+        ..config()
+    };
     for config in [config(), biased, windowed] {
         let model = Llama::init(&config, Seed(5), &device).unwrap();
         let before = logits(&model.freeze_as("made"));

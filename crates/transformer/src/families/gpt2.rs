@@ -218,7 +218,7 @@ impl Configuration for Gpt2Config {
             weights.take_copy("lm_head.weight", vocabulary, &embedding, "transformer.wte.weight")?;
             None
         } else {
-            Some(Linear::new(vocabulary, weights.take("lm_head.weight", vocabulary)?, None, device))
+            Some(Linear::from_torch(vocabulary, weights.take("lm_head.weight", vocabulary)?, None, device))
         };
         let context = [c.max_context, c.d_model];
         let blocks = (0..c.n_layers).map(|layer| c.load_block(layer, weights, device)).collect::<Result<_, _>>()?;
@@ -251,8 +251,7 @@ impl Gpt2Config {
         let mut conv1d = |name: &str, d_out: usize, d_in: usize| {
             let weight = weights.take(&at(&format!("{name}.weight")), [d_in, d_out])?;
             let bias = weights.take(&at(&format!("{name}.bias")), [d_out])?;
-            let weight = (0..weight.len()).map(|i| weight[i % d_in * d_out + i / d_in]).collect();
-            Ok::<_, ModelError>(Linear::new([d_out, d_in], weight, Some(bias), device))
+            Ok::<_, ModelError>(Linear::new([d_in, d_out], weight, Some(bias), device))
         };
         let scale = if self.scaled_attention { 1.0 / (d_head as f64).sqrt() } else { 1.0 };
         let divisor = if self.scaled_by_layer { layer as f64 + 1.0 } else { 1.0 };

@@ -94,7 +94,7 @@ struct Block {
 /// `down(activation(gate(x)) * up(x))` (Shazeer, 2020, arXiv:2002.05202).
 #[derive(Module, Debug)]
 struct GatedMlp {
-    /// The gate's rows, then those of `up`: one product for both.
+    /// The gate's outputs, then those of `up`: one product for both.
     gate_up: Linear,
     down: Linear,
 }
@@ -125,15 +125,17 @@ impl Llama {
     pub fn init(config: &LlamaConfig, seed: Seed, device: &Device) -> Result<Self, ModelError> {
         config.check(Path::new("LlamaConfig"))?;
         let mut rng = seed.stream("llama.init");
+        let shape = [config.d_vocab, config.d_model];
+        let embedding = parameter(shape, normal(config.d_vocab * config.d_model, 0.02, &mut rng), device);
         let into_stream = 0.02 / (2.0 * config.n_layers as f64).sqrt();
         let mut linear = |d_out: usize, d_in: usize, std: f64, bias: bool| {
             let weight = normal(d_out * d_in, std, &mut rng);
-            Linear::new([d_out, d_in], weight, bias.then(|| vec![0.0; d_out]), device)
+            Linear::new([d_in, d_out], weight, bias.then(|| vec![0.0; d_out]), device)
         };
         let c = config;
         let d_heads = c.n_heads * c.d_head;
         let norm = || RmsNorm { weight: parameter([c.d_model], vec![1.0; c.d_model], device), epsilon: c.norm_epsilon };
-        let embedding = linear(c.d_vocab, c.d_model, 0.02, false).weight;
+        
         let mut block = || Block {
             attention_norm: norm(),
             attention: Attention {
@@ -207,7 +209,7 @@ impl Llama {
             tensors.add_parts(&at("mlp."), &[("down_proj", c.d_model)], &block.mlp.down);
         }
         if let Some(output) = &self.output {
-            tensors.add("lm_head.weight", output.weight.val());
+            tensors.add("lm_head.weight", output.weight.val().transpose());
         }
         tensors.0
     }
@@ -222,7 +224,7 @@ impl Llama {
             None
         } else {
             let shape = [c.d_vocab, c.d_model];
-            Some(Linear::new(shape, weights.take("lm_head.weight", shape)?, None, device))
+            Some(Linear::from_torch(shape, weights.take("lm_head.weight", shape)?, None, device))
         };
         let blocks = (0..c.n_layers).map(|layer| Block::load(c, layer, weights, device)).collect::<Result<_, _>>()?;
         Ok(Self {
@@ -240,7 +242,7 @@ impl Block {
     fn load(c: &LlamaConfig, layer: usize, weights: &mut Weights, device: &Device) -> Result<Self, ModelError> {
         let at = |name: &str| format!("model.layers.{layer}.{name}");
         let (queries, keys) = (c.n_heads * c.d_head, c.n_kv_heads * c.d_head);
-        // The rows of several maps of the same input make one map.
+        // Several maps of the same input make one map.
         let mut linear = |parent: &str, parts: &[(&str, usize)], d_in: usize, has_bias: bool| {
             let (mut weight, mut bias) = (Vec::new(), Vec::new());
             for (name, d_out) in parts {
@@ -248,7 +250,7 @@ impl Block {
                 bias.extend(weights.take_if(has_bias, &at(&format!("{parent}.{name}.bias")), [*d_out])?.into_iter().flatten());
             }
             let d_out = parts.iter().map(|(_, d_out)| d_out).sum();
-            Ok::<_, ModelError>(Linear::new([d_out, d_in], weight, has_bias.then_some(bias), device))
+            Ok::<_, ModelError>(Linear::from_torch([d_out, d_in], weight, has_bias.then_some(bias), device))
         };
         let qkv = [("q_proj", queries), ("k_proj", keys), ("v_proj", keys)];
         let attention = Attention {
@@ -367,15 +369,15 @@ impl Named {
         self.0.insert(name.to_owned(), SavedTensor { shape, values });
     }
 
-    /// The rows of `merged` under the names of the maps that it consists of.
+    /// The parts of `merged`, so many outputs each, under the names of the maps that it consists of.
     fn add_parts(&mut self, prefix: &str, parts: &[(&str, usize)], merged: &Linear) {
         let mut begin = 0;
-        for (name, rows) in parts {
-            self.add(&format!("{prefix}{name}.weight"), merged.weight.val().narrow(0, begin, *rows));
+        for (name, d_out) in parts {
+            self.add(&format!("{prefix}{name}.weight"), merged.weight.val().narrow(1, begin, *d_out).transpose());
             if let Some(bias) = &merged.bias {
-                self.add(&format!("{prefix}{name}.bias"), bias.val().narrow(0, begin, *rows));
+                self.add(&format!("{prefix}{name}.bias"), bias.val().narrow(0, begin, *d_out));
             }
-            begin += rows;
+            begin += d_out;
         }
     }
 }
