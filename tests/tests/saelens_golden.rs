@@ -1,6 +1,7 @@
 //! Dictionaries that SAELens saved are read, compute what SAELens computes, and are written back whole.
 //! `fixtures/saelens/export.py` made them.
 #![allow(clippy::unwrap_used)]
+#![allow(deprecated, reason = "burn-ndarray is on its way out upstream; here it is the second opinion")]
 
 use std::path::{Path, PathBuf};
 
@@ -65,7 +66,9 @@ fn a_dictionary_of_saelens_is_written_back_whole() {
         let tensors = |bytes| {
             let mut all = SafeTensors::deserialize(bytes).unwrap().tensors();
             all.sort_by(|a, b| a.0.cmp(&b.0));
-            all.into_iter().map(|(name, view)| (name, view.shape().to_vec(), view.data().to_vec())).collect::<Vec<_>>()
+            all.into_iter()
+                .map(|(name, view)| (name, view.shape().to_vec(), view.data().to_vec()))
+                .collect::<Vec<_>>()
         };
         assert_eq!(tensors(&before), tensors(&after));
     }

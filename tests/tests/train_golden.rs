@@ -1,5 +1,6 @@
 //! Losses, gradients and parameters of training steps are PyTorch's. `fixtures/train_step/export.py` made them.
 #![allow(clippy::unwrap_used)]
+#![allow(deprecated, reason = "burn-ndarray is on its way out upstream; here it is the second opinion")]
 
 use std::path::Path;
 
@@ -45,7 +46,10 @@ fn assert_close(what: &str, found: &[f32], expected: &[f32], tolerance: f32) {
     assert_eq!(found.len(), expected.len(), "{what}");
     let largest = expected.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
     let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    assert!(worst <= tolerance * largest.max(1.0), "{what}: differs by {worst}, the largest value is {largest}");
+    assert!(
+        worst <= tolerance * largest.max(1.0),
+        "{what}: differs by {worst}, the largest value is {largest}"
+    );
 }
 
 fn start(device: &Device) -> Sae {
