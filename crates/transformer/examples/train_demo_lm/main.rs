@@ -59,16 +59,16 @@ struct Args {
     #[serde(skip)]
     out: PathBuf,
     /// Optimiser steps.
-    #[arg(long, default_value_t = 4000)]
+    #[arg(long, default_value_t = 1500)]
     steps: usize,
     /// Windows in a step.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 16)]
     batch: usize,
     /// Tokens in a window, and the longest context of the model.
     #[arg(long, default_value_t = 256)]
     length: usize,
     /// Peak learning rate.
-    #[arg(long, default_value_t = 3e-3)]
+    #[arg(long, default_value_t = 4e-3)]
     lr: f64,
     /// Steps over which the learning rate rises from 0. Then it falls along a cosine to a hundredth of its peak.
     #[arg(long, default_value_t = 100)]
