@@ -5,11 +5,10 @@
 use std::{collections::BTreeMap, hint::black_box, path::Path};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use monosema_core::{
-    BlockHook, HookPoint, Manifest, Seed,
-    manifest::Work,
+use monosema_core::{BlockHook, HookPoint, Manifest, Seed, manifest::Work};
+use monosema_store::{
+    BatchPlan, HookColumn, Layout, Rows, Store, StoreSchema, VectorDtype, Writer, WriterOptions,
 };
-use monosema_store::{BatchPlan, HookColumn, Layout, Rows, Store, StoreSchema, VectorDtype, Writer, WriterOptions};
 use rand::Rng;
 
 const TOKENS: usize = 1 << 15;
@@ -40,8 +39,7 @@ fn write(directory: &Path, dtype: VectorDtype, layout: Layout, vectors: &[f32]) 
             .unwrap();
     }
     let written = writer.finish().unwrap();
-    let work =
-        Work { stage: "harvest".into(), config: ().into(), seed: Seed(0), inputs: BTreeMap::new() };
+    let work = Work { stage: "harvest".into(), config: ().into(), seed: Seed(0), inputs: BTreeMap::new() };
     let counts = BTreeMap::from([("tokens".to_owned(), written.tokens)]);
     Manifest::seal(directory, work, counts, &written.shards).unwrap();
 }
@@ -68,7 +66,9 @@ fn bench(criterion: &mut Criterion) {
         write(directory.path(), dtype, layout, &vectors);
         let store = Store::open(directory.path()).unwrap();
         group.bench_function(BenchmarkId::new("sequential", name), |bencher| {
-            bencher.iter(|| store.sequential(hook(), 4096).map(|batch| black_box(batch.unwrap().n)).sum::<usize>());
+            bencher.iter(|| {
+                store.sequential(hook(), 4096).map(|batch| black_box(batch.unwrap().n)).sum::<usize>()
+            });
         });
         group.bench_function(BenchmarkId::new("shuffled", name), |bencher| {
             let plan = BatchPlan {

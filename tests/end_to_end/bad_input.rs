@@ -103,17 +103,14 @@ fn text() {
     ] {
         let out = dir.path().join("run");
         fs::write(&file, contents).unwrap();
-        let run = monosema(&small("run", &out, &["--set", &files]));
-        let status = run.status;
-        run.fails(if status == 2 { 2 } else { 1 }, parts);
+        monosema(&small("run", &out, &["--set", &files])).fails(2, parts);
         assert!(!out.join("acts/manifest.json").exists(), "nothing is sealed");
     }
     let file = dir.path().join("text.jsonl");
     fs::write(&file, "{\"text\": \"a\"}\n{\"txt\": \"b\"}\n").unwrap();
     let files = format!("harvest.text.files=['{}']", file.display());
-    let run = monosema(&small("run", &dir.path().join("run"), &["--set", &files]));
-    let status = run.status;
-    run.fails(if status == 2 { 2 } else { 1 }, &["text.jsonl", "2", "text"]);
+    monosema(&small("run", &dir.path().join("run"), &["--set", &files]))
+        .fails(2, &["text.jsonl:2", "`text`"]);
 }
 
 #[test]
@@ -132,9 +129,48 @@ fn a_truncated_shard_and_a_damaged_dictionary() {
     let length = fs::metadata(&shard).unwrap().len();
     truncate(&shard, length - 100);
     monosema(&small("train", &out, &["--overwrite"])).fails(2, &[&name, "expected"]);
-    assert_eq!(fs::read(out.join("dictionary/sae_weights.safetensors")).unwrap(), weights, "the dictionary is kept");
+    assert_eq!(
+        fs::read(out.join("dictionary/sae_weights.safetensors")).unwrap(),
+        weights,
+        "the dictionary is kept"
+    );
+
+    let inspect = ["inspect", acts.to_str().unwrap(), "--verify"];
+    monosema(&inspect).fails(2, &[&name, "expected"]);
 
     truncate(&out.join("dictionary/sae_weights.safetensors"), 1000);
     monosema(&small("eval", &out, &[])).fails(2, &["sae_weights.safetensors"]);
     monosema(&["inspect", out.join("dictionary").to_str().unwrap()]).fails(2, &["sae_weights.safetensors"]);
+}
+
+#[test]
+fn what_was_to_be_replaced_comes_back_if_its_replacement_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    monosema(&small("harvest", &out, &[])).ok();
+    let manifest = fs::read(out.join("acts/manifest.json")).unwrap();
+    let device = ["--overwrite", "--set", "harvest.tokens=5000", "--set", "device=tpu"];
+    monosema(&small("harvest", &out, &device)).fails(2, &["tpu"]);
+    assert_eq!(fs::read(out.join("acts/manifest.json")).unwrap(), manifest);
+
+    // A file whose second line shows only when the harvest reaches it: the estimate reads a sample.
+    let text = dir.path().join("text.jsonl");
+    let line = |words: usize| format!("{{\"text\": \"{}\"}}\n", "the dog ran ".repeat(words));
+    fs::write(&text, format!("{}{}not json\n", line(20_000), line(2000))).unwrap();
+    let files = format!("harvest.text.files=['{}']", text.display());
+    let broken = ["--overwrite", "--set", &files, "--set", "harvest.tokens=1000000"];
+    monosema(&small("harvest", &out, &broken)).fails(1, &["text.jsonl:3"]);
+    assert_eq!(fs::read(out.join("acts/manifest.json")).unwrap(), manifest);
+    assert!(!out.join("acts.replaced").exists());
+    monosema(&["inspect", out.join("acts").to_str().unwrap(), "--verify"]).ok();
+}
+
+#[test]
+fn a_report_of_somebody_else_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    fs::create_dir(&out).unwrap();
+    fs::write(out.join("report.json"), "{\"mine\": 1}").unwrap();
+    monosema(&small("run", &out, &[])).fails(2, &["report.json", "--overwrite"]);
+    assert_eq!(fs::read(out.join("report.json")).unwrap(), b"{\"mine\": 1}");
 }

@@ -130,5 +130,7 @@ fn inspect_tells_what_is_there() {
 #[test]
 fn devices_lists_the_cpu_and_never_fails() {
     let devices = monosema(&["devices", "--json"]).ok().json();
-    assert!(devices["devices"].as_array().unwrap().iter().any(|d| d["name"] == "cpu" && d["state"] == "works"));
+    assert!(
+        devices["devices"].as_array().unwrap().iter().any(|d| d["name"] == "cpu" && d["state"] == "works")
+    );
 }

@@ -62,12 +62,18 @@ pub(crate) fn start(args: &[&str]) -> Child {
 
 /// The demo experiment, cut down to seconds. Every stage, kill and refusal is the real one.
 pub(crate) const SMALL: [&str; 12] = [
-    "--set", "harvest.tokens=20000",
-    "--set", "train.tokens=65536",
-    "--set", "train.batch_tokens=1024",
-    "--set", "train.shuffle_buffer_tokens=8192",
-    "--set", "train.width={latents=256}",
-    "--set", "eval.tokens=4000",
+    "--set",
+    "harvest.tokens=20000",
+    "--set",
+    "train.tokens=65536",
+    "--set",
+    "train.batch_tokens=1024",
+    "--set",
+    "train.shuffle_buffer_tokens=8192",
+    "--set",
+    "train.width={latents=256}",
+    "--set",
+    "eval.tokens=4000",
 ];
 
 /// `verb` of the small demo experiment into `out`, with further arguments.

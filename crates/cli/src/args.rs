@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
+use crate::device::DeviceName;
+
 /// Sparse autoencoders on a language model's residual stream: harvest, train, evaluate.
 #[derive(Debug, Parser)]
 #[command(version, about, after_help = "Example: monosema run configs/quickstart.toml")]
@@ -30,7 +32,9 @@ pub(crate) enum Command {
     #[command(after_help = "Example: monosema run configs/quickstart.toml --out runs/quickstart")]
     Run(RunArgs),
     /// Tell what is at PATH: a model, activations, a dictionary or a report.
-    #[command(after_help = "Example: monosema inspect data/demo/model --text data/demo/stories/heldout.jsonl")]
+    #[command(
+        after_help = "Example: monosema inspect data/demo/model --text data/demo/stories/heldout.jsonl"
+    )]
     Inspect(InspectArgs),
     /// List the devices that this build can compute on.
     #[command(after_help = "Example: monosema devices")]
@@ -41,7 +45,7 @@ pub(crate) enum Command {
     },
     /// Compute something small on a device: what `auto` asks a child process to do.
     #[command(hide = true)]
-    ProbeDevice { name: String },
+    ProbeDevice { name: DeviceName },
 }
 
 #[derive(Debug, ClapArgs)]
@@ -80,7 +84,7 @@ pub(crate) struct InspectArgs {
     pub context: usize,
     /// Where a model runs: auto, cpu, cuda:N or ndarray.
     #[arg(long, default_value = "auto")]
-    pub device: String,
+    pub device: DeviceName,
     /// Compare every file with the digest in its manifest.
     #[arg(long)]
     pub verify: bool,

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    io::Read,
     process::{Command, Stdio},
     str::FromStr,
     time::{Duration, Instant},
@@ -10,15 +11,22 @@ use std::{
 use anyhow::{Context, anyhow, bail};
 use burn::tensor::{Device, Tensor};
 
-use crate::failure::{Failure, Outcome};
+use serde::Deserialize;
+
+use crate::{
+    failure::{Failure, Outcome},
+    output,
+};
 
 /// How long a device may take to prove that it works: drivers start in seconds, kernels compile in seconds.
 const PROBE_LIMIT: Duration = Duration::from_secs(120);
 
 /// A device as written in a configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub(crate) enum DeviceName {
     /// CUDA where it is built in and works, the CPU otherwise.
+    #[default]
     Auto,
     /// burn-flex.
     Cpu,
@@ -39,9 +47,19 @@ impl FromStr for DeviceName {
             "cuda" => Self::Cuda(0),
             _ => match name.strip_prefix("cuda:").map(str::parse) {
                 Some(Ok(index)) => Self::Cuda(index),
-                _ => bail!("unknown device `{name}`: expected auto, cpu, cuda:0 (or another index) or ndarray"),
+                _ => {
+                    bail!("unknown device `{name}`: expected auto, cpu, cuda:0 (or another index) or ndarray")
+                }
             },
         })
+    }
+}
+
+impl TryFrom<String> for DeviceName {
+    type Error = anyhow::Error;
+
+    fn try_from(name: String) -> anyhow::Result<Self> {
+        name.parse()
     }
 }
 
@@ -65,13 +83,14 @@ pub(crate) fn fix_default() {
 }
 
 /// The device that `name` stands for, shown to work, and its concrete name.
-pub(crate) fn resolve(name: &str) -> Outcome<(Device, DeviceName)> {
-    let name: DeviceName = name.parse().map_err(Failure::usage)?;
+pub(crate) fn resolve(name: DeviceName) -> Outcome<(Device, DeviceName)> {
     let taken = match name {
         DeviceName::Auto => choose(),
         DeviceName::Cuda(_) => {
             probe_in_child(name)
-                .with_context(|| format!("device {name} cannot be used; `monosema devices` lists those that can"))
+                .with_context(|| {
+                    format!("device {name} cannot be used; `monosema devices` lists those that can")
+                })
                 .map_err(Failure::usage)?;
             name
         }
@@ -97,7 +116,7 @@ fn choose() -> DeviceName {
 
 fn open(name: DeviceName) -> anyhow::Result<Device> {
     match name {
-        DeviceName::Auto => unreachable!("auto was resolved before"),
+        DeviceName::Auto => open(choose()),
         DeviceName::Cpu => Ok(Device::flex()),
         #[cfg(feature = "ndarray")]
         DeviceName::NdArray => Ok(Device::ndarray()),
@@ -129,7 +148,8 @@ fn cuda_devices() -> Vec<Device> {
 /// aborts or hangs on a thread that burn owns: it may do so there, and this process learns of it.
 fn probe_in_child(name: DeviceName) -> anyhow::Result<()> {
     open(name)?;
-    let program = std::env::current_exe().context("cannot find this program's own file to probe the device")?;
+    let program =
+        std::env::current_exe().context("cannot find this program's own file to probe the device")?;
     let mut child = Command::new(program)
         .args(["probe-device", &name.to_string()])
         .stdin(Stdio::null())
@@ -137,13 +157,21 @@ fn probe_in_child(name: DeviceName) -> anyhow::Result<()> {
         .stderr(Stdio::piped())
         .spawn()
         .context("cannot start a process to probe the device")?;
+    // Read while it runs: a long backtrace would fill the pipe and block the child.
+    let stderr = child.stderr.take();
+    let said = std::thread::spawn(move || {
+        let mut text = Vec::new();
+        // What cannot be read is not reported; the status is.
+        let _ = stderr.map(|mut pipe| pipe.read_to_end(&mut text));
+        String::from_utf8_lossy(&text).into_owned()
+    });
     let started = Instant::now();
     loop {
         match child.try_wait().context("cannot wait for the probe")? {
             Some(status) if status.success() => return Ok(()),
             Some(status) => {
-                let said = child.wait_with_output().map(|o| String::from_utf8_lossy(&o.stderr).into_owned());
-                bail!("the probe ended with {status}: {}", first_lines(&said.unwrap_or_default()));
+                let said = said.join().unwrap_or_default();
+                bail!("the probe ended with {status}: {}", first_lines(&said));
             }
             None if started.elapsed() > PROBE_LIMIT => {
                 // Best effort: a process stuck in the driver may not even die.
@@ -161,8 +189,8 @@ fn first_lines(text: &str) -> String {
 }
 
 /// The other side of [`probe_in_child`]: a matrix product and a sum whose result is known.
-pub(crate) fn probe_here(name: &str) -> Outcome {
-    let device = name.parse().and_then(open).map_err(Failure::usage)?;
+pub(crate) fn probe_here(name: DeviceName) -> Outcome {
+    let device = open(name).map_err(Failure::usage)?;
     let ones = Tensor::<2>::ones([64, 64], &device);
     let sum: f32 = ones.clone().matmul(ones).sum().into_scalar();
     let expected = 64.0 * 64.0 * 64.0;
@@ -170,13 +198,13 @@ pub(crate) fn probe_here(name: &str) -> Outcome {
 }
 
 /// `monosema devices`.
-#[allow(clippy::print_stdout, reason = "the command's result")]
 pub(crate) fn list(json: bool) -> Outcome {
     let mut rows = vec![("cpu".to_owned(), "works".to_owned())];
     let gpus = cuda_devices().len();
     for index in 0..gpus {
         let name = DeviceName::Cuda(index);
-        let state = probe_in_child(name).map_or_else(|e| format!("does not work: {e:#}"), |()| "works".into());
+        let state =
+            probe_in_child(name).map_or_else(|e| format!("does not work: {e:#}"), |()| "works".into());
         rows.push((name.to_string(), state));
     }
     if gpus == 0 {
@@ -187,20 +215,18 @@ pub(crate) fn list(json: bool) -> Outcome {
         };
         rows.push(("cuda".into(), reason.into()));
     }
-    let ndarray = if cfg!(feature = "ndarray") { "works" } else { "not in this build (build with --features ndarray)" };
+    let ndarray =
+        if cfg!(feature = "ndarray") { "works" } else { "not in this build (build with --features ndarray)" };
     rows.push(("ndarray".into(), ndarray.into()));
     let auto = choose();
     if json {
         let devices: Vec<_> =
             rows.iter().map(|(name, state)| serde_json::json!({ "name": name, "state": state })).collect();
-        println!("{:#}", serde_json::json!({ "auto": auto.to_string(), "devices": devices }));
-    } else {
-        for (name, state) in rows {
-            println!("{name:<10} {state}");
-        }
-        println!("{:<10} {auto}", "auto takes");
+        let json = serde_json::json!({ "auto": auto.to_string(), "devices": devices });
+        return output::print(format_args!("{json:#}"));
     }
-    Ok(())
+    rows.push(("auto takes".into(), auto.to_string()));
+    rows.iter().try_for_each(|(name, state)| output::print(format_args!("{name:<10} {state}")))
 }
 
 #[cfg(test)]
@@ -219,10 +245,10 @@ mod tests {
 
     #[test]
     fn auto_never_fails_and_a_missing_gpu_is_an_error_not_a_panic() {
-        assert!(resolve("cpu").is_ok());
+        assert!(resolve(DeviceName::Cpu).is_ok());
         if cuda_devices().is_empty() {
             assert_eq!(choose(), DeviceName::Cpu);
-            assert!(matches!(resolve("cuda:0"), Err(Failure::Usage(_))));
+            assert!(matches!(resolve(DeviceName::Cuda(0)), Err(Failure::Usage(_))));
         }
     }
 }

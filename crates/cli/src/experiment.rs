@@ -10,7 +10,10 @@ use monosema_text::ContextConfig;
 use monosema_trainer::TrainConfig;
 use serde::Deserialize;
 
-use crate::failure::{Failure, Outcome};
+use crate::{
+    device::DeviceName,
+    failure::{Failure, Outcome},
+};
 
 /// One TOML file.
 #[derive(Debug, Deserialize)]
@@ -20,8 +23,8 @@ pub(crate) struct Experiment {
     #[serde(default)]
     pub seed: Seed,
     /// `auto`, `cpu`, `cuda:N` or `ndarray`.
-    #[serde(default = "auto")]
-    pub device: String,
+    #[serde(default)]
+    pub device: DeviceName,
     /// The language model.
     pub model: ModelConfig,
     /// How text is cut into windows, and which of their positions count.
@@ -38,10 +41,6 @@ pub(crate) struct Experiment {
 pub(crate) struct ModelConfig {
     /// A Hugging Face directory or a GGUF file.
     pub path: PathBuf,
-}
-
-fn auto() -> String {
-    "auto".into()
 }
 
 impl Experiment {

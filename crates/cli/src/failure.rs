@@ -31,13 +31,36 @@ impl Failure {
             Self::Usage(error) => (error, 2),
             Self::Run(error) => (error, 1),
         };
-        // `{:#}` joins the chain of causes in one line.
-        say(&format!("error: {error:#}"));
+        say(&format!("error: {}", describe(error)));
         ExitCode::from(status)
     }
+}
+
+/// The chain of causes in one line. Some errors tell their cause themselves: it is not said twice.
+fn describe(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 #[allow(clippy::print_stderr, reason = "the last word of a failed command is not a log line")]
 fn say(line: &str) {
     eprintln!("{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_cause_is_told_twice() {
+        let error = anyhow::anyhow!("not found").context("a.txt: not found").context("reading text");
+        assert_eq!(describe(&error), "reading text: a.txt: not found");
+    }
 }

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use anyhow::anyhow;
 use burn::tensor::Device;
-use monosema_core::{Manifest, manifest};
+use monosema_core::{Manifest, ManifestError, manifest};
 use monosema_evaluator::{JSON_FILE, ModelInspection, Report, format_figure, inspect_model};
 use monosema_sae::Dictionary;
 use monosema_store::Store;
@@ -16,7 +16,7 @@ use crate::{
     args::InspectArgs,
     device,
     failure::{Failure, Outcome},
-    table,
+    output, table,
 };
 
 pub(crate) fn run(args: &InspectArgs) -> Outcome {
@@ -35,15 +35,8 @@ pub(crate) fn run(args: &InspectArgs) -> Outcome {
     }
 }
 
-#[allow(clippy::print_stdout, reason = "the command's result")]
-fn show(as_json: bool, json: &Value, lines: &[String]) {
-    if as_json {
-        println!("{json:#}");
-    } else {
-        for line in lines {
-            println!("{line}");
-        }
-    }
+fn show(as_json: bool, json: &Value, lines: &[String]) -> Outcome {
+    if as_json { output::print(format_args!("{json:#}")) } else { output::print(lines.join("\n")) }
 }
 
 /// Reads every file and compares its digest, where `--verify` asks for it.
@@ -52,7 +45,11 @@ fn verify(path: &Path, manifest: &Manifest, args: &InspectArgs) -> Outcome<Optio
         return Ok(None);
     }
     manifest.verify(path).map_err(Failure::run)?;
-    Ok(Some(format!("verified     {} file(s) have the digests of {}", manifest.files.len(), manifest::FILE_NAME)))
+    Ok(Some(format!(
+        "verified     {} file(s) have the digests of {}",
+        manifest.files.len(),
+        manifest::FILE_NAME
+    )))
 }
 
 fn activations(path: &Path, args: &InspectArgs) -> Outcome {
@@ -68,11 +65,12 @@ fn activations(path: &Path, args: &InspectArgs) -> Outcome {
         format!("on disk      {} in {} shard(s)", table::bytes(size), manifest.files.len()),
         format!("vectors      {}, {} layout", word(&schema.dtype), word(&schema.layout)),
     ];
-    lines.extend(schema.hooks.iter().map(|column| format!("hook         {}, width {}", column.hook, column.width)));
+    lines.extend(
+        schema.hooks.iter().map(|column| format!("hook         {}, width {}", column.hook, column.width)),
+    );
     lines.extend(manifest.counts.iter().map(|(name, n)| format!("{name:<12} {}", table::count(*n))));
     lines.extend(verify(path, manifest, args)?);
-    show(args.json, &json, &lines);
-    Ok(())
+    show(args.json, &json, &lines)
 }
 
 /// How a configuration would spell a value.
@@ -82,11 +80,18 @@ fn word(value: &impl serde::Serialize) -> String {
 
 fn dictionary(path: &Path, args: &InspectArgs) -> Outcome {
     let dictionary = Dictionary::load(path, &Device::flex()).map_err(Failure::usage)?;
-    // A dictionary from elsewhere has no manifest, and needs none.
-    let manifest = Manifest::read(path, "train").ok();
+    let manifest = match Manifest::read(path, "train") {
+        Ok(manifest) => Some(manifest),
+        // A dictionary from elsewhere has no manifest, and needs none unless it is to be verified.
+        Err(ManifestError::Unsealed { .. }) if !args.verify => None,
+        Err(error) => return Err(Failure::usage(error)),
+    };
     let metadata = dictionary.metadata();
     let dead = dictionary.log_sparsity().map(|log| log.iter().filter(|&&value| value <= -9.99).count());
-    let cfg: Value = fs::read(path.join("cfg.json")).ok().and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_default();
+    let cfg: Value = fs::read(path.join("cfg.json"))
+        .ok()
+        .and_then(|b| serde_json::from_slice(&b).ok())
+        .unwrap_or_default();
     let json = json!({
         "kind": "dictionary", "architecture": cfg["architecture"], "d_in": dictionary.d_in(),
         "d_sae": dictionary.d_sae(), "hook": metadata.hook, "model": metadata.model_name, "scale": metadata.scale,
@@ -95,23 +100,27 @@ fn dictionary(path: &Path, args: &InspectArgs) -> Outcome {
     let mut lines = vec![
         format!("dictionary   {}", path.display()),
         format!("architecture {}", cfg["architecture"].as_str().unwrap_or("unknown")),
-        format!("size         d_in {} → d_sae {}", dictionary.d_in(), table::count(dictionary.d_sae() as u64)),
+        format!(
+            "size         d_in {} → d_sae {}",
+            dictionary.d_in(),
+            table::count(dictionary.d_sae() as u64)
+        ),
         format!("hook         {}", metadata.hook),
         format!("model        {}", metadata.model_name.as_deref().unwrap_or("unknown")),
     ];
-    lines.extend(dead.map(|n| format!("never active {} latents in training's last window", table::count(n as u64))));
+    lines.extend(
+        dead.map(|n| format!("never active {} latents in training's last window", table::count(n as u64))),
+    );
     if let Some(manifest) = &manifest {
         lines.extend(manifest.counts.iter().map(|(name, n)| format!("{name:<12} {}", table::count(*n))));
         lines.extend(verify(path, manifest, args)?);
     }
-    show(args.json, &json, &lines);
-    Ok(())
+    show(args.json, &json, &lines)
 }
 
 fn report(directory: &Path, args: &InspectArgs) -> Outcome {
     let report = Report::read(directory).map_err(Failure::usage)?;
-    show(args.json, &report.to_json(), &[report_table(&report)]);
-    Ok(())
+    show(args.json, &report.to_json(), &[report_table(&report)])
 }
 
 /// The report's figures as a table.
@@ -126,24 +135,28 @@ fn model(path: &Path, args: &InspectArgs) -> Outcome {
     let mut lines = vec![
         format!("model        {}", info.name),
         format!("family       {}", info.family),
-        format!("size         {} blocks, d_model {}, {} parameters", info.n_layers, info.d_model, table::count(info.n_parameters)),
+        format!(
+            "size         {} blocks, d_model {}, {} parameters",
+            info.n_layers,
+            info.d_model,
+            table::count(info.n_parameters)
+        ),
         format!("vocabulary   {}", table::count(info.d_vocab as u64)),
         format!("context      at most {} tokens", table::count(info.max_context as u64)),
     ];
     if args.text.is_empty() {
         lines.push("Give --text FILE to see its cross-entropy and the norms of its residual stream.".into());
-        show(args.json, &json!({ "kind": "model", "model": info }), &lines);
-        return Ok(());
+        return show(args.json, &json!({ "kind": "model", "model": info }), &lines);
     }
-    let (device, _) = device::resolve(&args.device)?;
+    let (device, _) = device::resolve(args.device)?;
     let text = TextConfig { files: args.text.clone(), field: None, column: None, max_documents: None };
     let context = ContextConfig { length: args.context, ..ContextConfig::default() };
-    let inspection = inspect_model(&checkpoint, &device, &text, &context, args.tokens).map_err(Failure::run)?;
+    let inspection =
+        inspect_model(&checkpoint, &device, &text, &context, args.tokens).map_err(Failure::run)?;
     let mut json = serde_json::to_value(&inspection).map_err(Failure::run)?;
     json["kind"] = "model".into();
     lines.extend(model_lines(&inspection));
-    show(args.json, &json, &lines);
-    Ok(())
+    show(args.json, &json, &lines)
 }
 
 fn model_lines(inspection: &ModelInspection) -> Vec<String> {

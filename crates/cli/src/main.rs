@@ -8,7 +8,9 @@ mod device;
 mod experiment;
 mod failure;
 mod inspect;
+mod output;
 mod plan;
+mod replace;
 mod stages;
 mod table;
 
@@ -34,7 +36,7 @@ fn main() -> ExitCode {
         Command::Run(run) => stages::run(run, &stages::Stage::ALL),
         Command::Inspect(inspect) => inspect::run(inspect),
         Command::Devices { json } => device::list(*json),
-        Command::ProbeDevice { name } => device::probe_here(name),
+        Command::ProbeDevice { name } => device::probe_here(*name),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -10,7 +10,9 @@ use serde_json::json;
 use sysinfo::System;
 
 use crate::{
+    device::DeviceName,
     failure::{Failure, Outcome},
+    output,
     stages::Places,
     table::{bytes, count},
 };
@@ -24,7 +26,8 @@ pub(crate) struct Plans {
 
 impl Plans {
     fn disk_bytes(&self) -> u64 {
-        self.harvest.as_ref().map_or(0, |plan| plan.disk_bytes) + self.train.as_ref().map_or(0, |plan| plan.disk_bytes)
+        self.harvest.as_ref().map_or(0, |plan| plan.disk_bytes)
+            + self.train.as_ref().map_or(0, |plan| plan.disk_bytes)
     }
 
     /// Stages run one after the other, so the largest counts.
@@ -74,15 +77,16 @@ fn available_memory() -> Option<u64> {
 }
 
 /// `--dry-run`: the plan, whole as JSON, or what matters of it in words.
-#[allow(clippy::print_stdout, reason = "the command's result")]
-pub(crate) fn print(plans: &Plans, places: &Places, as_json: bool) -> Outcome {
+pub(crate) fn print(plans: &Plans, places: &Places, device: DeviceName, as_json: bool) -> Outcome {
     check_space(plans, places)?;
     if as_json {
         let Plans { harvest, train, eval } = plans;
-        println!("{:#}", json!({ "out": places.out, "harvest": harvest, "train": train, "eval": eval }));
-        return Ok(());
+        let device = device.to_string();
+        let json =
+            json!({ "out": places.out, "device": device, "harvest": harvest, "train": train, "eval": eval });
+        return output::print(format_args!("{json:#}"));
     }
-    let mut rows = Vec::new();
+    let mut rows = vec![("device", device.to_string())];
     if let Some(plan) = &plans.harvest {
         let hooks: Vec<_> = plan.columns().iter().map(|column| column.hook.to_string()).collect();
         rows.push(("harvest", format!("about {} tokens of {}", count(plan.tokens), hooks.join(", "))));
@@ -90,10 +94,18 @@ pub(crate) fn print(plans: &Plans, places: &Places, as_json: bool) -> Outcome {
         rows.push(("", format!("{} of memory", bytes(plan.memory_bytes))));
     }
     if let Some(plan) = &plans.train {
-        rows.push(("train", format!("{} → {} latents at {}", plan.d_in, count(plan.d_sae as u64), plan.hook)));
+        rows.push((
+            "train",
+            format!("{} → {} latents at {}", plan.d_in, count(plan.d_sae as u64), plan.hook),
+        ));
         rows.push((
             "",
-            format!("{} steps of {} tokens: {:.1} epochs", count(plan.steps), count(plan.batch_tokens as u64), plan.epochs),
+            format!(
+                "{} steps of {} tokens: {:.1} epochs",
+                count(plan.steps),
+                count(plan.batch_tokens as u64),
+                plan.epochs
+            ),
         ));
         rows.push(("", format!("{} on disk in {}", bytes(plan.disk_bytes), places.dictionary.display())));
         rows.push(("", format!("{} of memory", bytes(plan.memory_bytes))));
@@ -104,8 +116,5 @@ pub(crate) fn print(plans: &Plans, places: &Places, as_json: bool) -> Outcome {
         }
         rows.push(("", format!("{} of memory", bytes(plan.memory_bytes))));
     }
-    for (stage, line) in rows {
-        println!("{stage:<8} {line}");
-    }
-    Ok(())
+    rows.iter().try_for_each(|(stage, line)| output::print(format_args!("{stage:<8} {line}")))
 }

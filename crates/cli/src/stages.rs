@@ -1,18 +1,16 @@
 //! Stages in order: plan them all, skip what is done, run the rest.
 
 use std::{
-    fs,
+    fs::{self, File, TryLockError},
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 use anyhow::{Context, anyhow};
 use burn::tensor::Device;
-use monosema_core::{
-    Manifest, ManifestError,
-    manifest::{self, Work},
-};
+use monosema_core::{Manifest, ManifestError, manifest::Work};
 use monosema_evaluator::{DictionaryShape, EvalPlan, HTML_FILE, JSON_FILE, Report, evaluate};
-use monosema_harvester::{HarvestPlan, harvest};
+use monosema_harvester::{HarvestPlan, HarvestSummary, harvest};
 use monosema_sae::Dictionary;
 use monosema_store::Store;
 use monosema_trainer::{StoreFacts, TrainPlan, train};
@@ -23,8 +21,9 @@ use crate::{
     device,
     experiment::Experiment,
     failure::{Failure, Outcome},
-    inspect,
+    inspect, output,
     plan::{self, Plans},
+    replace::Aside,
     table,
 };
 
@@ -76,15 +75,28 @@ pub(crate) fn run(args: &RunArgs, stages: &[Stage]) -> Outcome {
     let runner = Runner { args, experiment, places, checkpoint };
     // Everything is checked before anything is done: a fault in [eval] must not show after hours of harvest.
     let plans = runner.plan(stages)?;
+    let (device, name) = device::resolve(runner.experiment.device)?;
     if args.dry_run {
-        return plan::print(&plans, &runner.places, args.json);
+        return plan::print(&plans, &runner.places, name, args.json);
     }
     plan::check_space(&plans, &runner.places)?;
-    let mut device = None;
-    for &stage in stages {
-        runner.stage(stage, &plans, &mut device)?;
+    let _lock = lock(&runner.places.out)?;
+    stages.iter().try_for_each(|&stage| runner.stage(stage, &plans, &device))
+}
+
+/// Keeps a second process out of `out` for as long as the file is open.
+fn lock(out: &Path) -> Outcome<File> {
+    let path = out.join(".lock");
+    let opened = fs::create_dir_all(out).and_then(|()| File::create(&path));
+    let file = opened.with_context(|| format!("cannot write {}", path.display())).map_err(Failure::usage)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(Failure::usage(anyhow!("{}: another monosema is at work there; wait for it", out.display())))
+        }
+        // Some file systems cannot lock; that is no reason not to work on them.
+        Err(TryLockError::Error(_)) => Ok(file),
     }
-    Ok(())
 }
 
 struct Runner<'a> {
@@ -99,12 +111,16 @@ impl Runner<'_> {
         let harvest = stages.contains(&Stage::Harvest).then(|| self.harvest_plan()).transpose()?;
         let train = stages.contains(&Stage::Train).then(|| self.train_plan(harvest.as_ref())).transpose()?;
         let eval = stages.contains(&Stage::Eval).then(|| self.eval_plan(train.as_ref())).transpose()?;
+        for warning in eval.iter().flat_map(|plan| &plan.warnings) {
+            tracing::warn!("{warning}");
+        }
         Ok(Plans { harvest, train, eval })
     }
 
     fn harvest_plan(&self) -> Outcome<HarvestPlan> {
         let Experiment { context, seed, .. } = &self.experiment;
-        HarvestPlan::resolve(self.experiment.harvest()?, context, &self.checkpoint, *seed).map_err(Failure::usage)
+        HarvestPlan::resolve(self.experiment.harvest()?, context, &self.checkpoint, *seed)
+            .map_err(Failure::usage)
     }
 
     /// The plan for the activations that are there or, before the harvest, for those that will be.
@@ -122,13 +138,15 @@ impl Runner<'_> {
         let shape = match train {
             Some(plan) => DictionaryShape { hook: plan.hook, d_in: plan.d_in, d_sae: plan.d_sae },
             None => {
-                let dictionary = Dictionary::load(&self.places.dictionary, &Device::flex()).map_err(Failure::usage)?;
+                let dictionary =
+                    Dictionary::load(&self.places.dictionary, &Device::flex()).map_err(Failure::usage)?;
                 DictionaryShape::of(&dictionary)
             }
         };
         let config = self.experiment.eval()?;
         let training_text = self.experiment.training_text();
-        EvalPlan::resolve(config, context, &self.checkpoint, &shape, training_text, *seed).map_err(Failure::usage)
+        let plan = EvalPlan::resolve(config, context, &self.checkpoint, &shape, training_text, *seed);
+        plan.map_err(Failure::usage)
     }
 }
 
@@ -136,12 +154,14 @@ impl Runner<'_> {
 enum Standing {
     /// The same work, done: nothing to do.
     Done,
-    /// Nothing, an interrupted stage, or work that may be replaced.
+    /// Nothing, or an interrupted stage.
     Open,
+    /// Something sealed that the user wants replaced.
+    Replace,
 }
 
 impl Runner<'_> {
-    fn stage(&self, stage: Stage, plans: &Plans, device: &mut Option<Device>) -> Outcome {
+    fn stage(&self, stage: Stage, plans: &Plans, device: &Device) -> Outcome {
         match (stage, plans) {
             (Stage::Harvest, Plans { harvest: Some(plan), .. }) => self.harvest(plan, device),
             (Stage::Train, Plans { train: Some(_), .. }) => self.train(device),
@@ -150,37 +170,40 @@ impl Runner<'_> {
         }
     }
 
-    fn harvest(&self, plan: &HarvestPlan, device: &mut Option<Device>) -> Outcome {
+    fn harvest(&self, plan: &HarvestPlan, device: &Device) -> Outcome {
         let acts = &self.places.acts;
-        let work = plan.work(&self.checkpoint).map_err(Failure::usage)?;
-        if let Standing::Open = self.standing(Stage::Harvest, acts, &work)? {
-            harvest(plan, &self.checkpoint, self.device(device)?, acts).map_err(Failure::run)?;
-        }
-        let store = Store::open(acts).map_err(Failure::run)?;
-        tracing::info!("{}: {} tokens", acts.display(), table::count(store.tokens()));
-        Ok(())
+        let work = plan.work(&self.checkpoint).map_err(Failure::run)?;
+        self.unless_done(Stage::Harvest, acts, &work, || {
+            let summary = harvest(plan, &self.checkpoint, device, acts).map_err(Failure::run)?;
+            let HarvestSummary { tokens, bytes, elapsed, tokens_per_second, .. } = summary;
+            let (tokens, bytes, seconds) = (table::count(tokens), table::bytes(bytes), elapsed.as_secs_f64());
+            tracing::info!(
+                "harvest: {tokens} tokens, {bytes} in {seconds:.0} s ({tokens_per_second:.0} tokens/s)"
+            );
+            Ok(())
+        })
     }
 
-    fn train(&self, device: &mut Option<Device>) -> Outcome {
+    fn train(&self, device: &Device) -> Outcome {
         // Planned anew: before the harvest, how many tokens there would be was an estimate.
         let plan = self.train_plan(None)?;
-        let store = Store::open(&self.places.acts).map_err(Failure::usage)?;
+        let store = Store::open(&self.places.acts).map_err(Failure::run)?;
         let dictionary = &self.places.dictionary;
-        let work = plan.work(&store).map_err(Failure::usage)?;
-        if let Standing::Open = self.standing(Stage::Train, dictionary, &work)? {
-            train(&plan, &store, self.device(device)?, dictionary).map_err(Failure::run)?;
-        }
-        tracing::info!("{}: {} latents", dictionary.display(), table::count(plan.d_sae as u64));
-        Ok(())
+        let work = plan.work(&store).map_err(Failure::run)?;
+        self.unless_done(Stage::Train, dictionary, &work, || {
+            let started = Instant::now();
+            train(&plan, &store, device, dictionary).map_err(Failure::run)?;
+            let (tokens, seconds) = (plan.tokens, started.elapsed().as_secs_f64());
+            let rate = tokens as f64 / seconds;
+            tracing::info!("train: {} tokens in {seconds:.0} s ({rate:.0} tokens/s)", table::count(tokens));
+            Ok(())
+        })
     }
 
-    fn eval(&self, device: &mut Option<Device>) -> Outcome {
+    fn eval(&self, device: &Device) -> Outcome {
         let plan = self.eval_plan(None)?;
-        for warning in &plan.warnings {
-            tracing::warn!("{warning}");
-        }
         let Places { out, dictionary, .. } = &self.places;
-        let work = plan.work(&self.checkpoint, dictionary).map_err(Failure::usage)?;
+        let work = plan.work(&self.checkpoint, dictionary).map_err(Failure::run)?;
         let report = match Report::up_to_date(out, &work) {
             Some(report) => {
                 tracing::info!("eval: already done, skipped");
@@ -188,29 +211,41 @@ impl Runner<'_> {
             }
             None => {
                 self.may_replace_report(&work)?;
-                evaluate(&plan, &self.checkpoint, dictionary, self.device(device)?, out).map_err(Failure::run)?
+                let report =
+                    evaluate(&plan, &self.checkpoint, dictionary, device, out).map_err(Failure::run)?;
+                tracing::info!("eval: {:.0} s", report.timing.seconds);
+                report
             }
         };
-        self.show(&report);
-        Ok(())
+        self.show(&report)
     }
 
-    #[allow(clippy::print_stdout, reason = "the command's result")]
-    fn show(&self, report: &Report) {
+    fn show(&self, report: &Report) -> Outcome {
         if self.args.json {
-            println!("{:#}", report.to_json());
-        } else {
-            println!("{}", inspect::report_table(report));
-            println!("report: {}", self.places.out.join(HTML_FILE).display());
+            return output::print(format_args!("{:#}", report.to_json()));
         }
+        let page = self.places.out.join(HTML_FILE);
+        output::print(format_args!("{}\nreport: {}", inspect::report_table(report), page.display()))
     }
 
-    /// The experiment's device, chosen when the first stage needs one.
-    fn device<'d>(&self, device: &'d mut Option<Device>) -> Outcome<&'d Device> {
-        if device.is_none() {
-            *device = Some(device::resolve(&self.experiment.device)?.0);
+    /// Runs `work` into `directory` unless it is done; what it replaces comes back if it fails.
+    fn unless_done(
+        &self,
+        stage: Stage,
+        directory: &Path,
+        work: &Work,
+        run: impl FnOnce() -> Outcome,
+    ) -> Outcome {
+        match self.standing(stage, directory, work)? {
+            Standing::Done => Ok(()),
+            Standing::Open => run(),
+            Standing::Replace => {
+                let cannot = || format!("cannot replace {}", directory.display());
+                let old = Aside::put(directory).with_context(cannot).map_err(Failure::run)?;
+                run()?;
+                old.discard().with_context(cannot).map_err(Failure::run)
+            }
         }
-        Ok(device.as_ref().expect("set above"))
     }
 
     fn standing(&self, stage: Stage, directory: &Path, work: &Work) -> Outcome<Standing> {
@@ -221,36 +256,34 @@ impl Runner<'_> {
             }
             Err(ManifestError::Unsealed { .. }) => return Ok(Standing::Open),
             Ok(manifest) => other_work(directory, &manifest.work, work),
-            Err(error) => anyhow!(error),
+            Err(error) => anyhow!(error).context(DAMAGED),
         };
-        if !self.args.overwrite {
-            return Err(Failure::usage(reason.context(REPLACE)));
-        }
-        // Without its manifest a directory no longer counts, and its stage may redo it.
-        let path = directory.join(manifest::FILE_NAME);
-        fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display())).map_err(Failure::run)?;
-        Ok(Standing::Open)
+        if self.args.overwrite { Ok(Standing::Replace) } else { Err(Failure::usage(reason)) }
     }
 
     fn may_replace_report(&self, work: &Work) -> Outcome {
-        let out = &self.places.out;
-        match Report::read(out) {
-            Ok(report) if report.manifest.work != *work && !self.args.overwrite => {
-                let reason = other_work(&out.join(JSON_FILE), &report.manifest.work, work);
-                Err(Failure::usage(reason.context(REPLACE)))
-            }
-            _ => Ok(()),
+        let path = self.places.out.join(JSON_FILE);
+        if self.args.overwrite || !path.exists() {
+            return Ok(());
+        }
+        match Report::read(&self.places.out) {
+            Ok(report) if report.manifest.work == *work => Ok(()),
+            Ok(report) => Err(Failure::usage(other_work(&path, &report.manifest.work, work))),
+            Err(error) => Err(Failure::usage(anyhow!(error).context(DAMAGED))),
         }
     }
 }
 
-/// What to do about results of other work.
-const REPLACE: &str = "results of other work are there; choose another --out, or replace them with --overwrite";
+const DAMAGED: &str = "what is there cannot be used; choose another --out, or replace it with --overwrite";
 
 fn other_work(place: &Path, there: &Work, wanted: &Work) -> anyhow::Error {
     let differences = there.differences(wanted);
     let shown = differences.iter().take(8).map(|line| format!("\n  {line}")).collect::<String>();
     let more = differences.len().saturating_sub(8);
     let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };
-    anyhow!("{}: made with (there → wanted):{shown}{more}", place.display())
+    anyhow!(
+        "{}: results of other work are there; choose another --out, or replace them with --overwrite\nmade with \
+         (there → wanted):{shown}{more}",
+        place.display()
+    )
 }

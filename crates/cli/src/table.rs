@@ -3,7 +3,11 @@
 use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
 
 /// A table with columns of words first and columns of numbers, from `first_number` on, set flush right.
-pub(crate) fn render(head: &[&str], first_number: usize, rows: impl IntoIterator<Item = Vec<String>>) -> String {
+pub(crate) fn render(
+    head: &[&str],
+    first_number: usize,
+    rows: impl IntoIterator<Item = Vec<String>>,
+) -> String {
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN).set_header(head.to_vec()).add_rows(rows);
     for index in first_number..head.len() {

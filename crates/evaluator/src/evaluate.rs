@@ -105,7 +105,7 @@ impl Evaluator<'_> {
             let positions = Positions::new(batch);
             tally.merge(&positions.tally(batch, self.plan.context.skip_first));
             if !positions.counted.is_empty() {
-                self.batch(tokens, &positions, &mean, &mut metrics)?;
+                self.batch(&text.name, tokens, &positions, &mean, &mut metrics)?;
             }
             progress.advance(positions.counted.len() as u64, || text.name.clone());
             Ok(())
@@ -140,6 +140,7 @@ impl Evaluator<'_> {
     /// Four passes over one batch of `tokens [batch, seq]`: clean, reconstruction, zero, mean.
     fn batch(
         &self,
+        name: &str,
         tokens: Tensor<2, Int>,
         positions: &Positions,
         mean: &[f64],
@@ -151,6 +152,9 @@ impl Evaluator<'_> {
         let x = self.captured(&mut capture)?;
         let counted = positions.gather(&x, d_in);
         let x_hat = reconstruct(&self.dictionary, &counted, mean, &self.device, metrics)?;
+        if x_hat.iter().any(|x| !x.is_finite()) {
+            return Err(EvalError::NotFinite { name: name.to_owned(), what: "the reconstruction" });
+        }
         if positions.predicting.is_empty() {
             return Ok(());
         }
@@ -170,6 +174,9 @@ impl Evaluator<'_> {
         };
         let predictions =
             predictions::measure(&self.model, passes, &positions.predicting, &positions.targets)?;
+        if !predictions.is_finite() {
+            return Err(EvalError::NotFinite { name: name.to_owned(), what: "a cross-entropy" });
+        }
         metrics.add_predictions(&predictions);
         Ok(())
     }

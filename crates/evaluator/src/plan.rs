@@ -26,6 +26,9 @@ const BATCH_TOKENS: usize = 1024;
 /// Forward passes over every window: clean, and with the reconstruction, zero and the mean spliced in.
 const FULL_PASSES: u32 = 4;
 
+/// The fields of an [`EvalPlan`] that the result does not depend on.
+const ESTIMATES: [&str; 5] = ["memory_bytes", "counted_tokens", "n_files", "bytes", "passes"];
+
 /// A checked evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvalPlan {
@@ -156,8 +159,7 @@ impl EvalPlan {
             let digest = Corpus::open(text).and_then(|corpus| corpus.digest()).map_err(in_text)?;
             inputs.insert(format!("text {name}"), digest);
         }
-        let config = serde_json::to_value(self).expect("a plan has string keys only");
-        Ok(Work { stage: "eval".into(), config, seed: self.seed, inputs })
+        Ok(Work::new("eval", self, &ESTIMATES, self.seed, inputs))
     }
 
     /// Tokens that will count in all texts together, an estimate.

@@ -136,8 +136,9 @@ fn compare<const N: usize>(logits: [&[f32]; N], target: usize, probabilities: &m
         let theirs = f64::from(top) + sum(logits.len(), |v| f64::from((logits[v] - top).exp())).ln();
         let apart =
             sum(logits.len(), |v| f64::from(probabilities[v]) * (f64::from(clean[v]) - f64::from(logits[v])));
-        // Rounding may put the divergence of equal distributions a hair below 0.
-        let kl = (apart / weight - normaliser + theirs).max(0.0);
+        let kl = apart / weight - normaliser + theirs;
+        // Rounding may put the divergence of equal distributions a hair below 0. Not `max`, which makes 0 of NaN.
+        let kl = if kl < 0.0 { 0.0 } else { kl };
         *loss = Loss { ce: theirs - f64::from(logits[target]), kl };
     }
     losses
@@ -176,6 +177,12 @@ mod tests {
         assert!((other.ce - 2.0 * ln2).abs() < 1e-5, "{other:?}");
         // 1/2 ln 2 + 1/4 ln 1/2.
         assert!((other.kl - 0.25 * ln2).abs() < 1e-5, "{other:?}");
+    }
+
+    #[test]
+    fn what_is_not_a_number_stays_so() {
+        let [_, broken] = compare([&[0.0, 1.0], &[f32::NAN, f32::NAN]], 0, &mut Vec::new());
+        assert!(broken.ce.is_nan() && broken.kl.is_nan(), "{broken:?}");
     }
 
     #[test]

@@ -127,13 +127,9 @@ impl HarvestPlan {
     /// # Errors
     /// A file that cannot be read.
     pub fn work(&self, checkpoint: &Checkpoint) -> Result<Work, HarvestError> {
-        let mut config = serde_json::to_value(self).expect("a plan has string keys only");
-        if let Some(fields) = config.as_object_mut() {
-            fields.retain(|name, _| !ESTIMATES.contains(&name.as_str()));
-        }
         let text = Corpus::open(&self.text)?.digest()?;
         let inputs = BTreeMap::from([("model".to_owned(), checkpoint.digest()?), ("text".to_owned(), text)]);
-        Ok(Work { stage: "harvest".into(), config, seed: self.seed, inputs })
+        Ok(Work::new("harvest", self, &ESTIMATES, self.seed, inputs))
     }
 }
 

@@ -170,12 +170,8 @@ impl TrainPlan {
     /// # Errors
     /// The store's manifest cannot be read.
     pub fn work(&self, store: &Store) -> Result<Work, TrainError> {
-        let mut config = serde_json::to_value(self).expect("a plan has string keys only");
-        if let Some(fields) = config.as_object_mut() {
-            fields.retain(|name, _| !ESTIMATES.contains(&name.as_str()));
-        }
         let inputs = BTreeMap::from([("activations".to_owned(), Manifest::digest(store.directory())?)]);
-        Ok(Work { stage: STAGE.into(), config, seed: self.seed, inputs })
+        Ok(Work::new(STAGE, self, &ESTIMATES, self.seed, inputs))
     }
 }
 

@@ -175,6 +175,14 @@ pub(crate) struct Predictions {
     pub(crate) mean: Spliced,
 }
 
+impl Predictions {
+    /// Whether every loss is a number.
+    pub(crate) fn is_finite(&self) -> bool {
+        let spliced = [&self.sae, &self.zero, &self.mean].into_iter().flat_map(|s| s.ce.iter().chain(&s.kl));
+        self.clean.iter().chain(spliced).all(|loss| loss.is_finite())
+    }
+}
+
 /// Losses with something spliced in.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Spliced {

@@ -157,7 +157,11 @@ impl Configuration for Gpt2Config {
         let embedding = tensors.tensors().get("token_embd.weight");
         let d_vocab = embedding.and_then(|tensor| tensor.shape.first().copied());
         let n_heads = settings.count("attention.head_count")?;
-        settings.refuse("attention.head_count_kv", &[json!(n_heads)], "GPT-2 has as many key as query heads")?;
+        settings.refuse(
+            "attention.head_count_kv",
+            &[json!(n_heads)],
+            "GPT-2 has as many key as query heads",
+        )?;
         let config = Self {
             d_vocab: d_vocab.ok_or_else(|| settings.wrong("vocab_size", "there is no token_embd.weight"))?,
             d_model: settings.count("embedding_length")?,
@@ -221,7 +225,8 @@ impl Configuration for Gpt2Config {
             Some(Linear::from_torch(vocabulary, weights.take("lm_head.weight", vocabulary)?, None, device))
         };
         let context = [c.max_context, c.d_model];
-        let blocks = (0..c.n_layers).map(|layer| c.load_block(layer, weights, device)).collect::<Result<_, _>>()?;
+        let blocks =
+            (0..c.n_layers).map(|layer| c.load_block(layer, weights, device)).collect::<Result<_, _>>()?;
         Ok(Box::new(Gpt2 {
             embedding: parameter(vocabulary, embedding, device),
             position_embedding: parameter(context, weights.take("transformer.wpe.weight", context)?, device),
@@ -239,7 +244,8 @@ impl Gpt2Config {
         if self.d_model.is_multiple_of(self.n_heads) {
             return Ok(());
         }
-        Err(settings.wrong(key, format!("expected a divisor of the width {}, found {}", self.d_model, self.n_heads)))
+        Err(settings
+            .wrong(key, format!("expected a divisor of the width {}, found {}", self.d_model, self.n_heads)))
     }
 
     fn load_block(&self, layer: usize, weights: &mut Weights, device: &Device) -> Result<Block, ModelError> {
@@ -260,7 +266,12 @@ impl Gpt2Config {
             attention: Attention {
                 qkv: conv1d("attn.c_attn", 3 * d_model, d_model)?,
                 output: conv1d("attn.c_proj", d_model, d_model)?,
-                heads: Heads { n_heads: self.n_heads, n_kv_heads: self.n_heads, d_head, scale: scale / divisor },
+                heads: Heads {
+                    n_heads: self.n_heads,
+                    n_kv_heads: self.n_heads,
+                    d_head,
+                    scale: scale / divisor,
+                },
             },
             mlp_norm,
             up: conv1d("mlp.c_fc", self.d_mlp, d_model)?,

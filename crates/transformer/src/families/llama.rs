@@ -134,8 +134,11 @@ impl Llama {
         };
         let c = config;
         let d_heads = c.n_heads * c.d_head;
-        let norm = || RmsNorm { weight: parameter([c.d_model], vec![1.0; c.d_model], device), epsilon: c.norm_epsilon };
-        
+        let norm = || RmsNorm {
+            weight: parameter([c.d_model], vec![1.0; c.d_model], device),
+            epsilon: c.norm_epsilon,
+        };
+
         let mut block = || Block {
             attention_norm: norm(),
             attention: Attention {
@@ -151,7 +154,14 @@ impl Llama {
         };
         let blocks = (0..c.n_layers).map(|_| block()).collect();
         let output = (!c.tied).then(|| linear(c.d_vocab, c.d_model, 0.02, false));
-        Ok(Self { embedding, blocks, final_norm: norm(), output, config: c.clone(), positions: c.positions() })
+        Ok(Self {
+            embedding,
+            blocks,
+            final_norm: norm(),
+            output,
+            config: c.clone(),
+            positions: c.positions(),
+        })
     }
 
     /// Its shape.
@@ -189,7 +199,8 @@ impl Llama {
         let path = dir.join("config.json");
         formats::save(dir, self.named_tensors(), dtype == SavedDtype::Bf16)?;
         let text = serde_json::to_string_pretty(&config).expect("string keys only") + "\n";
-        monosema_core::AtomicFile::write(&path, text.as_bytes()).map_err(|source| ModelError::Io { path, source })
+        monosema_core::AtomicFile::write(&path, text.as_bytes())
+            .map_err(|source| ModelError::Io { path, source })
     }
 
     fn named_tensors(&self) -> BTreeMap<String, SavedTensor> {
@@ -205,7 +216,11 @@ impl Llama {
             let qkv = [("q_proj", queries), ("k_proj", keys), ("v_proj", keys)];
             tensors.add_parts(&at("self_attn."), &qkv, &block.attention.qkv);
             tensors.add_parts(&at("self_attn."), &[("o_proj", c.d_model)], &block.attention.output);
-            tensors.add_parts(&at("mlp."), &[("gate_proj", c.d_mlp), ("up_proj", c.d_mlp)], &block.mlp.gate_up);
+            tensors.add_parts(
+                &at("mlp."),
+                &[("gate_proj", c.d_mlp), ("up_proj", c.d_mlp)],
+                &block.mlp.gate_up,
+            );
             tensors.add_parts(&at("mlp."), &[("down_proj", c.d_model)], &block.mlp.down);
         }
         if let Some(output) = &self.output {
@@ -226,7 +241,8 @@ impl Llama {
             let shape = [c.d_vocab, c.d_model];
             Some(Linear::from_torch(shape, weights.take("lm_head.weight", shape)?, None, device))
         };
-        let blocks = (0..c.n_layers).map(|layer| Block::load(c, layer, weights, device)).collect::<Result<_, _>>()?;
+        let blocks =
+            (0..c.n_layers).map(|layer| Block::load(c, layer, weights, device)).collect::<Result<_, _>>()?;
         Ok(Self {
             embedding: parameter([c.d_vocab, c.d_model], embedding, device),
             blocks,
@@ -239,7 +255,12 @@ impl Llama {
 }
 
 impl Block {
-    fn load(c: &LlamaConfig, layer: usize, weights: &mut Weights, device: &Device) -> Result<Self, ModelError> {
+    fn load(
+        c: &LlamaConfig,
+        layer: usize,
+        weights: &mut Weights,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
         let at = |name: &str| format!("model.layers.{layer}.{name}");
         let (queries, keys) = (c.n_heads * c.d_head, c.n_kv_heads * c.d_head);
         // Several maps of the same input make one map.
@@ -247,7 +268,12 @@ impl Block {
             let (mut weight, mut bias) = (Vec::new(), Vec::new());
             for (name, d_out) in parts {
                 weight.extend(weights.take(&at(&format!("{parent}.{name}.weight")), [*d_out, d_in])?);
-                bias.extend(weights.take_if(has_bias, &at(&format!("{parent}.{name}.bias")), [*d_out])?.into_iter().flatten());
+                bias.extend(
+                    weights
+                        .take_if(has_bias, &at(&format!("{parent}.{name}.bias")), [*d_out])?
+                        .into_iter()
+                        .flatten(),
+                );
             }
             let d_out = parts.iter().map(|(_, d_out)| d_out).sum();
             Ok::<_, ModelError>(Linear::from_torch([d_out, d_in], weight, has_bias.then_some(bias), device))
@@ -335,8 +361,14 @@ impl LlamaConfig {
             Err(ModelError::Config { file: file.to_owned(), key: key.to_owned(), reason })
         };
         let counts = [
-            ("d_vocab", self.d_vocab), ("d_model", self.d_model), ("d_mlp", self.d_mlp), ("n_layers", self.n_layers),
-            ("n_heads", self.n_heads), ("n_kv_heads", self.n_kv_heads), ("d_head", self.d_head), ("max_context", self.max_context),
+            ("d_vocab", self.d_vocab),
+            ("d_model", self.d_model),
+            ("d_mlp", self.d_mlp),
+            ("n_layers", self.n_layers),
+            ("n_heads", self.n_heads),
+            ("n_kv_heads", self.n_kv_heads),
+            ("d_head", self.d_head),
+            ("max_context", self.max_context),
             ("sliding_window", self.sliding_window.unwrap_or(1)),
         ];
         if let Some((key, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
@@ -344,15 +376,22 @@ impl LlamaConfig {
         }
         if !self.n_heads.is_multiple_of(self.n_kv_heads) {
             let (heads, kv) = (self.n_heads, self.n_kv_heads);
-            return wrong("num_key_value_heads", format!("expected a divisor of the {heads} heads, found {kv}"));
+            return wrong(
+                "num_key_value_heads",
+                format!("expected a divisor of the {heads} heads, found {kv}"),
+            );
         }
         if !self.d_head.is_multiple_of(2) {
-            return wrong("head_dim", format!("expected an even number (rotary pairs), found {}", self.d_head));
+            return wrong(
+                "head_dim",
+                format!("expected an even number (rotary pairs), found {}", self.d_head),
+            );
         }
         match &self.rope_scaling {
-            Some(RopeScaling::Divisors(divisors)) if divisors.len() != self.d_head / 2 => {
-                wrong("rope_freqs", format!("expected {} divisors, found {}", self.d_head / 2, divisors.len()))
-            }
+            Some(RopeScaling::Divisors(divisors)) if divisors.len() != self.d_head / 2 => wrong(
+                "rope_freqs",
+                format!("expected {} divisors, found {}", self.d_head / 2, divisors.len()),
+            ),
             _ => Ok(()),
         }
     }
@@ -373,7 +412,10 @@ impl Named {
     fn add_parts(&mut self, prefix: &str, parts: &[(&str, usize)], merged: &Linear) {
         let mut begin = 0;
         for (name, d_out) in parts {
-            self.add(&format!("{prefix}{name}.weight"), merged.weight.val().narrow(1, begin, *d_out).transpose());
+            self.add(
+                &format!("{prefix}{name}.weight"),
+                merged.weight.val().narrow(1, begin, *d_out).transpose(),
+            );
             if let Some(bias) = &merged.bias {
                 self.add(&format!("{prefix}{name}.bias"), bias.val().narrow(0, begin, *d_out));
             }

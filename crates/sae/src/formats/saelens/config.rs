@@ -116,7 +116,11 @@ fn metadata_from_json(mut keys: Keys) -> Result<Metadata, SaeError> {
         keys.error("hook_name", "the name of a hook point", e.to_string())
     })?;
     if let Some(index) = keys.keys.remove("hook_head_index").filter(|v| !v.is_null()) {
-        return Err(keys.error("hook_head_index", "null (single heads are not supported)", index.to_string()));
+        return Err(keys.error(
+            "hook_head_index",
+            "null (single heads are not supported)",
+            index.to_string(),
+        ));
     }
     let mut ours = keys.take_section_if_any(OURS)?;
     // Told anew on saving.
@@ -167,9 +171,7 @@ impl Keys {
     ) -> Result<Option<T>, SaeError> {
         match self.keys.remove(key).filter(|v| !v.is_null()) {
             None => Ok(None),
-            Some(value) => {
-                read(&value).map(Some).ok_or_else(|| self.error(key, expected, value.to_string()))
-            }
+            Some(value) => read(&value).map(Some).ok_or_else(|| self.error(key, expected, value.to_string())),
         }
     }
 

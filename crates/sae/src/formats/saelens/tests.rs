@@ -37,14 +37,23 @@ fn faults_of_the_configuration_name_the_key() {
     assert_cfg_fault(|c| c["architecture"] = "topk".into(), &["`architecture`", "\"standard\"", "\"topk\""]);
     assert_cfg_fault(|c| c["d_in"] = 0.into(), &["`d_in`", "from 1 on", "found 0"]);
     assert_cfg_fault(|c| c["d_sae"] = "5".into(), &["`d_sae`", "found \"5\""]);
-    assert_cfg_fault(|c| c["normalize_activations"] = "layer_norm".into(), &["`normalize_activations`", "\"none\""]);
-    assert_cfg_fault(|c| c["reshape_activations"] = "hook_z".into(), &["`reshape_activations`", "\"hook_z\""]);
+    assert_cfg_fault(
+        |c| c["normalize_activations"] = "layer_norm".into(),
+        &["`normalize_activations`", "\"none\""],
+    );
+    assert_cfg_fault(
+        |c| c["reshape_activations"] = "hook_z".into(),
+        &["`reshape_activations`", "\"hook_z\""],
+    );
     assert_cfg_fault(|c| c["k"] = 32.into(), &["`architecture`", "unknown field `k`"]);
     assert_cfg_fault(|c| c["apply_b_dec_to_input"] = 1.into(), &["\"standard\"", "invalid type"]);
     assert_cfg_fault(|c| c["metadata"] = Value::Null, &["`metadata.sae_lens_version`", "found none"]);
     assert_cfg_fault(|c| drop(c.as_object_mut().unwrap().remove("metadata")), &["`metadata`", "found none"]);
     assert_cfg_fault(|c| c["metadata"]["sae_lens_version"] = "5.9.1".into(), &["sae_lens_version", "5.9.1"]);
-    assert_cfg_fault(|c| c["metadata"]["hook_name"] = "blocks.1".into(), &["metadata.hook_name", "`blocks.1`"]);
+    assert_cfg_fault(
+        |c| c["metadata"]["hook_name"] = "blocks.1".into(),
+        &["metadata.hook_name", "`blocks.1`"],
+    );
     assert_cfg_fault(|c| c["metadata"]["hook_head_index"] = 3.into(), &["hook_head_index", "found 3"]);
     assert_cfg_fault(|c| c["metadata"]["context_size"] = json!([1]), &["metadata.context_size", "found [1]"]);
     assert_cfg_fault(|c| c["metadata"]["monosema"]["scale"] = "x".into(), &["metadata.monosema.scale"]);
@@ -56,11 +65,17 @@ fn a_text_that_is_not_json_and_an_empty_directory_are_told_apart() {
     let dir = saved();
     std::fs::write(dir.path().join(CFG), "{\"d_in\": ").unwrap();
     assert_fault(dir.path(), &["cfg.json", "EOF"]);
-    assert_fault(tempfile::tempdir().unwrap().path(), &["not a dictionary", "cfg.json and sae_weights.safetensors"]);
+    assert_fault(
+        tempfile::tempdir().unwrap().path(),
+        &["not a dictionary", "cfg.json and sae_weights.safetensors"],
+    );
 }
 
 /// Writes other tensors in place of the weights.
-fn with_weights(file: &str, tensors: &[(&str, safetensors::Dtype, Vec<usize>, Vec<u8>)]) -> tempfile::TempDir {
+fn with_weights(
+    file: &str,
+    tensors: &[(&str, safetensors::Dtype, Vec<usize>, Vec<u8>)],
+) -> tempfile::TempDir {
     let dir = saved();
     let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
         (*name, safetensors::tensor::TensorView::new(*dtype, shape.clone(), bytes).unwrap())
@@ -77,8 +92,12 @@ fn f32s(name: &str, shape: [usize; 2], value: f32) -> (&str, safetensors::Dtype,
 
 #[test]
 fn faults_of_the_weights_name_the_tensor() {
-    let good =
-        [f32s("W_enc", [3, 5], 1.0), f32s("b_enc", [5, 0], 1.0), f32s("W_dec", [5, 3], 1.0), f32s("b_dec", [3, 0], 1.0)];
+    let good = [
+        f32s("W_enc", [3, 5], 1.0),
+        f32s("b_enc", [5, 0], 1.0),
+        f32s("W_dec", [5, 3], 1.0),
+        f32s("b_dec", [3, 0], 1.0),
+    ];
     let check = |tensors: &[_], parts: &[&str]| {
         let dir = with_weights(WEIGHTS, tensors);
         assert_fault(dir.path(), &[&["sae_weights.safetensors"], parts].concat());
@@ -86,7 +105,10 @@ fn faults_of_the_weights_name_the_tensor() {
     Dictionary::load(with_weights(WEIGHTS, &good).path(), &Device::flex()).unwrap();
 
     check(&good[..3], &["`b_dec` is missing", "shape [3]", "W_dec, W_enc, b_enc"]);
-    check(&[&good[..], &[f32s("threshold", [5, 0], 1.0)]].concat(), &["`threshold` has no place", "standard"]);
+    check(
+        &[&good[..], &[f32s("threshold", [5, 0], 1.0)]].concat(),
+        &["`threshold` has no place", "standard"],
+    );
     let mut bad = good.clone();
     bad[0] = f32s("W_enc", [5, 3], 1.0);
     check(&bad, &["`W_enc`", "expected shape [3, 5], found [5, 3]"]);
@@ -107,8 +129,12 @@ fn faults_of_the_weights_name_the_tensor() {
 
 #[test]
 fn half_precision_weights_are_widened() {
-    let mut tensors =
-        [f32s("W_enc", [3, 5], 1.5), f32s("b_enc", [5, 0], 1.0), f32s("W_dec", [5, 3], 1.0), f32s("b_dec", [3, 0], 1.0)];
+    let mut tensors = [
+        f32s("W_enc", [3, 5], 1.5),
+        f32s("b_enc", [5, 0], 1.0),
+        f32s("W_dec", [5, 3], 1.0),
+        f32s("b_dec", [3, 0], 1.0),
+    ];
     // 1.5 is 0x3FC0 in bf16.
     tensors[0] = ("W_enc", safetensors::Dtype::BF16, vec![3, 5], [0xC0, 0x3F].repeat(15));
     let dir = with_weights(WEIGHTS, &tensors);

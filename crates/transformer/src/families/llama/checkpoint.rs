@@ -30,7 +30,9 @@ impl Configuration for LlamaConfig {
             n_layers: settings.count("num_hidden_layers")?,
             n_heads,
             n_kv_heads: settings.count_if_any("num_key_value_heads")?.unwrap_or(default_kv_heads),
-            d_head: settings.count_if_any("head_dim")?.map_or_else(|| d_head(settings, d_model, n_heads), Ok)?,
+            d_head: settings
+                .count_if_any("head_dim")?
+                .map_or_else(|| d_head(settings, d_model, n_heads), Ok)?,
             max_context: settings.count("max_position_embeddings")?,
             activation: activation(settings)?,
             norm_epsilon: settings.positive_if_any("rms_norm_eps")?.unwrap_or(1e-6),
@@ -55,7 +57,9 @@ impl Configuration for LlamaConfig {
         let has = |name: &str| tensors.tensors().contains_key(name);
         let d_model = settings.count("embedding_length")?;
         let n_heads = settings.count("attention.head_count")?;
-        let d_head = settings.count_if_any("attention.key_length")?.map_or_else(|| d_head(settings, d_model, n_heads), Ok)?;
+        let d_head = settings
+            .count_if_any("attention.key_length")?
+            .map_or_else(|| d_head(settings, d_model, n_heads), Ok)?;
         let embedding = tensors.tensors().get("token_embd.weight");
         let d_vocab = embedding.and_then(|tensor| tensor.shape.first().copied());
         for key in ["attention.value_length", "rope.dimension_count"] {
@@ -80,7 +84,11 @@ impl Configuration for LlamaConfig {
             mlp_bias: has("blk.0.ffn_gate.bias"),
             tied: !has("output.weight"),
         };
-        settings.warn_of_unread(&["vocab_size", "rope.scaling.original_context_length", "rope.scaling.finetuned"]);
+        settings.warn_of_unread(&[
+            "vocab_size",
+            "rope.scaling.original_context_length",
+            "rope.scaling.finetuned",
+        ]);
         config.check(settings.file())?;
         Ok(config)
     }
@@ -144,7 +152,9 @@ fn d_head(settings: &Settings, d_model: usize, n_heads: usize) -> Result<usize, 
 
 fn activation(settings: &Settings) -> Result<Activation, ModelError> {
     let name = settings.text("hidden_act")?.unwrap_or("silu");
-    let unknown = || settings.unsupported(format!("hidden_act {name:?}"), format!("expected one of {}", Activation::NAMES));
+    let unknown = || {
+        settings.unsupported(format!("hidden_act {name:?}"), format!("expected one of {}", Activation::NAMES))
+    };
     Activation::from_name(name).ok_or_else(unknown)
 }
 
@@ -177,7 +187,11 @@ fn rope(settings: &Settings) -> Result<(f64, Option<RopeScaling>), ModelError> {
             high_freq_factor: factor(&rope, "high_freq_factor")?,
             original_max_position_embeddings: rope.count("original_max_position_embeddings")?,
         }),
-        other => return Err(settings.unsupported(format!("rope scaling {other:?}"), "expected default, linear or llama3")),
+        other => {
+            return Err(
+                settings.unsupported(format!("rope scaling {other:?}"), "expected default, linear or llama3")
+            );
+        }
     };
     rope.refuse("partial_rotary_factor", &[json!(1), json!(1.0)], "all of a head is rotated")?;
     rope.warn_of_unread(&["type"]);
@@ -188,12 +202,17 @@ fn factor(rope: &Settings, key: &str) -> Result<f64, ModelError> {
     rope.positive_if_any(key)?.ok_or_else(|| rope.wrong(key, "expected a number, found none"))
 }
 
-fn gguf_rope_scaling(settings: &Settings, tensors: &dyn TensorSource) -> Result<Option<RopeScaling>, ModelError> {
+fn gguf_rope_scaling(
+    settings: &Settings,
+    tensors: &dyn TensorSource,
+) -> Result<Option<RopeScaling>, ModelError> {
     let kind = settings.text("rope.scaling.type")?.unwrap_or("none");
     // Before there was a type, there was a factor alone.
     let older = settings.positive_if_any("rope.scale_linear")?;
     match (kind, settings.positive_if_any("rope.scaling.factor")?.or(older)) {
-        ("linear", Some(factor)) | ("none", Some(factor)) if factor != 1.0 => Ok(Some(RopeScaling::Linear { factor })),
+        ("linear", Some(factor)) | ("none", Some(factor)) if factor != 1.0 => {
+            Ok(Some(RopeScaling::Linear { factor }))
+        }
         ("none" | "linear", _) if tensors.tensors().contains_key("rope_freqs.weight") => {
             tensors.read("rope_freqs.weight").map(|divisors| Some(RopeScaling::Divisors(divisors)))
         }
