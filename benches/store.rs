@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, hint::black_box, path::Path};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use monosema_core::{BlockHook, HookPoint, Manifest, Seed, manifest::Work};
+use monosema_core::{BlockHook, HookPoint, Manifest, Seed, Stage, manifest::Work};
 use monosema_store::{
     BatchPlan, HookColumn, Layout, Rows, Store, StoreSchema, VectorDtype, Writer, WriterOptions,
 };
@@ -39,9 +39,9 @@ fn write(directory: &Path, dtype: VectorDtype, layout: Layout, vectors: &[f32]) 
             .unwrap();
     }
     let written = writer.finish().unwrap();
-    let work = Work { stage: "harvest".into(), config: ().into(), seed: Seed(0), inputs: BTreeMap::new() };
+    let work = Work { stage: Stage::Harvest, config: ().into(), seed: Seed(0), inputs: BTreeMap::new() };
     let counts = BTreeMap::from([("tokens".to_owned(), written.tokens)]);
-    Manifest::seal(directory, work, counts, &written.shards).unwrap();
+    Manifest::new(work, "cpu").seal(directory, counts, &written.shards).unwrap();
 }
 
 fn bench(criterion: &mut Criterion) {

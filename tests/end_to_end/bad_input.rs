@@ -35,7 +35,8 @@ fn configuration() {
         monosema(&small("run", &out, more)).fails(2, parts);
         untouched(&out);
     };
-    fails(&["--set", "train.learning_rate=1e-4"], &["unknown field `learning_rate`", "did you mean"]);
+    fails(&["--set", "train.learning_rate=1e-4"], &["unknown field `learning_rate`", "known here is `lr`"]);
+    fails(&["--set", "train.batch_token=1"], &["unknown field `batch_token`", "did you mean `batch_tokens`"]);
     fails(&["--set", "harvest.hooks=['blocks.99.hook_resid_post']"], &["blocks.99.hook_resid_post", "4"]);
     fails(&["--set", "harvest.hooks=['blocks.1.resid']"], &["blocks.1.resid", "hook_resid_post"]);
     fails(&["--set", "train.shuffle_buffer_tokens=10"], &["shuffle_buffer_tokens", "1024"]);
@@ -43,6 +44,7 @@ fn configuration() {
     fails(&["--set", "harvest.text.files=['no/such/*.txt']"], &["no/such/*.txt"]);
     fails(&["--set", "context.length=100000"], &["100000"]);
     fails(&["--set", "device=tpu"], &["tpu", "cpu"]);
+    fails(&["--set", "harvest.dtype=f31"], &["unknown variant `f31`", "did you mean"]);
     monosema(&["run", "no/such.toml"]).fails(2, &["no/such.toml"]);
     monosema(&["run"]).fails(2, &["Usage"]);
 }

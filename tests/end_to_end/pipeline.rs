@@ -1,10 +1,16 @@
 //! What the pipeline does when nothing, or only the power, is wrong.
 
-use std::{fs, path::Path, thread::sleep, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Stdio},
+    thread::sleep,
+    time::Duration,
+};
 
 use serde_json::Value;
 
-use crate::run::{monosema, small, start};
+use crate::run::{command, monosema, small, start};
 
 fn report(out: &Path) -> Value {
     serde_json::from_slice(&fs::read(out.join("report.json")).unwrap()).unwrap()
@@ -65,18 +71,17 @@ fn a_killed_run_is_redone_to_the_same_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let (whole, killed) = (dir.path().join("whole"), dir.path().join("killed"));
     monosema(&small("run", &whole, &[])).ok();
-    // Kill in the harvest, then in the training, then wherever it is a little later.
-    for (sign, wait) in [("acts", 100), ("acts/manifest.json", 150), ("dictionary", 50)] {
+    // Kill in each stage, as soon as there is a sign of it.
+    for (sign, seal) in [
+        ("acts", "acts/manifest.json"),
+        ("dictionary", "dictionary/manifest.json"),
+        ("dictionary/manifest.json", "report.json"),
+    ] {
         let mut child = start(&small("run", &killed, &[]));
-        for _ in 0..6000 {
-            if killed.join(sign).exists() || child.try_wait().unwrap().is_some() {
-                break;
-            }
-            sleep(Duration::from_millis(10));
-        }
-        sleep(Duration::from_millis(wait));
+        wait_for(&killed.join(sign), &mut child);
         child.kill().unwrap();
         child.wait().unwrap();
+        assert!(!killed.join(seal).exists(), "the stage was over before it was killed");
     }
     monosema(&small("run", &killed, &[])).ok();
     assert_eq!(files(&killed, "acts"), files(&whole, "acts"));
@@ -91,6 +96,35 @@ fn a_killed_run_is_redone_to_the_same_bytes() {
     assert!(leftovers.is_empty(), "{leftovers:?}");
 }
 
+/// Waits until a running `child` has made `path`.
+fn wait_for(path: &Path, child: &mut Child) {
+    while !path.exists() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended without {}", path.display());
+        sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn two_at_once_do_not_share_a_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    let mut first = start(&small("run", &out, &[]));
+    wait_for(&out.join("acts"), &mut first);
+    monosema(&small("run", &out, &[])).fails(2, &["another monosema is at work"]);
+    assert!(first.wait().unwrap().success(), "the first goes on undisturbed");
+    monosema(&["inspect", out.join("acts").to_str().unwrap(), "--verify"]).ok();
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let args = ["inspect", "data/demo/model", "--text", "data/demo/stories/heldout.jsonl", "--json"];
+    let mut child = command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let ended = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success() && !said.contains("panicked"), "{said}");
+}
+
 #[test]
 fn a_dry_run_tells_the_plan_and_writes_nothing() {
     let dir = tempfile::tempdir().unwrap();
@@ -101,6 +135,9 @@ fn a_dry_run_tells_the_plan_and_writes_nothing() {
     }
     let json = monosema(&small("run", &out, &["--dry-run", "--json"])).ok().json();
     assert!(json["train"]["steps"].as_u64().unwrap() > 0, "{json}");
+    let absurd = ["--dry-run", "--set", "harvest.batch_tokens=9223372036854775807"];
+    let warned = monosema(&small("run", &out, &absurd)).ok();
+    assert!(warned.stderr.contains("smaller batches or buffers need less"), "{}", warned.stderr);
     assert!(!out.exists());
 }
 
@@ -115,12 +152,29 @@ fn inspect_tells_what_is_there() {
     assert_eq!(acts["kind"], "activations");
     let dictionary = monosema(&["inspect", &path("dictionary"), "--json"]).ok().json();
     assert_eq!((&dictionary["kind"], &dictionary["d_sae"]), (&"dictionary".into(), &256.into()));
+    assert_eq!(acts["verified"], true);
+    let whole = monosema(&["inspect", out.to_str().unwrap(), "--json"]).ok().json();
+    assert_eq!((&whole["kind"], &whole["acts"]["tokens"]), (&"run".into(), &acts["tokens"]));
+    assert_eq!(
+        (&whole["dictionary"]["kind"], &whole["report"]["kind"]),
+        (&"dictionary".into(), &"report".into())
+    );
+    monosema(&["inspect", &path("dictionary"), "--text", "x.txt"]).fails(2, &["--text", "models"]);
+    monosema(&["inspect", "data/demo/model", "--verify"]).fails(2, &["--verify"]);
+    fs::remove_file(path("acts/manifest.json")).unwrap();
+    monosema(&["inspect", &path("acts")]).fails(2, &["acts", "harvest stage (again)"]);
     let report = monosema(&["inspect", &path("report.json")]).ok();
     assert!(report.stdout.contains("ce.clean"), "{}", report.stdout);
 
     let text = ["--text", "data/demo/stories/heldout.jsonl", "--tokens", "1000"];
     let table = monosema(&[&["inspect", "data/demo/model"][..], &text[..]].concat()).ok();
-    assert!(table.stdout.contains("blocks.0.hook_resid_post"), "{}", table.stdout);
+    for hook in ["blocks.0.hook_resid_pre", "blocks.0.hook_resid_post"] {
+        assert!(table.stdout.contains(hook), "{}", table.stdout);
+    }
+    let model = ["inspect", "data/demo/model", "--text"];
+    monosema(&[&model[..], &["no.txt"]].concat()).fails(2, &["--text", "no.txt"]);
+    monosema(&[&model[..], &[text[1], "--context", "100000"]].concat()).fails(2, &["--context", "100000"]);
+    monosema(&[&model[..], &[text[1], "--tokens", "0"]].concat()).fails(2, &["--tokens"]);
     let model = monosema(&[&["inspect", "data/demo/model", "--json"][..], &text[..]].concat()).ok().json();
     let ce = model["ce"]["mean"].as_f64().unwrap();
     assert!(ce > 0.1 && ce < 3.0, "a trained model's cross-entropy, found {ce}");
@@ -133,4 +187,13 @@ fn devices_lists_the_cpu_and_never_fails() {
     assert!(
         devices["devices"].as_array().unwrap().iter().any(|d| d["name"] == "cpu" && d["state"] == "works")
     );
+}
+
+#[test]
+fn a_device_is_held_against_the_cpu() {
+    let check = monosema(&["check-device", "cpu", "data/demo/model"]).ok();
+    for part in ["blocks.3.hook_mlp_out", "logits, blocks.2.hook_resid_pre halved", "W_dec moved", "x_hat"] {
+        assert!(check.stdout.contains(part), "{part:?} is not in {}", check.stdout);
+    }
+    monosema(&["check-device", "tpu", "data/demo/model"]).fails(2, &["tpu"]);
 }

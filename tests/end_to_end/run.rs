@@ -39,7 +39,8 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }
 
-fn command(args: &[&str]) -> Command {
+/// `monosema` with `args`, at the root of the repository.
+pub(crate) fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_monosema"));
     command.args(args).current_dir(root()).env_remove("MONOSEMA_LOG");
     command

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap::{Args as ClapArgs, Parser, Subcommand, builder::RangedU64ValueParser};
 
 use crate::device::DeviceName;
 
@@ -46,6 +46,9 @@ pub(crate) enum Command {
     /// Compute something small on a device: what `auto` asks a child process to do.
     #[command(hide = true)]
     ProbeDevice { name: DeviceName },
+    /// Compare what a device computes with what the CPU does: for scripts/gpu-check.sh.
+    #[command(hide = true)]
+    CheckDevice { name: DeviceName, model: PathBuf },
 }
 
 #[derive(Debug, ClapArgs)]
@@ -76,15 +79,15 @@ pub(crate) struct InspectArgs {
     /// Text for a model to read: .txt, .jsonl, .parquet, a directory or a glob; may be repeated.
     #[arg(long, value_name = "FILE")]
     pub text: Vec<String>,
-    /// Tokens of text to read at most.
-    #[arg(long, default_value_t = 4096)]
-    pub tokens: u64,
-    /// Window length in tokens.
-    #[arg(long, default_value_t = 128)]
-    pub context: usize,
-    /// Where a model runs: auto, cpu, cuda:N or ndarray.
-    #[arg(long, default_value = "auto")]
-    pub device: DeviceName,
+    /// Tokens of text to read at most [default: 4096].
+    #[arg(long, requires = "text", value_parser = RangedU64ValueParser::<u64>::new().range(1..))]
+    pub tokens: Option<u64>,
+    /// Window length in tokens [default: 128].
+    #[arg(long, requires = "text", value_parser = RangedU64ValueParser::<usize>::new().range(2..))]
+    pub context: Option<usize>,
+    /// Where a model runs: auto, cpu, cuda:N or ndarray [default: auto].
+    #[arg(long, requires = "text")]
+    pub device: Option<DeviceName>,
     /// Compare every file with the digest in its manifest.
     #[arg(long)]
     pub verify: bool,

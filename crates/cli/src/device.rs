@@ -74,16 +74,39 @@ impl fmt::Display for DeviceName {
     }
 }
 
-/// Keeps burn's own default device on the CPU. Every call here names its device, but burn materialises a
-/// few things on the default one, which in a CUDA build is CUDA and panics on a machine without a GPU.
-/// To be called first in `main`.
-pub(crate) fn fix_default() {
+/// Sets what burn and cubecl read from their surroundings. To be called first in `main`.
+pub(crate) fn fix_defaults() {
+    // Every call here names its device, but burn materialises a few things on the default one, which in a CUDA build
+    // is CUDA and panics on a machine without a GPU.
     // SAFETY: `main` calls this before it starts any thread.
     unsafe { std::env::set_var("BURN_DEVICE", "flex") };
+    #[cfg(feature = "cuda")]
+    keep_tuning();
 }
 
-/// The device that `name` stands for, shown to work, and its concrete name.
-pub(crate) fn resolve(name: DeviceName) -> Outcome<(Device, DeviceName)> {
+/// Compiled kernels and what autotune found are kept in the user's cache, so that only the first start pays for them.
+/// Left alone, cubecl keeps no kernels, and its findings in `target/` of whatever Cargo project one stands in.
+#[cfg(feature = "cuda")]
+fn keep_tuning() {
+    use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig, cache::CacheConfig};
+    let mut config = CubeClRuntimeConfig::from_current_dir().override_from_env();
+    // A cubecl.toml that says otherwise is obeyed.
+    if matches!(config.environment.path, CacheConfig::Target) {
+        config.environment.path = CacheConfig::Global;
+    }
+    config.compilation.cache = true;
+    CubeClRuntimeConfig::set(config);
+}
+
+/// A device shown to work.
+pub(crate) struct Chosen {
+    pub device: Device,
+    /// Never `auto`.
+    pub name: DeviceName,
+}
+
+/// The device that `name` stands for.
+pub(crate) fn resolve(name: DeviceName) -> Outcome<Chosen> {
     let taken = match name {
         DeviceName::Auto => choose(),
         DeviceName::Cuda(_) => {
@@ -98,7 +121,7 @@ pub(crate) fn resolve(name: DeviceName) -> Outcome<(Device, DeviceName)> {
     };
     let device = open(taken).map_err(Failure::usage)?;
     tracing::info!("device: {taken}{}", if name == DeviceName::Auto { " (chosen by auto)" } else { "" });
-    Ok((device, taken))
+    Ok(Chosen { device, name: taken })
 }
 
 fn choose() -> DeviceName {
@@ -176,6 +199,7 @@ fn probe_in_child(name: DeviceName) -> anyhow::Result<()> {
             None if started.elapsed() > PROBE_LIMIT => {
                 // Best effort: a process stuck in the driver may not even die.
                 let _ = child.kill();
+                let _ = child.try_wait();
                 bail!("the probe did not end within {} s", PROBE_LIMIT.as_secs());
             }
             None => std::thread::sleep(Duration::from_millis(20)),

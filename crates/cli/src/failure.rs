@@ -25,6 +25,13 @@ impl Failure {
         Self::Run(error.into())
     }
 
+    /// The same, found after work began.
+    pub(crate) fn into_run(self) -> Self {
+        match self {
+            Self::Usage(error) | Self::Run(error) => Self::Run(error),
+        }
+    }
+
     /// Prints the error to standard error and gives the exit status.
     pub(crate) fn report(&self) -> ExitCode {
         let (error, status) = match self {

@@ -1,58 +1,139 @@
 //! `monosema inspect PATH`: a model, activations, a dictionary, a report, or a run's directory of them.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::anyhow;
 use burn::tensor::Device;
-use monosema_core::{Manifest, ManifestError, manifest};
-use monosema_evaluator::{JSON_FILE, ModelInspection, Report, format_figure, inspect_model};
+use monosema_core::{Manifest, ManifestError, Stage, manifest};
+use monosema_evaluator::{EvalError, JSON_FILE, ModelInspection, Report, format_figure, inspect_model};
 use monosema_sae::Dictionary;
 use monosema_store::Store;
 use monosema_text::{ContextConfig, TextConfig};
 use monosema_transformer::Checkpoint;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::{
     args::InspectArgs,
-    device,
+    device::{self, DeviceName},
     failure::{Failure, Outcome},
     output, table,
 };
 
-pub(crate) fn run(args: &InspectArgs) -> Outcome {
-    let path = &args.path;
-    if !path.exists() {
-        return Err(Failure::usage(anyhow!("{}: there is no such file or directory", path.display())));
-    }
-    if path.join("cfg.json").is_file() {
-        dictionary(path, args)
-    } else if path.file_name().is_some_and(|name| name == JSON_FILE) || path.join(JSON_FILE).is_file() {
-        report(if path.is_dir() { path } else { path.parent().unwrap_or(Path::new(".")) }, args)
-    } else if path.join(manifest::FILE_NAME).is_file() {
-        activations(path, args)
-    } else {
-        model(path, args)
+/// Tokens of text that a model reads, unless `--tokens` says otherwise.
+const TOKENS: u64 = 4096;
+
+/// How long its windows are, unless `--context` says otherwise.
+const CONTEXT: usize = 128;
+
+/// What was found: for programs, and for people.
+struct Found {
+    json: Value,
+    lines: Vec<String>,
+}
+
+/// What can be at a path.
+enum Kind {
+    Activations,
+    Dictionary,
+    /// The directory that holds `report.json`.
+    Report(PathBuf),
+    /// Directories of `monosema run --out`: the names and kinds of those that are there.
+    Run(Vec<(&'static str, Kind)>),
+    Model,
+}
+
+impl Kind {
+    fn of(path: &Path) -> Outcome<Self> {
+        if !path.exists() {
+            return Err(Failure::usage(anyhow!("{}: there is no such file or directory", path.display())));
+        }
+        if path.join("cfg.json").is_file() {
+            return Ok(Self::Dictionary);
+        }
+        if path.join(manifest::FILE_NAME).is_file() {
+            return Ok(Self::Activations);
+        }
+        if path.file_name().is_some_and(|name| name == JSON_FILE) {
+            return Ok(Self::Report(path.parent().unwrap_or(Path::new("")).to_owned()));
+        }
+        let mut parts = Vec::new();
+        for (name, kind) in [("acts", Self::Activations), ("dictionary", Self::Dictionary)] {
+            if path.join(name).is_dir() {
+                parts.push((name, kind));
+            }
+        }
+        if path.join(JSON_FILE).is_file() {
+            parts.push(("", Self::Report(path.to_owned())));
+        }
+        if !parts.is_empty() {
+            return Ok(Self::Run(parts));
+        }
+        for (stage, sign) in [(Stage::Harvest, "shard-00000.parquet"), (Stage::Train, "logs/metrics.jsonl")] {
+            if path.join(sign).is_file() {
+                let directory = path.to_owned();
+                return Err(Failure::usage(ManifestError::Unsealed { directory, stage }));
+            }
+        }
+        Ok(Self::Model)
     }
 }
 
-fn show(as_json: bool, json: &Value, lines: &[String]) -> Outcome {
-    if as_json { output::print(format_args!("{json:#}")) } else { output::print(lines.join("\n")) }
+pub(crate) fn run(args: &InspectArgs) -> Outcome {
+    let kind = Kind::of(&args.path)?;
+    let applies = |flag: &str, to: &str| {
+        let path = args.path.display();
+        Err(Failure::usage(anyhow!("{flag} applies to {to}, and {path} is none")))
+    };
+    match kind {
+        Kind::Model if args.verify => return applies("--verify", "what a stage wrote"),
+        Kind::Report(_) if args.verify => return applies("--verify", "activations and dictionaries"),
+        Kind::Activations | Kind::Dictionary | Kind::Report(_) | Kind::Run(_) if !args.text.is_empty() => {
+            return applies("--text", "models");
+        }
+        _ => {}
+    }
+    let Found { json, lines } = look(&kind, &args.path, args)?;
+    if args.json { output::print(format_args!("{json:#}")) } else { output::print(lines.join("\n")) }
+}
+
+fn look(kind: &Kind, path: &Path, args: &InspectArgs) -> Outcome<Found> {
+    match kind {
+        Kind::Activations => activations(path, args),
+        Kind::Dictionary => dictionary(path, args),
+        Kind::Report(directory) => report(directory),
+        Kind::Model => model(path, args),
+        Kind::Run(parts) => {
+            let mut json = Map::from_iter([("kind".to_owned(), "run".into())]);
+            let mut lines = Vec::new();
+            for (name, kind) in parts {
+                let found = look(kind, &path.join(name), args)?;
+                let key = if name.is_empty() { "report" } else { name };
+                json.insert(key.to_owned(), found.json);
+                if !lines.is_empty() {
+                    lines.push(String::new());
+                }
+                lines.extend(found.lines);
+            }
+            Ok(Found { json: json.into(), lines })
+        }
+    }
 }
 
 /// Reads every file and compares its digest, where `--verify` asks for it.
-fn verify(path: &Path, manifest: &Manifest, args: &InspectArgs) -> Outcome<Option<String>> {
-    if !args.verify {
-        return Ok(None);
+fn verify(path: &Path, manifest: &Manifest, args: &InspectArgs, found: &mut Found) -> Outcome {
+    if args.verify {
+        manifest.verify(path).map_err(Failure::run)?;
+        let n = manifest.files.len();
+        found.lines.push(format!("verified     {n} file(s) have the digests of {}", manifest::FILE_NAME));
+        found.json["verified"] = true.into();
     }
-    manifest.verify(path).map_err(Failure::run)?;
-    Ok(Some(format!(
-        "verified     {} file(s) have the digests of {}",
-        manifest.files.len(),
-        manifest::FILE_NAME
-    )))
+    Ok(())
 }
 
-fn activations(path: &Path, args: &InspectArgs) -> Outcome {
+fn activations(path: &Path, args: &InspectArgs) -> Outcome<Found> {
     let store = Store::open(path).map_err(Failure::usage)?;
     let (schema, manifest) = (store.schema(), store.manifest());
     let size: u64 = manifest.files.values().map(|file| file.bytes).sum();
@@ -68,9 +149,13 @@ fn activations(path: &Path, args: &InspectArgs) -> Outcome {
     lines.extend(
         schema.hooks.iter().map(|column| format!("hook         {}, width {}", column.hook, column.width)),
     );
-    lines.extend(manifest.counts.iter().map(|(name, n)| format!("{name:<12} {}", table::count(*n))));
-    lines.extend(verify(path, manifest, args)?);
-    show(args.json, &json, &lines)
+    lines.extend(manifest.work.inputs.iter().map(|(role, input)| format!("{role:<12} {}", input.name)));
+    let shown = ["tokens", "shards"];
+    let counts = manifest.counts.iter().filter(|(name, _)| !shown.contains(&name.as_str()));
+    lines.extend(counts.map(|(name, n)| format!("{name:<12} {}", table::count(*n))));
+    let mut found = Found { json, lines };
+    verify(path, manifest, args, &mut found)?;
+    Ok(found)
 }
 
 /// How a configuration would spell a value.
@@ -78,9 +163,9 @@ fn word(value: &impl serde::Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
-fn dictionary(path: &Path, args: &InspectArgs) -> Outcome {
+fn dictionary(path: &Path, args: &InspectArgs) -> Outcome<Found> {
     let dictionary = Dictionary::load(path, &Device::flex()).map_err(Failure::usage)?;
-    let manifest = match Manifest::read(path, "train") {
+    let manifest = match Manifest::read(path, Stage::Train) {
         Ok(manifest) => Some(manifest),
         // A dictionary from elsewhere has no manifest, and needs none unless it is to be verified.
         Err(ManifestError::Unsealed { .. }) if !args.verify => None,
@@ -111,16 +196,21 @@ fn dictionary(path: &Path, args: &InspectArgs) -> Outcome {
     lines.extend(
         dead.map(|n| format!("never active {} latents in training's last window", table::count(n as u64))),
     );
+    let mut found = Found { json, lines };
     if let Some(manifest) = &manifest {
-        lines.extend(manifest.counts.iter().map(|(name, n)| format!("{name:<12} {}", table::count(*n))));
-        lines.extend(verify(path, manifest, args)?);
+        let shown = ["d_in", "d_sae"];
+        let counts = manifest.counts.iter().filter(|(name, _)| !shown.contains(&name.as_str()));
+        found.lines.extend(counts.map(|(name, n)| format!("{name:<12} {}", table::count(*n))));
+        verify(path, manifest, args, &mut found)?;
     }
-    show(args.json, &json, &lines)
+    Ok(found)
 }
 
-fn report(directory: &Path, args: &InspectArgs) -> Outcome {
+fn report(directory: &Path) -> Outcome<Found> {
     let report = Report::read(directory).map_err(Failure::usage)?;
-    show(args.json, &report.to_json(), &[report_table(&report)])
+    let mut json = report.to_json();
+    json["kind"] = "report".into();
+    Ok(Found { json, lines: vec![report_table(&report)] })
 }
 
 /// The report's figures as a table.
@@ -129,7 +219,7 @@ pub(crate) fn report_table(report: &Report) -> String {
     table::render(&head, 3, report.rows().iter().map(monosema_evaluator::Row::cells))
 }
 
-fn model(path: &Path, args: &InspectArgs) -> Outcome {
+fn model(path: &Path, args: &InspectArgs) -> Outcome<Found> {
     let checkpoint = Checkpoint::open(path).map_err(Failure::usage)?;
     let info = checkpoint.info();
     let mut lines = vec![
@@ -146,17 +236,25 @@ fn model(path: &Path, args: &InspectArgs) -> Outcome {
     ];
     if args.text.is_empty() {
         lines.push("Give --text FILE to see its cross-entropy and the norms of its residual stream.".into());
-        return show(args.json, &json!({ "kind": "model", "model": info }), &lines);
+        return Ok(Found { json: json!({ "kind": "model", "model": info }), lines });
     }
-    let (device, _) = device::resolve(args.device)?;
+    let chosen = device::resolve(args.device.unwrap_or(DeviceName::Auto))?;
     let text = TextConfig { files: args.text.clone(), field: None, column: None, max_documents: None };
-    let context = ContextConfig { length: args.context, ..ContextConfig::default() };
+    let context = ContextConfig { length: args.context.unwrap_or(CONTEXT), ..ContextConfig::default() };
     let inspection =
-        inspect_model(&checkpoint, &device, &text, &context, args.tokens).map_err(Failure::run)?;
+        inspect_model(&checkpoint, &chosen.device, &text, &context, args.tokens.unwrap_or(TOKENS)).map_err(
+            |error| match error {
+                EvalError::Inspected(_) => Failure::usage(anyhow!(error).context("--text")),
+                EvalError::Context(_) | EvalError::ContextTooLong { .. } => {
+                    Failure::usage(anyhow!(error).context("--context"))
+                }
+                error => Failure::run(error),
+            },
+        )?;
     let mut json = serde_json::to_value(&inspection).map_err(Failure::run)?;
     json["kind"] = "model".into();
     lines.extend(model_lines(&inspection));
-    show(args.json, &json, &lines)
+    Ok(Found { json, lines })
 }
 
 fn model_lines(inspection: &ModelInspection) -> Vec<String> {

@@ -4,6 +4,7 @@
 //! failed, 2 the command line or the configuration cannot be used.
 
 mod args;
+mod check_device;
 mod device;
 mod experiment;
 mod failure;
@@ -16,42 +17,63 @@ mod table;
 
 use std::{io::IsTerminal, process::ExitCode};
 
+use anyhow::{Context, anyhow};
 use clap::Parser;
+use monosema_core::Stage;
 use tracing_subscriber::{EnvFilter, fmt, fmt::time};
 
-use crate::args::{Args, Command};
+use crate::{
+    args::{Args, Command},
+    failure::{Failure, Outcome},
+};
 
 /// Fresh tensors page-fault; an allocator that keeps its pages is worth 10–30 % of a training step.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    device::fix_default();
+    device::fix_defaults();
     let args = Args::parse();
-    init_logs(args.verbose);
-    let result = match &args.command {
-        Command::Harvest(run) => stages::run(run, &[stages::Stage::Harvest]),
-        Command::Train(run) => stages::run(run, &[stages::Stage::Train]),
-        Command::Eval(run) => stages::run(run, &[stages::Stage::Eval]),
-        Command::Run(run) => stages::run(run, &stages::Stage::ALL),
-        Command::Inspect(inspect) => inspect::run(inspect),
-        Command::Devices { json } => device::list(*json),
-        Command::ProbeDevice { name } => device::probe_here(*name),
-    };
-    match result {
+    let outcome = init_logs(args.verbose).and_then(|()| dispatch(&args.command));
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
 }
 
-fn init_logs(verbose: u8) {
+fn dispatch(command: &Command) -> Outcome {
+    // Backends panic where they cannot return an error: out of memory, a lost device. The message is out by then; the
+    // directories are those of an interrupted run.
+    std::panic::catch_unwind(|| match command {
+        Command::Harvest(run) => stages::run(run, &[Stage::Harvest]),
+        Command::Train(run) => stages::run(run, &[Stage::Train]),
+        Command::Eval(run) => stages::run(run, &[Stage::Eval]),
+        Command::Run(run) => stages::run(run, &Stage::ALL),
+        Command::Inspect(inspect) => inspect::run(inspect),
+        Command::Devices { json } => device::list(*json),
+        Command::ProbeDevice { name } => device::probe_here(*name),
+        Command::CheckDevice { name, model } => check_device::run(*name, model),
+    })
+    .unwrap_or_else(|_| {
+        let reason =
+            "the program broke off (see above): out of memory, a device that failed, or a fault of monosema";
+        Err(Failure::run(anyhow!(reason)))
+    })
+}
+
+fn init_logs(verbose: u8) -> Outcome {
     let level = match verbose {
         0 => "warn,monosema=info",
         1 => "warn,monosema=debug",
         _ => "debug",
     };
     // Library crates are named monosema_*, which the prefix `monosema` covers.
-    let filter = EnvFilter::try_from_env("MONOSEMA_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let filter = match std::env::var("MONOSEMA_LOG") {
+        Ok(filter) => EnvFilter::try_new(&filter)
+            .with_context(|| format!("MONOSEMA_LOG={filter}: expected a filter such as `monosema=debug`"))
+            .map_err(Failure::usage)?,
+        Err(_) => EnvFilter::new(level),
+    };
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     fmt()
         .with_env_filter(filter)
@@ -60,4 +82,5 @@ fn init_logs(verbose: u8) {
         .with_target(false)
         .with_timer(time::uptime())
         .init();
+    Ok(())
 }

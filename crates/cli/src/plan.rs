@@ -1,8 +1,9 @@
 //! What a run will do, before it does it: for `--dry-run`, and to refuse what cannot work.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use anyhow::anyhow;
+use monosema_core::manifest;
 use monosema_evaluator::EvalPlan;
 use monosema_harvester::HarvestPlan;
 use monosema_trainer::TrainPlan;
@@ -25,9 +26,21 @@ pub(crate) struct Plans {
 }
 
 impl Plans {
-    fn disk_bytes(&self) -> u64 {
-        self.harvest.as_ref().map_or(0, |plan| plan.disk_bytes)
-            + self.train.as_ref().map_or(0, |plan| plan.disk_bytes)
+    /// What the stages will write that is not there yet.
+    fn disk_bytes(&self, places: &Places, overwrite: bool) -> u64 {
+        let stages = [
+            (self.harvest.as_ref().map(|plan| plan.disk_bytes), &places.acts),
+            (self.train.as_ref().map(|plan| plan.disk_bytes), &places.dictionary),
+        ];
+        let needed = stages.into_iter().filter_map(|(bytes, directory)| {
+            // What is sealed is done already, or stays until its replacement is whole.
+            let sealed = directory.join(manifest::FILE_NAME).exists();
+            bytes.filter(|_| !sealed || overwrite).map(|bytes| {
+                // What an interrupted stage left is removed first.
+                bytes.saturating_sub(if sealed { 0 } else { size(directory) })
+            })
+        });
+        needed.fold(0, u64::saturating_add)
     }
 
     /// Stages run one after the other, so the largest counts.
@@ -42,8 +55,8 @@ impl Plans {
 }
 
 /// Refuses a run for which there is no room, and warns of one that may not fit in memory.
-pub(crate) fn check_space(plans: &Plans, places: &Places) -> Outcome {
-    let needed = plans.disk_bytes();
+pub(crate) fn check_space(plans: &Plans, places: &Places, overwrite: bool) -> Outcome {
+    let needed = plans.disk_bytes(places, overwrite);
     let existing = places.out.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
     if let Ok(free) = fs4::available_space(existing)
         && needed > free
@@ -69,6 +82,12 @@ pub(crate) fn check_space(plans: &Plans, places: &Places) -> Outcome {
     Ok(())
 }
 
+/// Bytes of the files of `directory`; 0 if there is none.
+fn size(directory: &Path) -> u64 {
+    let files = fs::read_dir(directory).into_iter().flatten().flatten();
+    files.filter_map(|file| file.metadata().ok()).filter(fs::Metadata::is_file).map(|file| file.len()).sum()
+}
+
 /// `None` on systems that do not say.
 fn available_memory() -> Option<u64> {
     let mut system = System::new().ok()?;
@@ -78,7 +97,6 @@ fn available_memory() -> Option<u64> {
 
 /// `--dry-run`: the plan, whole as JSON, or what matters of it in words.
 pub(crate) fn print(plans: &Plans, places: &Places, device: DeviceName, as_json: bool) -> Outcome {
-    check_space(plans, places)?;
     if as_json {
         let Plans { harvest, train, eval } = plans;
         let device = device.to_string();

@@ -3,13 +3,12 @@
 use std::{
     fs::{self, File, TryLockError},
     path::{Path, PathBuf},
-    time::Instant,
 };
 
 use anyhow::{Context, anyhow};
 use burn::tensor::Device;
-use monosema_core::{Manifest, ManifestError, manifest::Work};
-use monosema_evaluator::{DictionaryShape, EvalPlan, HTML_FILE, JSON_FILE, Report, evaluate};
+use monosema_core::{Manifest, ManifestError, Stage, manifest::Work};
+use monosema_evaluator::{DictionaryShape, EvalPlan, HTML_FILE, JSON_FILE, Report, Training, evaluate};
 use monosema_harvester::{HarvestPlan, HarvestSummary, harvest};
 use monosema_sae::Dictionary;
 use monosema_store::Store;
@@ -18,7 +17,7 @@ use monosema_transformer::Checkpoint;
 
 use crate::{
     args::RunArgs,
-    device,
+    device::{self, Chosen},
     experiment::Experiment,
     failure::{Failure, Outcome},
     inspect, output,
@@ -26,28 +25,6 @@ use crate::{
     replace::Aside,
     table,
 };
-
-/// A stage of the pipeline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
-    Harvest,
-    Train,
-    Eval,
-}
-
-impl Stage {
-    /// In order.
-    pub(crate) const ALL: [Self; 3] = [Self::Harvest, Self::Train, Self::Eval];
-
-    /// What manifests call it.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Harvest => "harvest",
-            Self::Train => "train",
-            Self::Eval => "eval",
-        }
-    }
-}
 
 /// Where a run's results are.
 pub(crate) struct Places {
@@ -75,13 +52,19 @@ pub(crate) fn run(args: &RunArgs, stages: &[Stage]) -> Outcome {
     let runner = Runner { args, experiment, places, checkpoint };
     // Everything is checked before anything is done: a fault in [eval] must not show after hours of harvest.
     let plans = runner.plan(stages)?;
-    let (device, name) = device::resolve(runner.experiment.device)?;
+    let chosen = device::resolve(runner.experiment.device)?;
+    plan::check_space(&plans, &runner.places, args.overwrite)?;
     if args.dry_run {
-        return plan::print(&plans, &runner.places, name, args.json);
+        return plan::print(&plans, &runner.places, chosen.name, args.json);
     }
-    plan::check_space(&plans, &runner.places)?;
     let _lock = lock(&runner.places.out)?;
-    stages.iter().try_for_each(|&stage| runner.stage(stage, &plans, &device))
+    stages.iter().try_for_each(|&stage| match stage {
+        Stage::Harvest => {
+            runner.harvest(plans.harvest.as_ref().expect("every stage to run was planned"), &chosen)
+        }
+        Stage::Train => runner.train(&chosen),
+        Stage::Eval => runner.eval(&chosen),
+    })
 }
 
 /// Keeps a second process out of `out` for as long as the file is open.
@@ -125,28 +108,31 @@ impl Runner<'_> {
 
     /// The plan for the activations that are there or, before the harvest, for those that will be.
     fn train_plan(&self, harvest: Option<&HarvestPlan>) -> Outcome<TrainPlan> {
-        let config = self.experiment.train()?;
         let facts = match harvest {
             Some(plan) => StoreFacts { hooks: plan.columns(), tokens: plan.tokens },
             None => StoreFacts::of(&Store::open(&self.places.acts).map_err(Failure::usage)?),
         };
-        TrainPlan::resolve(config, &facts, self.experiment.seed).map_err(Failure::usage)
+        self.train_plan_for(&facts)
     }
 
+    fn train_plan_for(&self, facts: &StoreFacts) -> Outcome<TrainPlan> {
+        TrainPlan::resolve(self.experiment.train()?, facts, self.experiment.seed).map_err(Failure::usage)
+    }
+
+    /// The plan for the dictionary that is there or, before the training, for the one that will be.
     fn eval_plan(&self, train: Option<&TrainPlan>) -> Outcome<EvalPlan> {
         let Experiment { context, seed, .. } = &self.experiment;
-        let shape = match train {
-            Some(plan) => DictionaryShape { hook: plan.hook, d_in: plan.d_in, d_sae: plan.d_sae },
+        let (shape, metadata) = match train {
+            Some(plan) => (DictionaryShape { hook: plan.hook, d_in: plan.d_in, d_sae: plan.d_sae }, None),
             None => {
                 let dictionary =
                     Dictionary::load(&self.places.dictionary, &Device::flex()).map_err(Failure::usage)?;
-                DictionaryShape::of(&dictionary)
+                (DictionaryShape::of(&dictionary), Some(dictionary.metadata().clone()))
             }
         };
+        let training = Training { text: self.experiment.training_text(), metadata: metadata.as_ref() };
         let config = self.experiment.eval()?;
-        let training_text = self.experiment.training_text();
-        let plan = EvalPlan::resolve(config, context, &self.checkpoint, &shape, training_text, *seed);
-        plan.map_err(Failure::usage)
+        EvalPlan::resolve(config, context, &self.checkpoint, &shape, &training, *seed).map_err(Failure::usage)
     }
 }
 
@@ -160,22 +146,15 @@ enum Standing {
     Replace,
 }
 
+// Training and evaluation were planned before, on estimates of what earlier stages would leave: a fault that shows only
+// now has work behind it.
 impl Runner<'_> {
-    fn stage(&self, stage: Stage, plans: &Plans, device: &Device) -> Outcome {
-        match (stage, plans) {
-            (Stage::Harvest, Plans { harvest: Some(plan), .. }) => self.harvest(plan, device),
-            (Stage::Train, Plans { train: Some(_), .. }) => self.train(device),
-            (Stage::Eval, Plans { eval: Some(_), .. }) => self.eval(device),
-            _ => unreachable!("every stage to run was planned"),
-        }
-    }
-
-    fn harvest(&self, plan: &HarvestPlan, device: &Device) -> Outcome {
+    fn harvest(&self, plan: &HarvestPlan, chosen: &Chosen) -> Outcome {
         let acts = &self.places.acts;
         let work = plan.work(&self.checkpoint).map_err(Failure::run)?;
-        self.unless_done(Stage::Harvest, acts, &work, || {
-            let summary = harvest(plan, &self.checkpoint, device, acts).map_err(Failure::run)?;
-            let HarvestSummary { tokens, bytes, elapsed, tokens_per_second, .. } = summary;
+        self.unless_done(acts, Manifest::new(work, &chosen.name.to_string()), |manifest| {
+            let HarvestSummary { tokens, bytes, elapsed, tokens_per_second, .. } =
+                harvest(plan, manifest, &self.checkpoint, &chosen.device, acts).map_err(Failure::run)?;
             let (tokens, bytes, seconds) = (table::count(tokens), table::bytes(bytes), elapsed.as_secs_f64());
             tracing::info!(
                 "harvest: {tokens} tokens, {bytes} in {seconds:.0} s ({tokens_per_second:.0} tokens/s)"
@@ -184,39 +163,32 @@ impl Runner<'_> {
         })
     }
 
-    fn train(&self, device: &Device) -> Outcome {
-        // Planned anew: before the harvest, how many tokens there would be was an estimate.
-        let plan = self.train_plan(None)?;
+    fn train(&self, chosen: &Chosen) -> Outcome {
         let store = Store::open(&self.places.acts).map_err(Failure::run)?;
+        let plan = self.train_plan_for(&StoreFacts::of(&store)).map_err(Failure::into_run)?;
         let dictionary = &self.places.dictionary;
         let work = plan.work(&store).map_err(Failure::run)?;
-        self.unless_done(Stage::Train, dictionary, &work, || {
-            let started = Instant::now();
-            train(&plan, &store, device, dictionary).map_err(Failure::run)?;
-            let (tokens, seconds) = (plan.tokens, started.elapsed().as_secs_f64());
-            let rate = tokens as f64 / seconds;
-            tracing::info!("train: {} tokens in {seconds:.0} s ({rate:.0} tokens/s)", table::count(tokens));
+        self.unless_done(dictionary, Manifest::new(work, &chosen.name.to_string()), |manifest| {
+            let summary = train(&plan, manifest, &store, &chosen.device, dictionary).map_err(Failure::run)?;
+            let (tokens, seconds) = (table::count(plan.tokens), summary.seconds);
+            tracing::info!("train: {tokens} tokens in {seconds:.0} s ({:.0} tokens/s)", summary.tokens_per_s);
             Ok(())
         })
     }
 
-    fn eval(&self, device: &Device) -> Outcome {
-        let plan = self.eval_plan(None)?;
+    fn eval(&self, chosen: &Chosen) -> Outcome {
+        let plan = self.eval_plan(None).map_err(Failure::into_run)?;
         let Places { out, dictionary, .. } = &self.places;
         let work = plan.work(&self.checkpoint, dictionary).map_err(Failure::run)?;
-        let report = match Report::up_to_date(out, &work) {
-            Some(report) => {
-                tracing::info!("eval: already done, skipped");
-                report
-            }
-            None => {
-                self.may_replace_report(&work)?;
-                let report =
-                    evaluate(&plan, &self.checkpoint, dictionary, device, out).map_err(Failure::run)?;
-                tracing::info!("eval: {:.0} s", report.timing.seconds);
-                report
-            }
-        };
+        if let Some(report) = Report::up_to_date(out, &work) {
+            tracing::info!("eval: already done, skipped");
+            return self.show(&report);
+        }
+        self.may_replace_report(&work)?;
+        let manifest = Manifest::new(work, &chosen.name.to_string());
+        let report = evaluate(&plan, manifest, &self.checkpoint, dictionary, &chosen.device, out)
+            .map_err(Failure::run)?;
+        tracing::info!("eval: {:.0} s", report.timing.seconds);
         self.show(&report)
     }
 
@@ -228,32 +200,31 @@ impl Runner<'_> {
         output::print(format_args!("{}\nreport: {}", inspect::report_table(report), page.display()))
     }
 
-    /// Runs `work` into `directory` unless it is done; what it replaces comes back if it fails.
+    /// Runs a stage into `directory` unless it is done; what it replaces comes back if it fails.
     fn unless_done(
         &self,
-        stage: Stage,
         directory: &Path,
-        work: &Work,
-        run: impl FnOnce() -> Outcome,
+        manifest: Manifest,
+        run: impl FnOnce(Manifest) -> Outcome,
     ) -> Outcome {
-        match self.standing(stage, directory, work)? {
-            Standing::Done => Ok(()),
-            Standing::Open => run(),
+        match self.standing(directory, &manifest.work)? {
+            Standing::Done => {
+                tracing::info!("{}: already done, skipped", manifest.work.stage);
+                Ok(())
+            }
+            Standing::Open => run(manifest),
             Standing::Replace => {
                 let cannot = || format!("cannot replace {}", directory.display());
                 let old = Aside::put(directory).with_context(cannot).map_err(Failure::run)?;
-                run()?;
+                run(manifest)?;
                 old.discard().with_context(cannot).map_err(Failure::run)
             }
         }
     }
 
-    fn standing(&self, stage: Stage, directory: &Path, work: &Work) -> Outcome<Standing> {
-        let reason = match Manifest::read(directory, stage.name()) {
-            Ok(manifest) if manifest.work == *work => {
-                tracing::info!("{}: already done, skipped", stage.name());
-                return Ok(Standing::Done);
-            }
+    fn standing(&self, directory: &Path, work: &Work) -> Outcome<Standing> {
+        let reason = match Manifest::read(directory, work.stage) {
+            Ok(manifest) if manifest.work == *work => return Ok(Standing::Done),
             Err(ManifestError::Unsealed { .. }) => return Ok(Standing::Open),
             Ok(manifest) => other_work(directory, &manifest.work, work),
             Err(error) => anyhow!(error).context(DAMAGED),

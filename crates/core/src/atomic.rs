@@ -20,8 +20,13 @@ impl AtomicFile {
     /// Begins to write what will become `destination`. Its directory must exist.
     pub fn create(destination: impl Into<PathBuf>) -> io::Result<Self> {
         let destination = destination.into();
-        let temporary =
-            Builder::new().prefix(".unfinished-").suffix(".tmp").tempfile_in(parent(&destination))?;
+        let mut builder = Builder::new();
+        builder.prefix(".unfinished-").suffix(".tmp");
+        // A temporary file is private to its owner; what becomes an ordinary file should look like one, within
+        // the user's umask.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let temporary = builder.tempfile_in(parent(&destination))?;
         Ok(Self { temporary, destination })
     }
 
@@ -37,12 +42,6 @@ impl AtomicFile {
 
     /// Makes the file durable under its final name.
     pub fn commit(self) -> io::Result<()> {
-        // A temporary file is private to its owner; what replaces an ordinary file should look like one.
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            self.temporary.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
-        }
         self.temporary.as_file().sync_all()?;
         self.temporary.persist(&self.destination).map_err(|e| e.error)?;
         // The rename itself is durable once the directory is.

@@ -77,17 +77,26 @@ fn set(document: &mut DocumentMut, argument: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// serde lists what it would have taken: `unknown field `lrr`, expected one of `lr`, `steps``.
+/// Above this, a known word is likely to be the one that was meant.
+const ALIKE: f64 = 0.75;
+
+/// serde lists what it would have taken: `unknown field `lrr`, expected one of `lr`, `steps``, and likewise for the
+/// variants of an enum.
 fn with_nearest_key(error: &toml::de::Error) -> String {
     let text = error.to_string();
-    let Some(listed) = error.message().strip_prefix("unknown field `") else { return text };
+    let listed = ["unknown field `", "unknown variant `"];
+    let Some(listed) = listed.iter().find_map(|prefix| error.message().strip_prefix(prefix)) else {
+        return text;
+    };
     let mut names = listed.split('`');
     let Some(found) = names.next() else { return text };
-    let expected = names.skip(1).step_by(2);
-    match expected.max_by(|a, b| strsim::jaro_winkler(found, a).total_cmp(&strsim::jaro_winkler(found, b))) {
-        Some(nearest) => format!("{}\ndid you mean `{nearest}`?", text.trim_end()),
-        None => text,
-    }
+    let expected = names.skip(1).step_by(2).map(|known| (strsim::jaro_winkler(found, known), known));
+    let nearest = match expected.max_by(|(a, _), (b, _)| a.total_cmp(b)) {
+        Some((likeness, known)) if likeness >= ALIKE => format!("did you mean `{known}`?"),
+        Some((_, known)) => format!("the nearest that is known here is `{known}`"),
+        None => return text,
+    };
+    format!("{}\n{nearest}", text.trim_end())
 }
 
 #[cfg(test)]
@@ -122,6 +131,25 @@ mod tests {
         for part in ["x.toml", "line 4", "`stps`", "did you mean `steps`?"] {
             assert!(error.contains(part), "{part:?} is not in {error:?}");
         }
+    }
+
+    #[test]
+    fn a_value_that_is_no_choice_names_the_nearest() {
+        #[derive(Debug, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        enum Layout {
+            Binary,
+            List,
+        }
+        #[derive(Debug, Deserialize)]
+        #[allow(dead_code, reason = "only its parsing is tested")]
+        struct Store {
+            layout: Layout,
+        }
+        let error = parse::<Store>(Path::new("x.toml"), "layout = 'binry'", &[]).unwrap_err().to_string();
+        assert!(error.contains("did you mean `binary`?"), "{error}");
+        let error = parse::<Store>(Path::new("x.toml"), "layout = 'x'", &[]).unwrap_err().to_string();
+        assert!(error.contains("the nearest that is known here is"), "{error}");
     }
 
     #[test]

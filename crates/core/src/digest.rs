@@ -28,26 +28,40 @@ impl fmt::Display for Digest {
     }
 }
 
+/// Digests what comes piece by piece.
+#[derive(Clone, Debug, Default)]
+pub struct Hasher(Sha256);
+
+impl Hasher {
+    /// Takes the next `bytes`.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all of them.
+    pub fn finish(self) -> Digest {
+        Digest(self.0.finalize().iter().map(|b| format!("{b:02x}")).collect())
+    }
+}
+
 /// The digest of `bytes`.
 pub fn digest_bytes(bytes: &[u8]) -> Digest {
-    hex(&Sha256::digest(bytes))
+    let mut hasher = Hasher::default();
+    hasher.update(bytes);
+    hasher.finish()
 }
 
 /// The digest of a file's bytes, read as a stream.
 pub fn digest_file(path: &Path) -> io::Result<Digest> {
     let mut file = File::open(path)?;
-    let mut hasher = Sha256::new();
+    let mut hasher = Hasher::default();
     let mut buffer = vec![0; 1 << 20];
     loop {
         match file.read(&mut buffer)? {
-            0 => return Ok(hex(&hasher.finalize())),
+            0 => return Ok(hasher.finish()),
             n => hasher.update(&buffer[..n]),
         }
     }
-}
-
-fn hex(digest: &[u8]) -> Digest {
-    Digest(digest.iter().map(|b| format!("{b:02x}")).collect())
 }
 
 #[cfg(test)]

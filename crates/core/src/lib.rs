@@ -14,8 +14,8 @@ mod progress;
 mod seed;
 
 pub use atomic::AtomicFile;
-pub use digest::{Digest, digest_bytes, digest_file};
+pub use digest::{Digest, Hasher, digest_bytes, digest_file};
 pub use hook::{BlockHook, HookPoint, UnknownHook};
-pub use manifest::{Manifest, ManifestError};
+pub use manifest::{Manifest, ManifestError, Stage};
 pub use progress::Progress;
 pub use seed::Seed;

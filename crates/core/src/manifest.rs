@@ -4,12 +4,12 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{AtomicFile, Digest, Seed, digest_file};
 
@@ -19,6 +19,33 @@ pub const FILE_NAME: &str = "manifest.json";
 /// The version of the manifest's own layout.
 pub const SCHEMA: u32 = 1;
 
+/// A stage of the pipeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Text and a model become activations.
+    Harvest,
+    /// Activations become a dictionary.
+    Train,
+    /// Dictionary, model and held-out text become a report.
+    Eval,
+}
+
+impl Stage {
+    /// In the order in which they run.
+    pub const ALL: [Self; 3] = [Self::Harvest, Self::Train, Self::Eval];
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Harvest => "harvest",
+            Self::Train => "train",
+            Self::Eval => "eval",
+        })
+    }
+}
+
 /// What a sealed directory holds and what it was made from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -26,6 +53,8 @@ pub struct Manifest {
     pub schema: u32,
     /// Version of monosema that wrote it.
     pub monosema: String,
+    /// What computed it: `cpu`, `cuda:0`, …. Results depend on it by rounding, so it is no part of the work.
+    pub device: String,
     /// What the stage was asked to do.
     #[serde(flatten)]
     pub work: Work,
@@ -38,14 +67,29 @@ pub struct Manifest {
 /// All that a stage's result depends on. Two stages of equal work have equal results.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Work {
-    /// The stage: `harvest`, `train` or `eval`.
-    pub stage: String,
+    /// The stage.
+    pub stage: Stage,
     /// The stage's resolved plan.
     pub config: Value,
     /// The experiment's seed.
     pub seed: Seed,
-    /// Digests of the inputs by role: `model`, `text`, `activations`, ….
-    pub inputs: BTreeMap<String, Digest>,
+    /// The inputs by role: `model`, `text`, `activations`, ….
+    pub inputs: BTreeMap<String, Input>,
+}
+
+/// What a stage read. Inputs of equal contents are equal, whatever they are called.
+#[derive(Clone, Debug, Eq, Serialize, Deserialize)]
+pub struct Input {
+    /// What the user knows it by: a model's name, files, a directory.
+    pub name: String,
+    /// Digest of the contents.
+    pub sha256: Digest,
+}
+
+impl PartialEq for Input {
+    fn eq(&self, other: &Self) -> bool {
+        self.sha256 == other.sha256
+    }
 }
 
 /// A file that a manifest vouches for.
@@ -69,7 +113,7 @@ pub enum ManifestError {
         /// The directory.
         directory: PathBuf,
         /// The stage that writes such directories.
-        stage: String,
+        stage: Stage,
     },
     /// The manifest cannot be used.
     #[error("{}: {reason}", file.display())]
@@ -88,7 +132,7 @@ pub enum ManifestError {
         reason: String,
     },
     /// The disk failed.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: cannot be read or written", path.display())]
     Io {
         /// What was read or written.
         path: PathBuf,
@@ -98,23 +142,29 @@ pub enum ManifestError {
 }
 
 impl Work {
-    /// The work of a stage whose plan is `plan`. `estimates` are names of fields, at any depth of it, that the
-    /// result does not depend on: a better estimate must not turn what is done into other work.
+    /// The work of a stage whose plan is `plan`. `irrelevant` are names of fields, at any depth of it, that the
+    /// result does not depend on: estimates, and names of what `inputs` hold by digest. Neither a better estimate
+    /// nor the same file under another name may turn what is done into other work.
     pub fn new(
-        stage: &str,
+        stage: Stage,
         plan: &impl Serialize,
-        estimates: &[&str],
+        irrelevant: &[&str],
         seed: Seed,
-        inputs: BTreeMap<String, Digest>,
+        inputs: BTreeMap<String, Input>,
     ) -> Self {
         let mut config = serde_json::to_value(plan).expect("a plan has string keys only");
-        remove(&mut config, estimates);
-        Self { stage: stage.to_owned(), config, seed, inputs }
+        remove(&mut config, irrelevant);
+        Self { stage, config, seed, inputs }
     }
 
     /// What differs between `self` and `other`, a line each: `config.train.lr: 0.0001 → 0.0003`.
     pub fn differences(&self, other: &Self) -> Vec<String> {
-        let json = |work| serde_json::to_value(work).expect("a work has string keys only");
+        let json = |work: &Self| {
+            let contents: BTreeMap<_, _> =
+                work.inputs.iter().map(|(role, input)| (role, &input.sha256)).collect();
+            let Self { stage, config, seed, inputs: _ } = work;
+            json!({ "stage": stage, "config": config, "seed": seed, "inputs": contents })
+        };
         let mut lines = Vec::new();
         compare("", &json(self), &json(other), &mut lines);
         lines
@@ -152,40 +202,48 @@ fn compare(place: &str, a: &Value, b: &Value, lines: &mut Vec<String>) {
 }
 
 impl Manifest {
-    /// Digests `files` (names within `directory`) and writes the manifest: from here on the directory counts.
+    /// What a stage of this program that does `work` on `device` begins with: no counts and no files yet.
+    pub fn new(work: Work, device: &str) -> Self {
+        Self {
+            schema: SCHEMA,
+            monosema: env!("CARGO_PKG_VERSION").to_owned(),
+            device: device.to_owned(),
+            work,
+            counts: BTreeMap::new(),
+            files: BTreeMap::new(),
+        }
+    }
+
+    /// Digests `files` (names within `directory`) and writes the manifest there: from here on the directory counts.
     pub fn seal(
+        mut self,
         directory: &Path,
-        work: Work,
         counts: BTreeMap<String, u64>,
         files: &[String],
     ) -> Result<Self, ManifestError> {
-        let entry = |name: &String| {
+        for name in files {
             let path = directory.join(name);
             let io = |source| ManifestError::Io { path: path.clone(), source };
             let bytes = fs::metadata(&path).map_err(io)?.len();
-            Ok((name.clone(), FileEntry { bytes, sha256: digest_file(&path).map_err(io)? }))
-        };
-        let files = files.iter().map(entry).collect::<Result<_, ManifestError>>()?;
-        let manifest =
-            Self { schema: SCHEMA, monosema: env!("CARGO_PKG_VERSION").into(), work, counts, files };
+            let sha256 = digest_file(&path).map_err(io)?;
+            self.files.insert(name.clone(), FileEntry { bytes, sha256 });
+        }
+        self.counts = counts;
         let path = directory.join(FILE_NAME);
-        let json = serde_json::to_vec_pretty(&manifest).expect("a manifest has string keys only");
+        let json = serde_json::to_vec_pretty(&self).expect("a manifest has string keys only");
         AtomicFile::write(&path, &json).map_err(|source| ManifestError::Io { path, source })?;
-        Ok(manifest)
+        Ok(self)
     }
 
     /// Reads the manifest of a directory that `stage` wrote, and checks that its files are there, whole in
     /// length. [`Manifest::verify`] checks their digests too.
-    pub fn read(directory: &Path, stage: &str) -> Result<Self, ManifestError> {
+    pub fn read(directory: &Path, stage: Stage) -> Result<Self, ManifestError> {
         let file = directory.join(FILE_NAME);
         let invalid = |reason: String| ManifestError::Invalid { file: file.clone(), reason };
         let bytes = match fs::read(&file) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Err(ManifestError::Unsealed {
-                    directory: directory.to_owned(),
-                    stage: stage.to_owned(),
-                });
+                return Err(ManifestError::Unsealed { directory: directory.to_owned(), stage });
             }
             Err(source) => return Err(ManifestError::Io { path: file, source }),
         };
@@ -243,56 +301,68 @@ mod tests {
     use super::*;
 
     fn work() -> Work {
-        let inputs = BTreeMap::from([("text".to_owned(), crate::digest_bytes(b"abc"))]);
-        Work { stage: "harvest".into(), config: serde_json::json!({"x": 1}), seed: Seed(7), inputs }
+        let text = Input { name: "abc.txt".into(), sha256: crate::digest_bytes(b"abc") };
+        let inputs = BTreeMap::from([("text".to_owned(), text)]);
+        Work { stage: Stage::Harvest, config: json!({"x": 1}), seed: Seed(7), inputs }
     }
 
     fn sealed() -> (tempfile::TempDir, Manifest) {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("a.bin"), b"12345").unwrap();
         let counts = BTreeMap::from([("tokens".to_owned(), 5)]);
-        let manifest = Manifest::seal(dir.path(), work(), counts, &["a.bin".to_owned()]).unwrap();
+        let manifest = Manifest::new(work(), "cpu").seal(dir.path(), counts, &["a.bin".to_owned()]).unwrap();
         (dir, manifest)
     }
 
     #[test]
     fn what_is_sealed_reads_back_and_verifies() {
         let (dir, manifest) = sealed();
-        assert_eq!(Manifest::read(dir.path(), "harvest").unwrap(), manifest);
+        assert_eq!(Manifest::read(dir.path(), Stage::Harvest).unwrap(), manifest);
         manifest.verify(dir.path()).unwrap();
     }
 
     #[test]
-    fn estimates_are_no_part_of_the_work() {
-        let plan = serde_json::json!({"lr": 1, "bytes": 5, "texts": [{"name": "a", "bytes": 7}]});
-        let work = Work::new("eval", &plan, &["bytes"], Seed(0), BTreeMap::new());
-        assert_eq!(work.config, serde_json::json!({"lr": 1, "texts": [{"name": "a"}]}));
+    fn what_is_irrelevant_is_no_part_of_the_work() {
+        let plan = json!({"lr": 1, "bytes": 5, "texts": [{"name": "a", "bytes": 7}]});
+        let work = Work::new(Stage::Eval, &plan, &["bytes"], Seed(0), BTreeMap::new());
+        assert_eq!(work.config, json!({"lr": 1, "texts": [{"name": "a"}]}));
+    }
+
+    #[test]
+    fn an_input_is_its_contents_not_its_name() {
+        let (a, mut b) = (work(), work());
+        let text = b.inputs.get_mut("text").unwrap();
+        text.name = "copy.txt".into();
+        assert!(a == b && a.differences(&b).is_empty());
+        b.inputs.get_mut("text").unwrap().sha256 = crate::digest_bytes(b"abd");
+        assert!(a != b);
+        assert!(a.differences(&b)[0].starts_with("inputs.text: "), "{:?}", a.differences(&b));
     }
 
     #[test]
     fn differences_name_the_key() {
         let (mut a, mut b) = (work(), work());
         assert!(a.differences(&b).is_empty());
-        a.config = serde_json::json!({"train": {"lr": 1, "steps": 5}});
-        b.config = serde_json::json!({"train": {"lr": 2, "steps": 5}, "x": 0});
+        a.config = json!({"train": {"lr": 1, "steps": 5}});
+        b.config = json!({"train": {"lr": 2, "steps": 5}, "x": 0});
         assert_eq!(a.differences(&b), ["config.train.lr: 1 → 2", "config.x: null → 0"]);
     }
 
     #[test]
     fn unsealed_foreign_truncated_and_changed_directories_are_told_apart() {
         let (dir, manifest) = sealed();
-        let foreign = Manifest::read(dir.path(), "train").unwrap_err();
+        let foreign = Manifest::read(dir.path(), Stage::Train).unwrap_err();
         assert!(matches!(foreign, ManifestError::Invalid { .. }), "{foreign}");
 
         fs::write(dir.path().join("a.bin"), b"1234x").unwrap();
         assert!(matches!(manifest.verify(dir.path()), Err(ManifestError::Damaged { .. })));
 
         fs::write(dir.path().join("a.bin"), b"1234").unwrap();
-        let truncated = Manifest::read(dir.path(), "harvest").unwrap_err().to_string();
+        let truncated = Manifest::read(dir.path(), Stage::Harvest).unwrap_err().to_string();
         assert!(truncated.contains("expected 5 bytes, found 4"), "{truncated}");
 
         fs::remove_file(dir.path().join(FILE_NAME)).unwrap();
-        let unsealed = Manifest::read(dir.path(), "harvest").unwrap_err();
+        let unsealed = Manifest::read(dir.path(), Stage::Harvest).unwrap_err();
         assert!(matches!(unsealed, ManifestError::Unsealed { .. }), "{unsealed}");
     }
 }

@@ -57,8 +57,13 @@ impl Progress {
 
     /// Ends the count and returns units per second.
     pub fn finish(self) -> f64 {
-        let rate = self.bar.position() as f64 / self.started.elapsed().as_secs_f64().max(1e-9);
+        self.bar.position() as f64 / self.started.elapsed().as_secs_f64().max(1e-9)
+    }
+}
+
+/// However the stage ends, what it says next begins on a line of its own.
+impl Drop for Progress {
+    fn drop(&mut self) {
         self.bar.finish_and_clear();
-        rate
     }
 }

@@ -58,13 +58,16 @@ pub enum EvalError {
         length: usize,
     },
     /// A held-out text that cannot be read or tokenised.
-    #[error("[[eval.texts]] {name}: {source}")]
+    #[error("[[eval.texts]] {name}")]
     Text {
         /// The text's name in the configuration.
         name: String,
         /// The cause.
         source: TextError,
     },
+    /// A text to inspect a model with that cannot be read or tokenised. It names its files itself.
+    #[error(transparent)]
+    Inspected(TextError),
     /// A `[context]` setting that cannot work.
     #[error(transparent)]
     Context(TextError),
@@ -107,7 +110,7 @@ pub enum EvalError {
         what: &'static str,
     },
     /// The disk failed.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: cannot be read or written", path.display())]
     Io {
         /// What was read or written.
         path: PathBuf,

@@ -3,7 +3,7 @@
 use std::{path::Path, time::Instant};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use monosema_core::{HookPoint, Progress};
+use monosema_core::{Digest, Hasher, HookPoint, Manifest, Progress};
 use monosema_sae::Dictionary;
 use monosema_text::{ContextBatch, Corpus, TextError, Tokenizer, batches, contexts};
 use monosema_transformer::{Capture, Checkpoint, LanguageModel, Replace};
@@ -22,21 +22,21 @@ use crate::{
     report::{Counted, Report, SCHEMA, Tally, TextReport, Timing},
 };
 
-/// Evaluates the dictionary in `dictionary_dir` as `plan` says, and writes `report.html` and `report.json` into
-/// `out`.
+/// Evaluates the dictionary in `dictionary_dir` as `plan` says, and writes `report.html` and `report.json`, which
+/// holds `manifest`, into `out`.
 ///
 /// # Errors
 /// Anything that cannot be read, or written; a dictionary that is not the one planned for; a text of which no
 /// token counts; a device that fails.
 pub fn evaluate(
     plan: &EvalPlan,
+    manifest: Manifest,
     checkpoint: &Checkpoint,
     dictionary_dir: &Path,
     device: &Device,
     out: &Path,
 ) -> Result<Report, EvalError> {
     let started = Instant::now();
-    let work = plan.work(checkpoint, dictionary_dir)?;
     let dictionary = Dictionary::load(dictionary_dir, device)?;
     let found = DictionaryShape::of(&dictionary);
     if found != plan.dictionary {
@@ -56,10 +56,11 @@ pub fn evaluate(
     let mut total = Tally::default();
     let mut texts = Vec::new();
     for text in &plan.texts {
-        let (metrics, tally) = evaluator.text(text, &mut progress)?;
+        let (metrics, tally, windows_sha256) = evaluator.text(text, &mut progress)?;
         pooled.merge(&metrics);
         total.merge(&tally);
-        texts.push(TextReport { name: text.name.clone(), tally, metrics: metrics.figures() });
+        let name = text.name.clone();
+        texts.push(TextReport { name, tally, windows_sha256, metrics: metrics.figures() });
     }
     progress.finish();
     let seconds = started.elapsed().as_secs_f64();
@@ -73,7 +74,7 @@ pub fn evaluate(
         model: ModelFacts::new(checkpoint),
         timing: Timing { seconds, tokens_per_second: total.counted_tokens as f64 / seconds },
         warnings: plan.warnings.clone(),
-        manifest: Report::manifest(work, &total),
+        manifest: Manifest { counts: total.counts(), ..manifest },
     };
     report.write(out)?;
     Ok(report)
@@ -97,11 +98,15 @@ impl Evaluator<'_> {
     }
 
     /// Measures one text: its mean activation first, then everything else.
-    fn text(&self, text: &PlannedText, progress: &mut Progress) -> Result<(Metrics, Tally), EvalError> {
+    fn text(
+        &self,
+        text: &PlannedText,
+        progress: &mut Progress,
+    ) -> Result<(Metrics, Tally, Digest), EvalError> {
         let mean = self.mean(text)?;
         let mut metrics = Metrics::new(self.shape());
         let mut tally = Tally::default();
-        self.for_each_batch(text, self.plan.tokens, |batch, tokens| {
+        let windows = self.for_each_batch(text, self.plan.tokens, |batch, tokens| {
             let positions = Positions::new(batch);
             tally.merge(&positions.tally(batch, self.plan.context.skip_first));
             if !positions.counted.is_empty() {
@@ -114,7 +119,7 @@ impl Evaluator<'_> {
             let (positions, counted) = (tally.positions, tally.counted_tokens);
             return Err(EvalError::NothingCounted { name: text.name.clone(), positions, counted });
         }
-        Ok((metrics, tally))
+        Ok((metrics, tally, windows))
     }
 
     /// The mean activation at the counted positions, from a pass that ends at the hook.
@@ -187,22 +192,31 @@ impl Evaluator<'_> {
         host::values(x, "running the model up to the hook")
     }
 
-    /// Reads a text up to `limit` counted tokens, in batches of windows, and their tokens on the device.
+    /// Reads a text up to `limit` counted tokens, in batches of windows, and their tokens on the device. Returns the
+    /// digest of the windows' ids.
     fn for_each_batch(
         &self,
         text: &PlannedText,
         limit: Option<u64>,
         mut visit: impl FnMut(&ContextBatch, Tensor<2, Int>) -> Result<(), EvalError>,
-    ) -> Result<(), EvalError> {
+    ) -> Result<Digest, EvalError> {
         let in_text = |source: TextError| EvalError::Text { name: text.name.clone(), source };
         let corpus = Corpus::open(&text.text).map_err(in_text)?;
-        let windows = limited(contexts(corpus.documents(), &self.tokenizer, &self.plan.context), limit);
+        let mut digest = Hasher::default();
+        let windows = limited(contexts(corpus.documents(), &self.tokenizer, &self.plan.context), limit)
+            .inspect(|window| {
+                // In the order of the text, whatever batches make of it.
+                window
+                    .iter()
+                    .flat_map(|window| &window.tokens)
+                    .for_each(|id| digest.update(&id.to_le_bytes()));
+            });
         for batch in batches(windows, self.plan.batch_contexts) {
             let batch = batch.map_err(in_text)?;
             let ids = batch.token_ids(self.model.info().d_vocab).map_err(in_text)?;
             let data = TensorData::new(ids, [batch.n_contexts(), batch.seq_len()]);
             visit(&batch, Tensor::from_data(data, &self.device))?;
         }
-        Ok(())
+        Ok(digest.finish())
     }
 }

@@ -184,6 +184,7 @@ fn provenance(report: &Report) -> Markup {
     let dictionary = serde_json::to_value(&report.dictionary).expect("it has string keys only");
     let rows = [
         ("monosema", manifest.monosema.clone()),
+        ("device", manifest.device.clone()),
         ("model", report.model.path.clone()),
         ("dictionary", report.dictionary.path.clone()),
         ("seed", manifest.work.seed.0.to_string()),
@@ -200,8 +201,8 @@ fn provenance(report: &Report) -> Markup {
             table {
                 tbody {
                     @for (name, value) in rows { tr { th scope="row" { (name) } td.breakable { (value) } } }
-                    @for (role, digest) in &manifest.work.inputs {
-                        tr { th scope="row" { "sha256 of " (role) } td.breakable { code { (digest) } } }
+                    @for (role, input) in &manifest.work.inputs {
+                        tr { th scope="row" { "sha256 of " (role) } td.breakable { code { (input.sha256) } } }
                     }
                 }
             }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use burn::tensor::{Device, Tensor, TensorData};
 use monosema_core::{BlockHook, HookPoint, Progress};
 use monosema_text::{
-    ContextBatch, ContextConfig, ContextPlan, Corpus, TextConfig, TextError, Tokenizer, batches, contexts,
+    ContextBatch, ContextConfig, ContextPlan, Corpus, TextConfig, Tokenizer, batches, contexts,
 };
 use monosema_transformer::{Checkpoint, LanguageModel, Tap};
 use serde::Serialize;
@@ -36,7 +36,7 @@ pub struct ModelInspection {
     pub tokens: u64,
     /// Cross-entropy of the next token, in nats: every position of a window but the last predicts.
     pub ce: CrossEntropy,
-    /// The residual stream at the embedding and after every block, at all positions.
+    /// The residual stream before the first block and after every block, at all positions.
     pub layers: Vec<LayerNorms>,
     /// Every prediction, in order.
     pub predictions: Vec<Prediction>,
@@ -119,11 +119,10 @@ pub fn inspect_model(
     context: &ContextConfig,
     max_tokens: u64,
 ) -> Result<ModelInspection, EvalError> {
-    let in_text = |source: TextError| EvalError::Text { name: text.files.join(", "), source };
     check_context(context, checkpoint.info())?;
     let tokenizer = checkpoint.tokenizer()?;
     let plan = ContextPlan::new(context, &tokenizer).map_err(EvalError::Context)?;
-    let corpus = Corpus::open(text).map_err(in_text)?;
+    let corpus = Corpus::open(text).map_err(EvalError::Inspected)?;
     let model = checkpoint.load(device)?;
     let mut seen = Seen::new(hooks(model.info().n_layers));
     let mut progress = Progress::start("inspect", "tokens", max_tokens);
@@ -135,8 +134,8 @@ pub fn inspect_model(
         before < max_tokens.max(1)
     });
     for batch in batches(windows, (BATCH_TOKENS / plan.length).max(1)) {
-        let batch = batch.map_err(in_text)?;
-        seen.batch(&model, &tokenizer, &batch, in_text)?;
+        let batch = batch.map_err(EvalError::Inspected)?;
+        seen.batch(&model, &tokenizer, &batch)?;
         progress.advance((batch.n_contexts() * batch.seq_len()) as u64, String::new);
     }
     progress.finish();
@@ -146,7 +145,7 @@ pub fn inspect_model(
 /// The residual stream as the model goes from block to block.
 fn hooks(n_layers: usize) -> Vec<HookPoint> {
     let posts = (0..n_layers).map(|layer| HookPoint::block(layer, BlockHook::ResidPost));
-    std::iter::once(HookPoint::Embed).chain(posts).collect()
+    std::iter::once(HookPoint::block(0, BlockHook::ResidPre)).chain(posts).collect()
 }
 
 /// Takes the norms at some hooks, without holding the values.
@@ -195,9 +194,8 @@ impl Seen {
         model: &LanguageModel,
         tokenizer: &Tokenizer,
         batch: &ContextBatch,
-        in_text: impl Fn(TextError) -> EvalError,
     ) -> Result<(), EvalError> {
-        let ids = batch.token_ids(model.info().d_vocab).map_err(in_text)?;
+        let ids = batch.token_ids(model.info().d_vocab).map_err(EvalError::Inspected)?;
         let shape = [batch.n_contexts(), batch.seq_len()];
         let tokens = Tensor::from_data(TensorData::new(ids, shape), model.device());
         let mut tap = Norms { taken: self.hooks.iter().map(|&hook| (hook, None)).collect() };

@@ -33,7 +33,7 @@ pub use evaluate::evaluate;
 pub use inspect::{CrossEntropy, LargeNorm, LayerNorms, ModelInspection, Prediction, inspect_model};
 pub use metrics::{Better, Definition, Figures, Histogram, definitions};
 pub use model::ModelFacts;
-pub use plan::{EvalPlan, PlannedPasses, PlannedText};
+pub use plan::{EvalPlan, PlannedPasses, PlannedText, Training};
 pub use report::{
     Counted, HTML_FILE, JSON_FILE, Report, Row, SCHEMA, Tally, TextReport, Timing, format_figure,
 };

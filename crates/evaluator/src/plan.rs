@@ -7,7 +7,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use monosema_core::{HookPoint, Seed, manifest::Work};
+use monosema_core::{
+    HookPoint, Seed, Stage,
+    manifest::{Input, Work},
+};
+use monosema_sae::Metadata;
 use monosema_text::{ContextConfig, ContextPlan, Corpus, Estimate, TextConfig};
 use monosema_transformer::{Checkpoint, ModelInfo};
 use serde::{Deserialize, Serialize};
@@ -26,8 +30,9 @@ const BATCH_TOKENS: usize = 1024;
 /// Forward passes over every window: clean, and with the reconstruction, zero and the mean spliced in.
 const FULL_PASSES: u32 = 4;
 
-/// The fields of an [`EvalPlan`] that the result does not depend on.
-const ESTIMATES: [&str; 5] = ["memory_bytes", "counted_tokens", "n_files", "bytes", "passes"];
+/// The fields of an [`EvalPlan`] that the result does not depend on: estimates, and the names of what the work's
+/// inputs hold by digest.
+const IRRELEVANT: [&str; 6] = ["memory_bytes", "counted_tokens", "n_files", "bytes", "passes", "files"];
 
 /// A checked evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -54,6 +59,15 @@ pub struct EvalPlan {
     /// What a user should know before believing the figures.
     #[serde(skip)]
     pub warnings: Vec<String>,
+}
+
+/// What is known of how the dictionary was trained.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Training<'a> {
+    /// The text: a held-out text that shares a file with it is not held out.
+    pub text: Option<&'a TextConfig>,
+    /// What the dictionary says of itself. `None` for one that this experiment is yet to train.
+    pub metadata: Option<&'a Metadata>,
 }
 
 /// One held-out text of a plan.
@@ -83,8 +97,8 @@ pub struct PlannedPasses {
 impl EvalPlan {
     /// Checks `config` against everything it names.
     ///
-    /// `dictionary` may be that of a dictionary yet to be trained. `training_text` is what it was (or will be)
-    /// trained on, if that is known: a held-out text that shares a file with it is worth a warning.
+    /// `dictionary` may be that of a dictionary yet to be trained. What `training` tells of how it was trained is
+    /// compared with how it is to be evaluated: differences are warnings.
     ///
     /// # Errors
     /// No text, or two of one name; a text without files; a hook that the model lacks; a dictionary of another
@@ -94,7 +108,7 @@ impl EvalPlan {
         context: &ContextConfig,
         checkpoint: &Checkpoint,
         dictionary: &DictionaryShape,
-        training_text: Option<&TextConfig>,
+        training: &Training,
         seed: Seed,
     ) -> Result<Self, EvalError> {
         let info = checkpoint.info();
@@ -113,8 +127,11 @@ impl EvalPlan {
         check_context(context, info)?;
         let tokenizer = checkpoint.tokenizer()?;
         let context = ContextPlan::new(context, &tokenizer).map_err(EvalError::Context)?;
-        let training_files = training_text.map(files_of).unwrap_or_default();
-        let mut warnings = Vec::new();
+        let training_files = training.text.map(files_of).unwrap_or_default();
+        let mut warnings = match training.metadata {
+            Some(metadata) => other_circumstances(metadata, checkpoint, &context)?,
+            None => Vec::new(),
+        };
         let mut texts = Vec::new();
         for named in &config.texts {
             let in_text = |source| EvalError::Text { name: named.name.clone(), source };
@@ -151,15 +168,24 @@ impl EvalPlan {
     /// An input that cannot be read.
     pub fn work(&self, checkpoint: &Checkpoint, dictionary_dir: &Path) -> Result<Work, EvalError> {
         let mut inputs = BTreeMap::from([
-            ("model".to_owned(), checkpoint.digest()?),
-            ("dictionary".to_owned(), dictionary::digest(dictionary_dir)?),
+            (
+                "model".to_owned(),
+                Input { name: checkpoint.info().name.clone(), sha256: checkpoint.digest()? },
+            ),
+            (
+                "dictionary".to_owned(),
+                Input {
+                    name: dictionary_dir.display().to_string(),
+                    sha256: dictionary::digest(dictionary_dir)?,
+                },
+            ),
         ]);
         for PlannedText { name, text, .. } in &self.texts {
             let in_text = |source| EvalError::Text { name: name.clone(), source };
-            let digest = Corpus::open(text).and_then(|corpus| corpus.digest()).map_err(in_text)?;
-            inputs.insert(format!("text {name}"), digest);
+            let sha256 = Corpus::open(text).and_then(|corpus| corpus.digest()).map_err(in_text)?;
+            inputs.insert(format!("text {name}"), Input { name: text.files.join(", "), sha256 });
         }
-        Ok(Work::new("eval", self, &ESTIMATES, self.seed, inputs))
+        Ok(Work::new(Stage::Eval, self, &IRRELEVANT, self.seed, inputs))
     }
 
     /// Tokens that will count in all texts together, an estimate.
@@ -233,6 +259,46 @@ fn check_names(texts: &[NamedText]) -> Result<(), EvalError> {
         }
     }
     Ok(())
+}
+
+/// In what the dictionary was trained otherwise than it is to be evaluated, as far as it says.
+fn other_circumstances(
+    metadata: &Metadata,
+    checkpoint: &Checkpoint,
+    context: &ContextPlan,
+) -> Result<Vec<String>, EvalError> {
+    let mut warnings = Vec::new();
+    let name = &checkpoint.info().name;
+    let trained_on = metadata.model_name.as_deref();
+    // The digest says it exactly. A dictionary from elsewhere has a name at most.
+    let other_model = match metadata.facts.get("model_sha256").and_then(|digest| digest.as_str()) {
+        Some(digest) => (checkpoint.digest()?.as_str() != digest)
+            .then(|| "another model, or the same in other files, precision or quantisation"),
+        None => trained_on.filter(|trained_on| trained_on != name).map(|_| "another name, at least"),
+    };
+    if let Some(difference) = other_model {
+        warnings.push(format!(
+            "the dictionary was trained on activations of {}, and is evaluated in {name}: {difference}",
+            trained_on.unwrap_or("a model it does not name")
+        ));
+    }
+    if let Some(trained) = metadata.context_size.filter(|&trained| trained < context.length) {
+        warnings.push(format!(
+            "the dictionary was trained on windows of {trained} tokens, and is evaluated on windows of {}: it has \
+             never seen the later positions",
+            context.length
+        ));
+    }
+    let bos = context.bos.is_some();
+    if metadata.prepend_bos.is_some_and(|trained| trained != bos) {
+        let with = |bos: bool| if bos { "with BOS" } else { "without BOS" };
+        warnings.push(format!(
+            "the dictionary was trained on windows {} in front, and is evaluated on windows {}; see [context] bos",
+            with(!bos),
+            with(bos)
+        ));
+    }
+    Ok(warnings)
 }
 
 /// The files of a text as the system names them; none if they cannot be found, which is not ours to report.

@@ -6,8 +6,8 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use monosema_core::{
-    AtomicFile, Manifest, digest_bytes,
-    manifest::{self, FileEntry, Work},
+    AtomicFile, Digest, Manifest, digest_bytes,
+    manifest::{FileEntry, Work},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -63,6 +63,9 @@ pub struct TextReport {
     /// How many of its tokens counted.
     #[serde(flatten)]
     pub tally: Tally,
+    /// SHA-256 of the ids of its windows, in order, as 32-bit little-endian numbers: another program that claims to
+    /// have read the same windows can show it.
+    pub windows_sha256: Digest,
     /// Its figures.
     pub metrics: Figures,
 }
@@ -103,6 +106,13 @@ impl Tally {
         self.predictions += other.predictions;
         self.skipped_position += other.skipped_position;
         self.skipped_special += other.skipped_special;
+    }
+
+    /// What the report's manifest counts.
+    pub(crate) fn counts(&self) -> BTreeMap<String, u64> {
+        let counts =
+            [("contexts", self.contexts), ("tokens", self.counted_tokens), ("predictions", self.predictions)];
+        counts.into_iter().map(|(name, n)| (name.to_owned(), n)).collect()
     }
 }
 
@@ -167,8 +177,9 @@ impl Report {
             let path = directory.join(name);
             AtomicFile::write(&path, contents).map_err(|source| EvalError::Io { path, source })
         };
-        fs::create_dir_all(directory)
-            .map_err(|source| EvalError::Io { path: directory.to_owned(), source })?;
+        let in_directory = |source| EvalError::Io { path: directory.to_owned(), source };
+        fs::create_dir_all(directory).map_err(in_directory)?;
+        AtomicFile::sweep(directory).map_err(in_directory)?;
         let html = html::page(self);
         write(HTML_FILE, html.as_bytes())?;
         let entry = FileEntry { bytes: html.len() as u64, sha256: digest_bytes(html.as_bytes()) };
@@ -202,22 +213,6 @@ impl Report {
         let html = fs::read(directory.join(HTML_FILE)).ok()?;
         let vouched = report.manifest.files.get(HTML_FILE)?;
         (report.manifest.work == *work && vouched.sha256 == digest_bytes(&html)).then_some(report)
-    }
-
-    /// The manifest of a report that `work` made; [`Report::write`] adds the files.
-    pub(crate) fn manifest(work: Work, tally: &Tally) -> Manifest {
-        let counts = [
-            ("contexts", tally.contexts),
-            ("tokens", tally.counted_tokens),
-            ("predictions", tally.predictions),
-        ];
-        Manifest {
-            schema: manifest::SCHEMA,
-            monosema: env!("CARGO_PKG_VERSION").into(),
-            work,
-            counts: counts.into_iter().map(|(name, n)| (name.to_owned(), n)).collect(),
-            files: BTreeMap::new(),
-        }
     }
 }
 

@@ -1,7 +1,5 @@
 //! What can be wrong with a harvest.
 
-use std::path::PathBuf;
-
 use monosema_core::ManifestError;
 use monosema_store::StoreError;
 use monosema_text::TextError;
@@ -31,18 +29,6 @@ pub enum HarvestError {
         key: &'static str,
         /// Expected and found.
         reason: String,
-    },
-    /// The directory holds a finished harvest.
-    #[error(
-        "{}: holds a finished harvest{}; remove it, or write elsewhere",
-        directory.display(),
-        if differences.is_empty() { " of the same plan".into() } else { format!(" of another plan ({})", differences.join(", ")) }
-    )]
-    Sealed {
-        /// The directory.
-        directory: PathBuf,
-        /// In what it differs from this plan.
-        differences: Vec<String>,
     },
     /// There is text, but nothing of it counts.
     #[error(

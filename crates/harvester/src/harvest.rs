@@ -10,7 +10,7 @@ use std::{
 };
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use monosema_core::{HookPoint, Manifest, Progress, manifest};
+use monosema_core::{HookPoint, Manifest, Progress};
 use monosema_store::{Writer, Written};
 use monosema_text::{ContextBatch, Corpus, TextError, batches, contexts};
 use monosema_transformer::{Capture, Checkpoint, LanguageModel};
@@ -44,27 +44,24 @@ pub struct HarvestSummary {
     pub tokens_per_second: f64,
 }
 
-/// Runs the model over the plan's text and writes the activations into `out`, which is sealed at the end.
+/// Runs the model over the plan's text and writes the activations into `out`, which is sealed with `manifest` at the
+/// end.
 ///
 /// A directory that an interrupted harvest left is done over; one that is sealed is left alone. Nothing outside
 /// `out` is written.
 ///
 /// # Errors
-/// [`HarvestError::Sealed`]; text, model or disk that fail; activations that are not finite or too large for the
+/// A sealed `out`; text, model or disk that fail; activations that are not finite or too large for the
 /// plan's dtype; text of which nothing counts. `out` is then not sealed.
 pub fn harvest(
     plan: &HarvestPlan,
+    manifest: Manifest,
     checkpoint: &Checkpoint,
     device: &Device,
     out: &Path,
 ) -> Result<HarvestSummary, HarvestError> {
-    let work = plan.work(checkpoint)?;
-    if out.join(manifest::FILE_NAME).exists() {
-        let differences = Manifest::read(out, &work.stage)?.work.differences(&work);
-        return Err(HarvestError::Sealed { directory: out.to_owned(), differences });
-    }
+    let writer = Writer::create(out, plan.schema(), plan.shards)?;
     let model = checkpoint.load(device)?;
-    let writer = Writer::create(out, plan.schema(), plan.files)?;
     tracing::info!("harvesting {} into {}", plan.model, out.display());
     let started = Instant::now();
     let (done, written) = run(plan, checkpoint, &model, writer)?;
@@ -81,7 +78,7 @@ pub fn harvest(
         ("shards".to_owned(), written.shards.len() as u64),
     ]);
     let elapsed = started.elapsed();
-    let manifest = Manifest::seal(out, work, counts, &written.shards)?;
+    let manifest = manifest.seal(out, counts, &written.shards)?;
     Ok(HarvestSummary {
         tokens: written.tokens,
         documents: done.documents,

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use monosema_core::{Seed, manifest::Work};
+use monosema_core::{
+    Seed, Stage,
+    manifest::{Input, Work},
+};
 use monosema_store::{HookColumn, Layout, StoreSchema, VectorDtype, WriterOptions};
 use monosema_text::{ContextConfig, ContextPlan, Corpus, TextConfig, Tokenizer, contexts};
 use monosema_transformer::{Checkpoint, ModelInfo};
@@ -11,10 +14,11 @@ use serde::Serialize;
 use crate::{HarvestConfig, HarvestError};
 
 /// Memory for the tokenizer and the text it works on, roughly.
-const TEXT_BYTES: u64 = 150 << 20;
+const TEXT_BYTES: f64 = 150e6;
 
-/// The fields of [`HarvestPlan`] that the result does not depend on.
-const ESTIMATES: [&str; 3] = ["tokens", "disk_bytes", "memory_bytes"];
+/// The fields of [`HarvestPlan`] that the result does not depend on: estimates, and the names of what the work's
+/// inputs hold by digest.
+const IRRELEVANT: [&str; 5] = ["tokens", "disk_bytes", "memory_bytes", "model", "files"];
 
 /// What a harvest will do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -36,7 +40,7 @@ pub struct HarvestPlan {
     /// Windows that the model runs over at once.
     pub batch_contexts: usize,
     /// How the store is cut into files.
-    pub files: WriterOptions,
+    pub shards: WriterOptions,
     /// The experiment's seed. A harvest draws nothing from it.
     #[serde(skip)]
     pub seed: Seed,
@@ -69,12 +73,12 @@ impl HarvestPlan {
         let hooks = config.hooks.iter().map(|&hook| HookColumn { hook, width: info.d_model }).collect();
         let schema = StoreSchema { hooks, dtype: config.dtype, layout: config.layout };
         schema.check()?;
-        let files = WriterOptions {
+        let shards = WriterOptions {
             shard_tokens: config.shard_tokens,
             row_group_tokens: config.row_group_tokens,
             compression: config.compression,
         };
-        files.check()?;
+        shards.check()?;
         if config.batch_tokens == 0 {
             return Err(bad("harvest", "batch_tokens", "expected at least 1, found 0".into()));
         }
@@ -93,11 +97,11 @@ impl HarvestPlan {
         let expected = expected_tokens(&corpus, &tokenizer, &context)?;
         let tokens = config.tokens.map_or(expected, |limit| limit.min(expected));
         let batch_contexts = (config.batch_tokens / context.length).max(1);
-        let memory_bytes = memory_bytes(info, &schema, batch_contexts, context.length, &files);
+        let memory_bytes = memory_bytes(info, &schema, batch_contexts, context.length, &shards);
         Ok(Self {
             model: info.name.clone(),
             // Ids compress to next to nothing, and the footers are small beside a shard.
-            disk_bytes: tokens * schema.token_bytes(),
+            disk_bytes: tokens.saturating_mul(schema.token_bytes()),
             hooks: schema.hooks,
             text: config.text.clone(),
             context,
@@ -105,7 +109,7 @@ impl HarvestPlan {
             dtype: config.dtype,
             layout: config.layout,
             batch_contexts,
-            files,
+            shards,
             seed,
             tokens,
             memory_bytes,
@@ -127,9 +131,10 @@ impl HarvestPlan {
     /// # Errors
     /// A file that cannot be read.
     pub fn work(&self, checkpoint: &Checkpoint) -> Result<Work, HarvestError> {
-        let text = Corpus::open(&self.text)?.digest()?;
-        let inputs = BTreeMap::from([("model".to_owned(), checkpoint.digest()?), ("text".to_owned(), text)]);
-        Ok(Work::new("harvest", self, &ESTIMATES, self.seed, inputs))
+        let text = Input { name: self.text.files.join(", "), sha256: Corpus::open(&self.text)?.digest()? };
+        let model = Input { name: self.model.clone(), sha256: checkpoint.digest()? };
+        let inputs = BTreeMap::from([("model".to_owned(), model), ("text".to_owned(), text)]);
+        Ok(Work::new(Stage::Harvest, self, &IRRELEVANT, self.seed, inputs))
     }
 }
 
@@ -162,13 +167,15 @@ fn memory_bytes(
     schema: &StoreSchema,
     contexts: usize,
     length: usize,
-    files: &WriterOptions,
+    shards: &WriterOptions,
 ) -> u64 {
-    let (contexts, length, d_model) = (contexts as u64, length as u64, info.d_model as u64);
-    let weights = 4 * info.n_parameters;
-    let residual = 4 * contexts * length * d_model;
-    let scores = 4 * contexts * d_model.div_ceil(64) * length * length;
-    let hooks = schema.hooks.len() as u64;
-    let on_the_way = 3 * files.row_group_tokens.min(files.shard_tokens) * schema.token_bytes();
-    weights + residual * (12 + 4 * hooks) + 2 * scores + on_the_way + TEXT_BYTES
+    // In f64, because a batch or a row group may be as absurd as the user likes, and the sum must still say so.
+    let (contexts, length, d_model) = (contexts as f64, length as f64, info.d_model as f64);
+    let weights = 4.0 * info.n_parameters as f64;
+    let residual = 4.0 * contexts * length * d_model;
+    let scores = 4.0 * contexts * (d_model / 64.0).ceil() * length * length;
+    let hooks = schema.hooks.len() as f64;
+    let in_flight =
+        3.0 * shards.row_group_tokens.min(shards.shard_tokens) as f64 * schema.token_bytes() as f64;
+    (weights + residual * (12.0 + 4.0 * hooks) + 2.0 * scores + in_flight + TEXT_BYTES) as u64
 }

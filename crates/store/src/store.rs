@@ -5,15 +5,12 @@ use std::{
     sync::Arc,
 };
 
-use monosema_core::{HookPoint, Manifest};
+use monosema_core::{HookPoint, Manifest, Stage};
 
 use crate::{
     BatchPlan, Batches, HookColumn, StoreError, StoreSchema, batches,
     shard::{self, Shard},
 };
-
-/// The stage whose directories are stores.
-const STAGE: &str = "harvest";
 
 /// A sealed directory of activations.
 #[derive(Clone, Debug)]
@@ -32,7 +29,7 @@ impl Store {
     /// A directory that no harvest finished; a shard that is missing, of the wrong length, damaged, or not like
     /// the others.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
-        let manifest = Manifest::read(directory, STAGE)?;
+        let manifest = Manifest::read(directory, Stage::Harvest)?;
         let names = manifest.files.keys().filter(|name| shard::is_name(name));
         let shards: Vec<Shard> =
             names.map(|name| Shard::open(directory.join(name))).collect::<Result<_, StoreError>>()?;

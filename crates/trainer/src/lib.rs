@@ -9,6 +9,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod config;
+pub mod conformance;
 mod error;
 mod fit;
 mod logs;

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use monosema_core::{HookPoint, Manifest, Seed, manifest::Work};
+use monosema_core::{
+    HookPoint, Manifest, Seed, Stage,
+    manifest::{Input, Work},
+};
 use monosema_sae::{SaeConfig, Size};
 use monosema_store::{BatchPlan, HookColumn, Store};
 use serde::Serialize;
 
 use crate::{Recipe, Schedule, TrainConfig, TrainError, Width, config::Numbers};
-
-/// The stage that a dictionary's manifest names.
-pub(crate) const STAGE: &str = "train";
 
 /// The fields of [`TrainPlan`] that the result does not depend on.
 const ESTIMATES: [&str; 2] = ["disk_bytes", "memory_bytes"];
@@ -170,8 +170,10 @@ impl TrainPlan {
     /// # Errors
     /// The store's manifest cannot be read.
     pub fn work(&self, store: &Store) -> Result<Work, TrainError> {
-        let inputs = BTreeMap::from([("activations".to_owned(), Manifest::digest(store.directory())?)]);
-        Ok(Work::new(STAGE, self, &ESTIMATES, self.seed, inputs))
+        let name = store.directory().display().to_string();
+        let activations = Input { name, sha256: Manifest::digest(store.directory())? };
+        let inputs = BTreeMap::from([("activations".to_owned(), activations)]);
+        Ok(Work::new(Stage::Train, self, &ESTIMATES, self.seed, inputs))
     }
 }
 

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, fs, path::Path, time::Instant};
 
 use burn::tensor::Device;
-use monosema_core::{AtomicFile, Manifest, manifest};
+use monosema_core::{
+    AtomicFile, Manifest,
+    manifest::{self, Work},
+};
 use monosema_sae::{Dictionary, Metadata, Sae, formats::Format};
 use monosema_store::Store;
 use serde::Serialize;
@@ -33,7 +36,7 @@ pub struct TrainSummary {
     pub seconds: f64,
 }
 
-/// Trains a dictionary on `device` and writes it to `out`: a SAELens directory with `logs/` and a manifest. An
+/// Trains a dictionary on `device` and writes it to `out`: a SAELens directory with `logs/`, sealed with `manifest`. An
 /// interrupted training in `out` is begun anew.
 ///
 /// # Errors
@@ -41,6 +44,7 @@ pub struct TrainSummary {
 /// scale; a loss that is not finite; a disk that fails.
 pub fn train(
     plan: &TrainPlan,
+    manifest: Manifest,
     store: &Store,
     device: &Device,
     out: &Path,
@@ -48,8 +52,6 @@ pub fn train(
     let started = Instant::now();
     check_store(plan, store)?;
     prepare(out)?;
-    // Before the hours, not after them: a manifest that cannot be read ends it here.
-    let work = plan.work(store)?;
     let sample = Sample::of(store.batches(plan.batches(plan.scale_tokens)), plan.d_in)?;
     tracing::info!(
         "train: {} → {} latents at {}, {} steps of {} tokens ({:.2} epochs); activations × {:.5}; a latent is dead \
@@ -84,7 +86,7 @@ pub fn train(
         ]
         .map(|(name, n)| (name.to_owned(), n)),
     );
-    Manifest::seal(out, work, counts, &files)?;
+    manifest.seal(out, counts, &files)?;
     let dead_window_tokens = plan.dead_window_tokens;
     let seconds = started.elapsed().as_secs_f64();
     Ok(TrainSummary { last, sample, dead_latents, dead_window_tokens, tokens_per_s, seconds })
@@ -125,21 +127,22 @@ fn prepare(out: &Path) -> Result<(), TrainError> {
 
 /// Where the dictionary comes from. What the store's manifest does not say stays unknown.
 fn metadata(plan: &TrainPlan, store: &Store, sample: &Sample) -> Metadata {
-    let harvest = &store.manifest().work.config;
-    let text = |value: &Value| value.as_str().map(str::to_owned);
-    let files = harvest["text"]["files"].as_array();
+    let Work { config: harvest, inputs, .. } = &store.manifest().work;
+    let name = |role: &str| inputs.get(role).map(|input| input.name.clone());
     let mut metadata = Metadata::new(plan.hook);
-    metadata.model_name = text(&harvest["model"]);
+    metadata.model_name = name("model");
     metadata.context_size = harvest["context"]["length"].as_u64().and_then(|n| usize::try_from(n).ok());
     metadata.prepend_bos = harvest["context"].get("bos").map(|bos| !bos.is_null());
-    metadata.dataset_path = files.map(|all| all.iter().filter_map(text).collect::<Vec<_>>().join(", "));
+    metadata.dataset_path = name("text");
     metadata.scale = Some(sample.scale);
-    metadata.facts = facts(plan);
+    metadata.facts = facts(plan, store);
     metadata
 }
 
-fn facts(plan: &TrainPlan) -> Map<String, Value> {
+fn facts(plan: &TrainPlan, store: &Store) -> Map<String, Value> {
     let facts = json!({
+        // So that an evaluation within another model is noticed.
+        "model_sha256": store.manifest().work.inputs.get("model").map(|model| &model.sha256),
         "recipe": plan.recipe,
         "seed": plan.seed,
         "tokens": plan.tokens,

@@ -4,7 +4,7 @@ use std::{
     fmt::Write,
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use burn::tensor::Device;
@@ -25,6 +25,7 @@ pub struct Checkpoint {
     files: Files,
     config: FamilyConfig,
     info: ModelInfo,
+    digest: OnceLock<Digest>,
 }
 
 #[derive(Clone)]
@@ -79,7 +80,7 @@ impl Checkpoint {
         let name = name.or_else(|| name_of(path)).unwrap_or_else(|| "model".into());
         let n_parameters = count_parameters(&files, &config);
         let info = ModelInfo::new(name, &config, n_parameters);
-        Ok(Self { path: path.to_owned(), files, config, info })
+        Ok(Self { path: path.to_owned(), files, config, info, digest: OnceLock::new() })
     }
 
     /// What there is to know about the model without its weights.
@@ -115,6 +116,15 @@ impl Checkpoint {
     /// # Errors
     /// If a file cannot be read.
     pub fn digest(&self) -> Result<Digest, ModelError> {
+        // Gigabytes are read for it, and every stage of a run asks.
+        if let Some(digest) = self.digest.get() {
+            return Ok(digest.clone());
+        }
+        let digest = self.read_digest()?;
+        Ok(self.digest.get_or_init(|| digest).clone())
+    }
+
+    fn read_digest(&self) -> Result<Digest, ModelError> {
         let digest = |path: &Path| {
             digest_file(path).map_err(|source| ModelError::Io { path: path.to_owned(), source })
         };

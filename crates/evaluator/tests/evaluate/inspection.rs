@@ -42,7 +42,7 @@ fn norms_are_those_of_the_residual_stream() {
     let inspection =
         inspect_model(&world.checkpoint(), &device(), &text.text(), &context(), u64::MAX).unwrap();
     assert_eq!(inspection.layers.len(), N_LAYERS + 1);
-    assert_eq!(inspection.layers[0].hook, HookPoint::Embed);
+    assert_eq!(inspection.layers[0].hook, HookPoint::block(0, BlockHook::ResidPre));
     assert_eq!(inspection.layers[N_LAYERS].hook, HookPoint::block(N_LAYERS - 1, BlockHook::ResidPost));
 
     let model = world.checkpoint().load(&device()).unwrap();

@@ -3,10 +3,11 @@
 use std::fs;
 
 use monosema_core::{BlockHook, HookPoint, Seed};
-use monosema_evaluator::{DictionaryShape, EvalConfig, EvalPlan, evaluate};
+use monosema_evaluator::{DictionaryShape, EvalConfig, EvalPlan, Training};
+use monosema_sae::Metadata;
 use monosema_text::ContextConfig;
 
-use crate::world::{D_MODEL, World, context, device, hook};
+use crate::world::{D_MODEL, World, context, hook};
 
 const SHAPE: fn() -> DictionaryShape = || DictionaryShape { hook: hook(), d_in: D_MODEL, d_sae: 8 };
 
@@ -16,7 +17,13 @@ fn resolve(
     context: &ContextConfig,
     shape: DictionaryShape,
 ) -> Result<EvalPlan, String> {
-    EvalPlan::resolve(config, context, &world.checkpoint(), &shape, None, Seed(0)).map_err(|e| e.to_string())
+    EvalPlan::resolve(config, context, &world.checkpoint(), &shape, &Training::default(), Seed(0))
+        .map_err(|e| chain(&e))
+}
+
+/// An error with its causes, as the command line prints it.
+fn chain(error: &dyn std::error::Error) -> String {
+    error.source().map_or(error.to_string(), |source| format!("{error}: {}", chain(source)))
 }
 
 #[track_caller]
@@ -70,17 +77,51 @@ fn training_text_is_not_held_out_text() {
     let checkpoint = world.checkpoint();
     let dictionary = world.identity();
     let shape = DictionaryShape::read(&dictionary).unwrap();
-    let plan = EvalPlan::resolve(&world.config(), &context(), &checkpoint, &shape, Some(&training), Seed(0))
-        .unwrap();
+    let training = Training { text: Some(&training), metadata: None };
+    let plan =
+        EvalPlan::resolve(&world.config(), &context(), &checkpoint, &shape, &training, Seed(0)).unwrap();
     let warnings = &plan.warnings;
     assert_eq!(warnings.len(), 1);
     assert!(
         warnings[0].contains("text b is not held out") && warnings[0].contains("b.jsonl"),
         "{warnings:?}"
     );
-    let report = evaluate(&plan, &checkpoint, &dictionary, &device(), &world.path("out")).unwrap();
+    let report = world.evaluate_plan(&plan, &dictionary).unwrap();
     assert_eq!(&report.warnings, warnings);
     assert!(fs::read_to_string(world.path("out/report.html")).unwrap().contains("is not held out"));
+}
+
+#[test]
+fn other_circumstances_than_those_of_training_are_told() {
+    let world = World::new();
+    let checkpoint = world.checkpoint();
+    let warnings = |metadata: Metadata| {
+        let training = Training { text: None, metadata: Some(&metadata) };
+        let plan = EvalPlan::resolve(&world.config(), &context(), &checkpoint, &SHAPE(), &training, Seed(0));
+        plan.unwrap().warnings
+    };
+    let digest = |digest: &str| [("model_sha256".to_owned(), digest.into())].into_iter().collect();
+    let same = Metadata {
+        model_name: Some("renamed".into()),
+        context_size: Some(context().length),
+        prepend_bos: Some(false),
+        facts: digest(checkpoint.digest().unwrap().as_str()),
+        ..Metadata::new(hook())
+    };
+    assert!(warnings(same.clone()).is_empty(), "{:?}", warnings(same));
+    for (metadata, parts) in [
+        (Metadata { facts: digest("abc"), ..same.clone() }, ["activations of renamed", "quantisation"]),
+        (Metadata { facts: Default::default(), ..same.clone() }, ["renamed", "another name"]),
+        (Metadata { context_size: Some(4), ..same.clone() }, ["windows of 4 tokens", "later positions"]),
+        (
+            Metadata { prepend_bos: Some(true), ..same.clone() },
+            ["with BOS in front", "on windows without BOS"],
+        ),
+    ] {
+        let warnings = warnings(metadata);
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(parts.iter().all(|part| warnings[0].contains(part)), "{warnings:?}");
+    }
 }
 
 #[test]
@@ -90,7 +131,7 @@ fn a_text_of_which_nothing_counts() {
     let config = EvalConfig { texts: vec![world.text("short", "short.txt")], ..world.config() };
     let dictionary = world.identity();
     let plan = world.plan(&config, &dictionary);
-    let error = evaluate(&plan, &world.checkpoint(), &dictionary, &device(), &world.path("out")).unwrap_err();
+    let error = world.evaluate_plan(&plan, &dictionary).unwrap_err();
     let error = error.to_string();
     // Position 0 is skipped, position 1 has no next token.
     for part in ["short", "of its 2 tokens 1 count", "skip_first"] {
@@ -104,6 +145,6 @@ fn the_dictionary_must_be_the_one_planned_for() {
     let world = World::new();
     let plan = resolve(&world, &world.config(), &context(), SHAPE()).unwrap();
     let dictionary = world.identity();
-    let error = evaluate(&plan, &world.checkpoint(), &dictionary, &device(), &world.path("out")).unwrap_err();
+    let error = world.evaluate_plan(&plan, &dictionary).unwrap_err();
     assert!(error.to_string().contains("expected a dictionary 16 → 8 latents"), "{error}");
 }

@@ -2,10 +2,11 @@
 
 use std::fs;
 
+use monosema_core::digest_bytes;
 use monosema_evaluator::{HTML_FILE, JSON_FILE, Report, definitions};
 use serde_json::Value;
 
-use crate::world::World;
+use crate::{reference::Reference, world::World};
 
 #[test]
 fn the_json_has_the_keys_that_programs_look_for() {
@@ -23,7 +24,10 @@ fn the_json_has_the_keys_that_programs_look_for() {
     assert_eq!(json["dictionary"]["hook"], "blocks.1.hook_resid_post");
     assert_eq!(json["model"]["d_model"], 16);
     assert_eq!(json["manifest"]["stage"], "eval");
-    assert!(json["manifest"]["inputs"]["text a"].is_string());
+    assert!(json["manifest"]["inputs"]["text a"]["sha256"].is_string());
+    let windows = Reference::new(&world, &[world.text("b", "b.jsonl")]).windows;
+    let ids: Vec<u8> = windows.iter().flat_map(|w| &w.tokens).flat_map(|id| id.to_le_bytes()).collect();
+    assert_eq!(json["texts"][1]["windows_sha256"], digest_bytes(&ids).as_str());
     for definition in definitions() {
         assert!(json["metrics"].get(definition.name).is_some(), "{}", definition.name);
         assert!(json["definitions"][definition.name]["formula"].is_string(), "{}", definition.name);

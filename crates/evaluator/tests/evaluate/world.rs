@@ -6,8 +6,10 @@ use burn::{
     module::{Module, ModuleMapper, Param},
     tensor::{Device, Tensor},
 };
-use monosema_core::{BlockHook, HookPoint, Seed};
-use monosema_evaluator::{DictionaryShape, EvalConfig, EvalPlan, NamedText, Report, evaluate};
+use monosema_core::{BlockHook, HookPoint, Manifest, Seed};
+use monosema_evaluator::{
+    DictionaryShape, EvalConfig, EvalError, EvalPlan, NamedText, Report, Training, evaluate,
+};
 use monosema_sae::{Dictionary, Metadata, Sae, SaeConfig, Weights};
 use monosema_text::ContextConfig;
 use monosema_transformer::{
@@ -143,12 +145,22 @@ impl World {
 
     pub(crate) fn plan(&self, config: &EvalConfig, dictionary: &std::path::Path) -> EvalPlan {
         let shape = DictionaryShape::read(dictionary).unwrap();
-        EvalPlan::resolve(config, &context(), &self.checkpoint(), &shape, None, Seed(0)).unwrap()
+        EvalPlan::resolve(config, &context(), &self.checkpoint(), &shape, &Training::default(), Seed(0))
+            .unwrap()
+    }
+
+    pub(crate) fn evaluate_plan(
+        &self,
+        plan: &EvalPlan,
+        dictionary: &std::path::Path,
+    ) -> Result<Report, EvalError> {
+        let checkpoint = self.checkpoint();
+        let manifest = Manifest::new(plan.work(&checkpoint, dictionary)?, "cpu");
+        evaluate(plan, manifest, &checkpoint, dictionary, &device(), &self.path("out"))
     }
 
     pub(crate) fn evaluate(&self, config: &EvalConfig, dictionary: &std::path::Path) -> Report {
-        let plan = self.plan(config, dictionary);
-        evaluate(&plan, &self.checkpoint(), dictionary, &device(), &self.path("out")).unwrap()
+        self.evaluate_plan(&self.plan(config, dictionary), dictionary).unwrap()
     }
 }
 

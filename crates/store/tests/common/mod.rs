@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use monosema_core::{BlockHook, HookPoint, Manifest, Seed, digest_bytes, manifest::Work};
+use monosema_core::{BlockHook, HookPoint, Manifest, Seed, Stage, manifest::Work};
 use monosema_store::{
     Batch, HookColumn, Layout, Rows, Store, StoreError, StoreSchema, VectorDtype, Writer, WriterOptions,
 };
@@ -60,9 +60,9 @@ pub fn append(
 }
 
 pub fn seal(dir: &Path, tokens: u64, shards: &[String]) {
-    let inputs = BTreeMap::from([("text".to_owned(), digest_bytes(b"text"))]);
-    let work = Work { stage: "harvest".into(), config: serde_json::json!({}), seed: Seed(0), inputs };
-    Manifest::seal(dir, work, BTreeMap::from([("tokens".to_owned(), tokens)]), shards).unwrap();
+    let work =
+        Work { stage: Stage::Harvest, config: serde_json::json!({}), seed: Seed(0), inputs: BTreeMap::new() };
+    Manifest::new(work, "cpu").seal(dir, BTreeMap::from([("tokens".to_owned(), tokens)]), shards).unwrap();
 }
 
 /// Checks that every row of `batch` is whole, and returns its tokens.

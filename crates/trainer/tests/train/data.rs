@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use monosema_core::{BlockHook, HookPoint, Manifest, Seed, manifest::Work};
+use monosema_core::{
+    BlockHook, HookPoint, Manifest, Seed, Stage, digest_bytes,
+    manifest::{Input, Work},
+};
 use monosema_store::{HookColumn, Layout, Rows, Store, StoreSchema, VectorDtype, Writer, WriterOptions};
 use rand::Rng;
 
@@ -54,11 +57,12 @@ pub(crate) fn store(directory: &Path, x: &[f32], d_in: usize) -> Store {
     let documents: Vec<u64> = vec![0; n];
     writer.append(Rows { token_ids: &ids, documents: &documents, positions: &ids, vectors: &[x] }).unwrap();
     let written = writer.finish().unwrap();
-    let config = serde_json::json!({
-        "model": "synthetic", "context": { "length": 64, "bos": null }, "text": { "files": ["a.txt", "b.txt"] }
-    });
-    let work = Work { stage: "harvest".into(), config, seed: Seed(0), inputs: Default::default() };
+    let config = serde_json::json!({ "context": { "length": 64, "bos": null } });
+    let input = |name: &str| Input { name: name.into(), sha256: digest_bytes(name.as_bytes()) };
+    let inputs =
+        [("model", "synthetic"), ("text", "a.txt, b.txt")].map(|(role, name)| (role.into(), input(name)));
+    let work = Work { stage: Stage::Harvest, config, seed: Seed(0), inputs: inputs.into() };
     let counts = [("tokens".to_owned(), written.tokens)].into();
-    Manifest::seal(directory, work, counts, &written.shards).unwrap();
+    Manifest::new(work, "cpu").seal(directory, counts, &written.shards).unwrap();
     Store::open(directory).unwrap()
 }

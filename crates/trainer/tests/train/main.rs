@@ -7,7 +7,7 @@ use std::{fs, path::Path};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use data::{hook, store, superposition};
-use monosema_core::{Manifest, Seed};
+use monosema_core::{Manifest, Seed, Stage, digest_bytes};
 use monosema_sae::Dictionary;
 use monosema_store::Store;
 use monosema_trainer::{Record, StoreFacts, TrainConfig, TrainError, TrainPlan, TrainSummary, Width, train};
@@ -30,8 +30,13 @@ fn plan(config: &TrainConfig, store: &Store, seed: u64) -> TrainPlan {
     TrainPlan::resolve(config, &StoreFacts::of(store), Seed(seed)).unwrap()
 }
 
+fn manifest(plan: &TrainPlan, store: &Store) -> Manifest {
+    Manifest::new(plan.work(store).unwrap(), "cpu")
+}
+
 fn run(config: &TrainConfig, store: &Store, seed: u64, out: &Path) -> Result<TrainSummary, TrainError> {
-    train(&plan(config, store, seed), store, &Device::flex(), out)
+    let plan = plan(config, store, seed);
+    train(&plan, manifest(&plan, store), store, &Device::flex(), out)
 }
 
 fn records(out: &Path) -> Vec<Record> {
@@ -101,14 +106,11 @@ fn logs_manifest_and_metadata_say_what_was_done() {
     // lr falls to 0 over the last 6 steps.
     assert!((last.lr - 2e-3 / 6.0).abs() < 1e-12);
 
-    let manifest = Manifest::read(out.path(), "train").unwrap();
-    manifest.verify(out.path()).unwrap();
-    assert_eq!(manifest.work, plan.work(&store).unwrap());
-    assert_eq!(
-        (manifest.counts["steps"], manifest.counts["tokens"], manifest.counts["d_sae"]),
-        (30, 7500, 48)
-    );
-    let files: Vec<_> = manifest.files.keys().map(String::as_str).collect();
+    let sealed = Manifest::read(out.path(), Stage::Train).unwrap();
+    sealed.verify(out.path()).unwrap();
+    assert_eq!((sealed.work, sealed.device.as_str()), (plan.work(&store).unwrap(), "cpu"));
+    assert_eq!((sealed.counts["steps"], sealed.counts["tokens"], sealed.counts["d_sae"]), (30, 7500, 48));
+    let files: Vec<_> = sealed.files.keys().map(String::as_str).collect();
     let expected =
         ["cfg.json", "logs/events.out.tfevents.monosema", "logs/metrics.jsonl", "sae_weights.safetensors"];
     assert_eq!(files[..4], expected);
@@ -119,6 +121,7 @@ fn logs_manifest_and_metadata_say_what_was_done() {
     assert_eq!((metadata.model_name.as_deref(), metadata.hook), (Some("synthetic"), hook()));
     assert_eq!((metadata.context_size, metadata.prepend_bos), (Some(64), Some(false)));
     assert_eq!(metadata.dataset_path.as_deref(), Some("a.txt, b.txt"));
+    assert_eq!(metadata.facts["model_sha256"], digest_bytes(b"synthetic").as_str());
     assert_eq!(metadata.scale, Some(summary.sample.scale));
     let silent = dictionary.log_sparsity().unwrap().iter().filter(|&&log| log < -9.9).count();
     assert_eq!(silent as u64, summary.dead_latents);
@@ -189,6 +192,7 @@ fn another_store_than_the_plans_is_refused() {
     let [a, b, out] = [(); 3].map(|()| tempfile::tempdir().unwrap());
     let (planned, other) = (store(a.path(), &x, 8), store(b.path(), &x[..8000], 8));
     let plan = plan(&config(), &planned, 1);
-    let error = train(&plan, &other, &Device::flex(), out.path()).unwrap_err().to_string();
+    let error =
+        train(&plan, manifest(&plan, &other), &other, &Device::flex(), out.path()).unwrap_err().to_string();
     assert!(error.contains("expected 2000 tokens, found 1000"), "{error}");
 }

@@ -1,0 +1,71 @@
+//! A short training whose every number two devices can be compared by.
+
+use burn::tensor::{DataError, Device, Tensor, TensorData};
+use monosema_core::{BlockHook, HookPoint, Seed};
+use monosema_sae::{Sae, SaeConfig, Size};
+use monosema_store::HookColumn;
+
+use crate::{
+    StoreFacts, TrainConfig, TrainPlan, Width,
+    step::{AutodiffStep, TrainStep},
+};
+
+const STEPS: u64 = 5;
+
+/// Trains `architecture` on `device` for a few steps of `n` made-up activations, the same everywhere. Returns, by name,
+/// losses, gradient norms and counts of every step, how far each weight moved, and latents and reconstructions of
+/// the dictionary that comes out.
+///
+/// # Errors
+/// Values that do not come back from the device.
+///
+/// # Panics
+/// A device that fails may panic on its own threads and here.
+pub fn short_training(
+    architecture: &SaeConfig,
+    size: Size,
+    n: usize,
+    device: &Device,
+) -> Result<Vec<(String, Vec<f32>)>, DataError> {
+    let column = HookColumn { hook: HookPoint::block(0, BlockHook::ResidPost), width: size.d_in };
+    let config = TrainConfig {
+        architecture: Some(architecture.clone()),
+        width: Width::Latents(size.d_sae),
+        batch_tokens: Some(n),
+        lr: Some(1e-3),
+        ..TrainConfig::default()
+    };
+    let facts = StoreFacts { hooks: vec![column], tokens: STEPS * n as u64 };
+    let plan = TrainPlan::resolve(&config, &facts, Seed(0)).expect("the numbers above make a training");
+    let batch = |step| batch([n, size.d_in], step, device);
+
+    let init = Sae::init(architecture, size, plan.seed, &device.clone().autodiff());
+    let before = init.to_weights();
+    let mut step = AutodiffStep::new(init, &plan);
+    let mut found = Vec::new();
+    for index in 0..STEPS {
+        let stats = step.step(batch(index), plan.schedule.at(index));
+        for (name, values) in
+            [("loss", stats.loss), ("gradient norm", stats.grad_norm), ("fired", stats.fired)]
+        {
+            found.push((format!("{name} {index}"), values.into_data().try_to_vec()?));
+        }
+    }
+    for ((name, before), (_, after)) in before.iter().zip(step.sae().to_weights().iter()) {
+        let (before, after): (Vec<f32>, Vec<f32>) = (before.try_to_vec()?, after.try_to_vec()?);
+        let moved = after.iter().zip(&before).map(|(after, before)| after - before).collect();
+        found.push((format!("{name} moved"), moved));
+    }
+    let exported = step.sae().export(0.5);
+    let acts = exported.encode(batch(STEPS));
+    found.push(("acts".into(), acts.clone().into_data().try_to_vec()?));
+    found.push(("x_hat".into(), exported.decode(acts).into_data().try_to_vec()?));
+    Ok(found)
+}
+
+/// A fixed pattern without structure, between -2 and 2.
+fn batch(shape: [usize; 2], step: u64, device: &Device) -> Tensor<2> {
+    let value = |i: u64| ((i * 2_654_435_761 + step * 40_503) % 4096) as f32 / 1024.0 - 2.0;
+    let values: Vec<f32> = (0..(shape[0] * shape[1]) as u64).map(value).collect();
+    Tensor::from_data(TensorData::new(values, shape), device)
+}
