@@ -31,20 +31,55 @@ pub enum RopeScaling {
 }
 
 impl RopeScaling {
-    fn apply(&self, index: usize, frequency: f64) -> f64 {
+    /// Whether the frequencies of heads of `d_head` can be scaled so; else what is wrong with which value.
+    pub(crate) fn check(&self, d_head: usize) -> Result<(), (&'static str, String)> {
+        let positive = |key, x: f64| {
+            let fits = x.is_finite() && x > 0.0;
+            if fits { Ok(()) } else { Err((key, format!("expected a number above 0, found {x}"))) }
+        };
         match self {
-            Self::Linear { factor } => frequency / factor,
-            Self::Divisors(divisors) => frequency / f64::from(divisors[index]),
+            Self::Linear { factor } => positive("factor", *factor),
+            Self::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
+                positive("factor", *factor)?;
+                positive("low_freq_factor", *low_freq_factor)?;
+                positive("high_freq_factor", *high_freq_factor)?;
+                positive("original_max_position_embeddings", *original_max_position_embeddings as f64)?;
+                // They span what is interpolated between.
+                if high_freq_factor <= low_freq_factor {
+                    let reason = format!(
+                        "expected more than low_freq_factor, {low_freq_factor}, found {high_freq_factor}"
+                    );
+                    return Err(("high_freq_factor", reason));
+                }
+                Ok(())
+            }
+            Self::Divisors(divisors) if divisors.len() != d_head / 2 => {
+                Err(("rope_freqs", format!("expected {} divisors, found {}", d_head / 2, divisors.len())))
+            }
+            Self::Divisors(divisors) => {
+                divisors.iter().try_for_each(|&divisor| positive("rope_freqs", divisor.into()))
+            }
+        }
+    }
+
+    /// The frequency `index`, scaled: operation by operation what `modeling_rope_utils.py` of transformers does in
+    /// single precision.
+    fn apply(&self, index: usize, frequency: f32) -> f32 {
+        match self {
+            Self::Linear { factor } => frequency / *factor as f32,
+            Self::Divisors(divisors) => frequency / divisors[index],
             Self::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
                 let context = *original_max_position_embeddings as f64;
-                let turns = context * frequency / TAU;
-                if turns < *low_freq_factor {
-                    frequency / factor
-                } else if turns > *high_freq_factor {
+                let wavelength = frequency.recip() * TAU as f32;
+                if wavelength > (context / low_freq_factor) as f32 {
+                    frequency / *factor as f32
+                } else if wavelength < (context / high_freq_factor) as f32 {
                     frequency
                 } else {
-                    let kept = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor);
-                    (1.0 - kept) * frequency / factor + kept * frequency
+                    let turns = wavelength.recip() * context as f32;
+                    let kept =
+                        (turns - *low_freq_factor as f32) / (high_freq_factor - low_freq_factor) as f32;
+                    (1.0 - kept) * frequency / *factor as f32 + kept * frequency
                 }
             }
         }
@@ -52,10 +87,12 @@ impl RopeScaling {
 }
 
 /// The rotation angles of one head.
+///
+/// All in single precision, as transformers has it: at position 2000 the rounding of a frequency moves the angle by
+/// 1e-4, so that a more exact table would be a different model.
 #[derive(Clone, Debug)]
 pub(crate) struct Rotary {
-    /// Radians a position, `[d_head / 2]`. Single precision, as transformers has them: at position 2000 the
-    /// rounding of a frequency moves the angle by 1e-4, so that a more exact table would be a different model.
+    /// Radians a position, `[d_head / 2]`.
     frequencies: Vec<f32>,
 }
 
@@ -63,8 +100,10 @@ impl Rotary {
     /// Frequencies `theta^(-2i / d_head)`, scaled. `d_head` is even; [`RopeScaling::Divisors`] has `d_head / 2`.
     pub(crate) fn new(d_head: usize, theta: f64, scaling: Option<&RopeScaling>) -> Self {
         let frequency = |i: usize| {
-            let frequency = theta.powf(-2.0 * i as f64 / d_head as f64);
-            scaling.map_or(frequency, |scaling| scaling.apply(i, frequency)) as f32
+            // The power of an f32 exponent, rounded once: torch's own is off by one unit in a few of a hundred.
+            let exponent = (2 * i) as f32 / d_head as f32;
+            let frequency = 1.0 / theta.powf(f64::from(exponent)) as f32;
+            scaling.map_or(frequency, |scaling| scaling.apply(i, frequency))
         };
         Self { frequencies: (0..d_head / 2).map(frequency).collect() }
     }
@@ -112,7 +151,9 @@ pub(crate) fn rotate_rows(rows: &mut [f32], d_head: usize, cos: &[f32], sin: &[f
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::formats::{SafetensorsFiles, TensorSource};
     use burn::tensor::{Device, TensorData};
+    use std::path::Path;
 
     #[test]
     fn frequencies_fall_geometrically() {
@@ -120,6 +161,38 @@ mod tests {
         assert_eq!(rotary.frequencies, [1.0, 0.1, 0.01, 0.001]);
         let linear = Rotary::new(8, 10_000.0, Some(&RopeScaling::Linear { factor: 4.0 }));
         assert_eq!(linear.frequencies, [0.25, 0.025, 0.0025, 0.00025]);
+    }
+
+    /// Bit by bit: a model with the last bits of a frequency changed is another model at position 8191.
+    #[test]
+    fn frequencies_and_angles_are_those_of_transformers() {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/transformer");
+        let expected = SafetensorsFiles::open_file(&fixtures.join("rope/expected.safetensors")).unwrap();
+        let linear = RopeScaling::Linear { factor: 3.0 };
+        let llama3 = RopeScaling::Llama3 {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_max_position_embeddings: 8192,
+        };
+        let cases = [
+            ("default_64", Rotary::new(64, 1e4, None)),
+            ("default_128", Rotary::new(128, 5e5, None)),
+            ("linear", Rotary::new(64, 1e5, Some(&linear))),
+            ("llama3", Rotary::new(128, 5e5, Some(&llama3))),
+        ];
+        for (case, rotary) in cases {
+            let expected = |what: &str| expected.read(&format!("{case}.{what}")).unwrap();
+            assert_eq!(rotary.frequencies, expected("frequencies"), "{case}");
+            let (cos, sin) = rotary.tables(8192);
+            // torch's cosine and sine are correct to one unit in the last place.
+            for (table, what) in [(cos, "cos"), (sin, "sin")] {
+                let last = &table[table.len() - rotary.half()..];
+                for (found, expected) in last.iter().zip(expected(what)) {
+                    assert!((found - expected).abs() <= f32::EPSILON, "{case} {what}: {found} {expected}");
+                }
+            }
+        }
     }
 
     #[test]
@@ -133,8 +206,25 @@ mod tests {
         // Turns within 100 positions: 16 at frequency 1, 0.016 at 0.001, 2.5 at 2.5 * 2π / 100.
         assert_eq!(scaling.apply(0, 1.0), 1.0);
         assert_eq!(scaling.apply(0, 0.001), 0.001 / 8.0);
-        let middle = 2.5 * TAU / 100.0;
-        assert!((scaling.apply(0, middle) / middle - (0.5 / 8.0 + 0.5)).abs() < 1e-12);
+        let middle = 2.5 * TAU as f32 / 100.0;
+        assert!((scaling.apply(0, middle) / middle - (0.5 / 8.0 + 0.5)).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_scaling_that_divides_by_zero_is_named() {
+        let llama3 = |low_freq_factor, high_freq_factor| RopeScaling::Llama3 {
+            factor: 8.0,
+            low_freq_factor,
+            high_freq_factor,
+            original_max_position_embeddings: 100,
+        };
+        llama3(1.0, 4.0).check(8).unwrap();
+        assert_eq!(llama3(4.0, 4.0).check(8).unwrap_err().0, "high_freq_factor");
+        assert_eq!(llama3(0.0, 4.0).check(8).unwrap_err().0, "low_freq_factor");
+        assert_eq!(RopeScaling::Linear { factor: f64::NAN }.check(8).unwrap_err().0, "factor");
+        for divisors in [vec![1.0; 3], vec![1.0, 1.0, 1.0, 0.0]] {
+            assert_eq!(RopeScaling::Divisors(divisors).check(8).unwrap_err().0, "rope_freqs");
+        }
     }
 
     #[test]

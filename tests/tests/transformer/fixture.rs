@@ -17,6 +17,8 @@ pub(crate) struct Case {
     pub(crate) model: PathBuf,
     pub(crate) expected: BTreeMap<String, Expected>,
     tokens: Expected,
+    /// Which positions `expected` is about, if not all.
+    positions: Option<Expected>,
 }
 
 pub(crate) struct Expected {
@@ -41,7 +43,7 @@ impl Case {
             .map(|entry| entry.file_name().into_string().unwrap())
             .collect();
         names.sort();
-        assert!(names.len() >= 12, "fixtures are missing: found {names:?}");
+        assert!(names.len() >= 14, "fixtures are missing: found {names:?}");
         names.iter().map(|name| Self::read(name)).collect()
     }
 
@@ -50,7 +52,9 @@ impl Case {
         let gguf = directory.join("model.gguf");
         let mut expected = read_safetensors(&directory.join("expected.safetensors"));
         let tokens = expected.remove("tokens").unwrap();
-        Self { name: name.to_owned(), model: if gguf.exists() { gguf } else { directory }, expected, tokens }
+        let positions = expected.remove("positions");
+        let model = if gguf.exists() { gguf } else { directory };
+        Self { name: name.to_owned(), model, expected, tokens, positions }
     }
 
     pub(crate) fn checkpoint(&self) -> Checkpoint {
@@ -59,6 +63,14 @@ impl Case {
 
     pub(crate) fn load(&self, device: &Device) -> LanguageModel {
         self.checkpoint().load(device).unwrap()
+    }
+
+    /// The positions of `x [batch, seq, d]` that `expected` is about.
+    pub(crate) fn at_positions(&self, x: Tensor<3>) -> Tensor<3> {
+        let Some(positions) = &self.positions else { return x };
+        let ids: Vec<i64> = positions.values.iter().map(|&id| id as i64).collect();
+        let ids = Tensor::from_data(TensorData::new(ids, [positions.shape[0]]), &x.device());
+        x.select(1, ids)
     }
 
     /// `[batch, seq]`.

@@ -64,7 +64,7 @@ impl SafetensorsFiles {
 
     /// Opens one file by its path.
     #[cfg(test)]
-    pub(super) fn open_file(path: &Path) -> Result<Self, ModelError> {
+    pub(crate) fn open_file(path: &Path) -> Result<Self, ModelError> {
         Self::open_files([path.to_owned()].into())
     }
 
@@ -124,14 +124,16 @@ impl MappedFile {
     fn open(path: &Path) -> Result<Self, ModelError> {
         let map = map(path)?;
         let malformed = |e: safetensors::SafeTensorError| {
-            let reason = format!("not a whole safetensors file of {} bytes: {e}", map.len());
+            let reason =
+                format!("not a whole safetensors file of {} bytes: {e}; fetch the file again", map.len());
             ModelError::Malformed { file: path.to_owned(), reason }
         };
         let (header_bytes, header) = SafeTensors::read_metadata(&map).map_err(malformed)?;
         let data_start = header_bytes + size_of::<u64>();
         if map.len() != data_start + header.data_len() {
             let expected = data_start + header.data_len();
-            let reason = format!("expected {expected} bytes by its header, found {}", map.len());
+            let reason =
+                format!("expected {expected} bytes by its header, found {}; fetch the file again", map.len());
             return Err(ModelError::Malformed { file: path.to_owned(), reason });
         }
         Ok(Self { header, data_start, map })
@@ -154,8 +156,8 @@ fn read_index(index: &Path) -> Result<BTreeMap<String, String>, ModelError> {
     }
     let bytes = std::fs::read(index).map_err(|source| ModelError::Io { path: index.to_owned(), source })?;
     let malformed = |reason: String| ModelError::Malformed { file: index.to_owned(), reason };
-    let index: Index =
-        serde_json::from_slice(&bytes).map_err(|e| malformed(format!("expected a weight_map: {e}")))?;
+    let index: Index = serde_json::from_slice(&bytes)
+        .map_err(|e| malformed(format!("expected a JSON object with a weight_map: {e}")))?;
     for name in index.weight_map.values() {
         // A plain file name: an index must not reach out of its directory.
         if Path::new(name).file_name().is_none_or(|file_name| file_name != Path::new(name).as_os_str()) {
