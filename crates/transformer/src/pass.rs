@@ -90,13 +90,15 @@ impl Hooks<'_> {
     }
 }
 
-/// A batch `[batch, seq, d_model]` on its way through the model. On the CPU it travels in groups of sequences, each
-/// with a thread of its own: what burn does on one thread is then done on all cores, the intermediate values of a
-/// group fit the cache, and a sequence's result does not depend on what else is in the batch. (Measured with
-/// SmolLM2-135M to block 9, batch 8 × 256, two cores: see `ROWS`.)
+/// A batch `[batch, seq, d_model]` on its way through the model. On the CPU it travels in groups of sequences,
+/// each with a thread of its own: what burn does on one thread is then done on all cores, and the intermediate
+/// values of a group stay in the cache. Mathematically a sequence knows nothing of its batch; in f32 the number of
+/// rows of a group chooses the order in which a matrix product sums, so that the last bits may differ.
 struct Stream(Vec<Tensor<3>>);
 
 /// How many rows (positions) a group has at least: enough to keep matrix products efficient.
+///
+/// Measured with SmolLM2-135M to block 9, batches of 8 × 256 tokens, two threads: 4,350 to 4,700 tokens/s.
 const ROWS: usize = 256;
 
 impl Stream {
@@ -110,21 +112,26 @@ impl Stream {
     }
 
     fn map(&self, f: impl Fn(Tensor<3>) -> Tensor<3> + Sync + Send) -> Self {
-        match &self.0[..] {
-            [x] => Self(vec![f(x.clone())]),
-            groups => Self(groups.par_iter().map(|x| f(x.clone())).collect()),
-        }
+        Self(each(self.0.clone(), f))
     }
 
     fn add(self, other: Self) -> Self {
-        let pairs: Vec<_> = self.0.into_iter().zip(other.0).collect();
-        Self(pairs.into_par_iter().map(|(x, y)| x + y).collect())
+        Self(each(self.0.into_iter().zip(other.0).collect(), |(x, y)| x + y))
     }
 
     fn join(self) -> Tensor<3> {
         let mut groups = self.0;
         if groups.len() == 1 { groups.remove(0) } else { Tensor::cat(groups, 0) }
     }
+}
+
+/// `f` of every group, on all cores. A single group stays on the caller's thread: an accelerator queues the work
+/// of each thread apart.
+fn each<T: Send>(groups: Vec<T>, f: impl Fn(T) -> Tensor<3> + Sync + Send) -> Vec<Tensor<3>> {
+    if groups.len() == 1 {
+        return groups.into_iter().map(f).collect();
+    }
+    groups.into_par_iter().map(f).collect()
 }
 
 #[cfg(test)]

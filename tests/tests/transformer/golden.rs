@@ -10,9 +10,12 @@ use crate::fixture::{Case, relative_error, values};
 /// 1e-6 over two or three layers; a forgotten bias, norm or mask leaves more than 1e-2.
 const TOLERANCE: f64 = 1e-5;
 
-/// Everything the case expects, held against `model`.
-fn check(case: &Case, model: &LanguageModel) {
-    let tokens = case.tokens(model.device());
+/// Rows of a batch that make several groups on their way through the model on the CPU, whatever their number is.
+const ROWS_OF_GROUPS: usize = 1000;
+
+/// Everything the case expects, held against `model`, whose batch is `copies` times the case's.
+fn check(case: &Case, model: &LanguageModel, copies: usize) {
+    let tokens = case.tokens(model.device()).repeat_dim(0, copies);
     let mut capture = Capture::new(HookPoint::all(model.info().n_layers));
     let hidden = model.forward(tokens.clone(), &mut capture);
     for (name, expected) in &case.expected {
@@ -22,9 +25,12 @@ fn check(case: &Case, model: &LanguageModel) {
             "final_hidden" => hidden.clone(),
             hook => capture.take(hook.parse().unwrap()).unwrap_or_else(|| panic!("{}: no {hook}", case.name)),
         };
-        assert_eq!(found.dims()[..expected.shape.len()], expected.shape[..], "{}: {name}", case.name);
-        let error = relative_error(&values(found), &expected.values);
-        assert!(error <= TOLERANCE, "{}: {name} is off by {error:.1e}", case.name);
+        let found = case.at_positions(found);
+        let mut shape = expected.shape.clone();
+        shape[0] *= copies;
+        assert_eq!(found.dims()[..shape.len()], shape, "{}: {name}", case.name);
+        let error = relative_error(&values(found), &expected.values.repeat(copies));
+        assert!(error <= TOLERANCE, "{}: {name} of {copies} copies is off by {error:.1e}", case.name);
     }
     // The two embeddings and the norm, and five values a block.
     assert_eq!(case.expected.len(), 3 + 2 + 5 * model.info().n_layers, "{}", case.name);
@@ -34,7 +40,17 @@ fn check(case: &Case, model: &LanguageModel) {
 fn every_hidden_state_logit_and_loss_agrees_with_transformers() {
     let device = Device::flex();
     for case in Case::all() {
-        check(&case, &case.load(&device));
+        check(&case, &case.load(&device), 1);
+    }
+}
+
+/// As a batch of several groups of sequences, the last of them smaller.
+#[test]
+fn groups_of_sequences_agree_too() {
+    let device = Device::flex();
+    for case in Case::all() {
+        let [batch, seq] = case.tokens(&device).dims();
+        check(&case, &case.load(&device), ROWS_OF_GROUPS.div_ceil(batch * seq));
     }
 }
 
@@ -44,7 +60,7 @@ fn every_hidden_state_logit_and_loss_agrees_with_transformers() {
 fn the_path_of_other_devices_agrees_too() {
     let device = Device::ndarray();
     for case in Case::all() {
-        check(&case, &case.load(&device));
+        check(&case, &case.load(&device), 1);
     }
 }
 
