@@ -5,10 +5,9 @@
 //! the divergence are one sweep over a row there, with sums in f64, where tensor operations on the CPU
 //! backend would each walk the logits again, mostly on one thread.
 
-use std::ops::Range;
-
 use burn::tensor::{Int, Tensor, TensorData};
-use monosema_transformer::LanguageModel;
+pub(crate) use monosema_transformer::logit_chunk_rows as chunk_positions;
+use monosema_transformer::{LanguageModel, for_each_logit_chunk};
 use rayon::prelude::*;
 
 use crate::{
@@ -17,23 +16,12 @@ use crate::{
     metrics::{Predictions, Spliced},
 };
 
-/// Logits held at once for one pass.
-const CHUNK_LOGITS: usize = 1 << 23;
-
-/// Positions held at once: enough for an efficient product, even where the vocabulary is huge.
-const MIN_CHUNK: usize = 32;
-
 /// Final hidden states `[batch, seq, d_model]` of the same tokens under four passes.
 pub(crate) struct Passes {
     pub(crate) clean: Tensor<3>,
     pub(crate) sae: Tensor<3>,
     pub(crate) zero: Tensor<3>,
     pub(crate) mean: Tensor<3>,
-}
-
-/// How many positions' logits are held at once.
-pub(crate) fn chunk_positions(d_vocab: usize) -> usize {
-    (CHUNK_LOGITS / d_vocab.max(1)).max(MIN_CHUNK)
 }
 
 /// Measures the predictions made from `positions` (indices into `batch * seq`) of the tokens `targets`.
@@ -83,18 +71,16 @@ fn for_each_chunk<const N: usize>(
         return Ok(());
     }
     let d_vocab = model.info().d_vocab;
-    let data = TensorData::new(positions.to_vec(), [positions.len()]);
-    let indices = Tensor::<1, Int>::from_data(data, model.device());
+    let n = positions.len();
+    let indices = Tensor::<1, Int>::from_data(TensorData::new(positions.to_vec(), [n]), model.device());
     let rows = passes.map(|hidden| {
         let [batch, seq, d_model] = hidden.dims();
-        hidden.reshape([batch * seq, d_model]).select(0, indices.clone())
+        hidden.reshape([batch * seq, d_model]).select(0, indices.clone()).unsqueeze_dim(0)
     });
-    let chunk = chunk_positions(d_vocab);
-    for start in (0..positions.len()).step_by(chunk) {
-        let range = start..positions.len().min(start + chunk);
+    for_each_logit_chunk(model, rows, |range, tensors| {
         let mut logits = Vec::with_capacity(N);
-        for rows in &rows {
-            logits.push(unembed(model, rows, range.clone())?);
+        for tensor in tensors {
+            logits.push(host::values(tensor, "computing logits")?);
         }
         let compare_row = |probabilities: &mut Vec<f32>, (row, &target): (usize, &u32)| {
             let of = |pass: usize| &logits[pass][row * d_vocab..(row + 1) * d_vocab];
@@ -102,14 +88,8 @@ fn for_each_chunk<const N: usize>(
         };
         let losses: Vec<_> = targets[range].par_iter().enumerate().map_init(Vec::new, compare_row).collect();
         take(&losses);
-    }
-    Ok(())
-}
-
-/// Logits of the rows `range` of `hidden [n, d_model]`, on the host.
-fn unembed(model: &LanguageModel, hidden: &Tensor<2>, range: Range<usize>) -> Result<Vec<f32>, EvalError> {
-    let rows: Tensor<3> = hidden.clone().slice([range]).unsqueeze_dim(0);
-    host::values(model.unembed(rows), "computing logits")
+        Ok(())
+    })
 }
 
 /// The loss of one prediction under one pass, in nats.
@@ -193,12 +173,5 @@ mod tests {
         assert!(same.kl < 1e-12);
         let direct = row.iter().map(|&l| f64::from(l).exp()).sum::<f64>().ln() - f64::from(row[1002]);
         assert!((clean.ce - direct).abs() < 1e-6);
-    }
-
-    #[test]
-    fn chunks_are_bounded_and_never_empty() {
-        assert_eq!(chunk_positions(49_152), 170);
-        assert_eq!(chunk_positions(usize::MAX), MIN_CHUNK);
-        assert!(chunk_positions(0) > 0);
     }
 }

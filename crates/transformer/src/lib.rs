@@ -13,6 +13,7 @@
 mod activation;
 mod attention;
 mod checkpoint;
+mod embedding;
 mod error;
 pub mod families;
 mod formats;
@@ -32,7 +33,7 @@ pub use activation::Activation;
 pub use checkpoint::Checkpoint;
 pub use error::ModelError;
 pub use families::{Family, gpt2, llama};
-pub use loss::{for_each_logit_chunk, log_probabilities, next_token_losses, token_losses};
+pub use loss::{for_each_logit_chunk, logit_chunk_rows, next_token_losses, token_losses};
 pub use model::{LanguageModel, ModelInfo};
 pub use rotary::RopeScaling;
 pub use tap::{Capture, NoTap, Replace, Tap};

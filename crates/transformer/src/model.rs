@@ -53,16 +53,22 @@ impl LanguageModel {
     /// [`LanguageModel::unembed`]. `tap` is shown every hook it wants.
     ///
     /// # Shapes
-    /// `tokens`: `[batch, seq]`, ids below `d_vocab`, `seq` up to `max_context`. Result: `[batch, seq, d_model]`.
+    /// `tokens`: `[batch, seq]`, ids below `d_vocab`, `seq` up to `max_context`. Result: `[batch, seq, d_model]`;
+    /// without a token it is empty and the tap is shown nothing.
     ///
     /// # Panics
     /// If `seq` exceeds `max_context`, or if the tap returns another shape than it was given.
     pub fn forward(&self, tokens: Tensor<2, Int>, tap: &mut dyn Tap) -> Tensor<3> {
         self.check_length(&tokens);
+        let [batch, seq] = tokens.dims();
+        if batch * seq == 0 {
+            return Tensor::zeros([batch, seq, self.info.d_model], &self.device);
+        }
         pass::forward(&*self.decoder, tokens, tap)
     }
 
-    /// Runs the model over `tokens` only as far as the last hook that `tap` wants; not at all if it wants none.
+    /// Runs the model over `tokens` only as far as the last hook that `tap` wants; not at all if it wants none or
+    /// there is no token.
     ///
     /// # Shapes
     /// As [`LanguageModel::forward`].
@@ -71,7 +77,9 @@ impl LanguageModel {
     /// As [`LanguageModel::forward`].
     pub fn run(&self, tokens: Tensor<2, Int>, tap: &mut dyn Tap) {
         self.check_length(&tokens);
-        pass::run(&*self.decoder, tokens, tap);
+        if tokens.shape().num_elements() > 0 {
+            pass::run(&*self.decoder, tokens, tap);
+        }
     }
 
     /// The logits of final hidden states. For a whole batch they are large: see
@@ -81,6 +89,9 @@ impl LanguageModel {
     /// `hidden`: `[batch, seq, d_model]` as [`LanguageModel::forward`] returns it. Result: `[batch, seq, d_vocab]`.
     pub fn unembed(&self, hidden: Tensor<3>) -> Tensor<3> {
         let [batch, seq, d_model] = hidden.dims();
+        if batch * seq == 0 {
+            return Tensor::zeros([batch, seq, self.info.d_vocab], &self.device);
+        }
         let logits = self.unembed_rows(hidden.reshape([batch * seq, d_model]));
         logits.reshape([batch, seq, self.info.d_vocab])
     }

@@ -4,10 +4,10 @@
 //! RMSNorm, rotary positions, grouped-query attention, gated MLP. Reference: `modeling_llama.py` and
 //! `modeling_mistral.py` of transformers.
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 use burn::{
-    module::{Module, Param},
+    module::Module,
     tensor::{Device, Int, Tensor},
 };
 use monosema_core::Seed;
@@ -16,7 +16,7 @@ use super::Size;
 use crate::{
     Activation, LanguageModel, ModelError, ModelInfo, RopeScaling,
     attention::{Attention, Heads},
-    formats::{self, SavedTensor},
+    embedding::Embedding,
     linear::{Linear, parameter},
     norm::RmsNorm,
     pass::{self, Decoder},
@@ -28,6 +28,9 @@ use crate::{
 };
 
 mod checkpoint;
+mod save;
+
+pub use save::SavedDtype;
 
 pub(crate) use LlamaConfig as Config;
 
@@ -71,12 +74,9 @@ pub struct LlamaConfig {
 /// A Llama, to be trained or frozen.
 #[derive(Module, Debug)]
 pub struct Llama {
-    /// `[d_vocab, d_model]`.
-    embedding: Param<Tensor<2>>,
+    embedding: Embedding,
     blocks: Vec<Block>,
     final_norm: RmsNorm,
-    /// None if it is the embedding.
-    output: Option<Linear>,
     #[module(skip)]
     config: LlamaConfig,
     #[module(skip)]
@@ -107,15 +107,6 @@ impl GatedMlp {
     }
 }
 
-/// In which precision [`Llama::save`] writes weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SavedDtype {
-    /// As they are.
-    F32,
-    /// Rounded to bfloat16: half the size.
-    Bf16,
-}
-
 impl Llama {
     /// A model of random weights: normal with standard deviation 0.02, on maps into the residual stream less by
     /// `sqrt(2 n_layers)` (Radford et al., 2019); biases 0, norms 1. The same seed gives the same weights.
@@ -126,7 +117,7 @@ impl Llama {
         config.check(Path::new("LlamaConfig"))?;
         let mut rng = seed.stream("llama.init");
         let shape = [config.d_vocab, config.d_model];
-        let embedding = parameter(shape, normal(config.d_vocab * config.d_model, 0.02, &mut rng), device);
+        let embedding = normal(config.d_vocab * config.d_model, 0.02, &mut rng);
         let into_stream = 0.02 / (2.0 * config.n_layers as f64).sqrt();
         let mut linear = |d_out: usize, d_in: usize, std: f64, bias: bool| {
             let weight = normal(d_out * d_in, std, &mut rng);
@@ -155,10 +146,9 @@ impl Llama {
         let blocks = (0..c.n_layers).map(|_| block()).collect();
         let output = (!c.tied).then(|| linear(c.d_vocab, c.d_model, 0.02, false));
         Ok(Self {
-            embedding,
+            embedding: Embedding { weight: parameter(shape, embedding, device), output },
             blocks,
             final_norm: norm(),
-            output,
             config: c.clone(),
             positions: c.positions(),
         })
@@ -185,69 +175,21 @@ impl Llama {
         let model = self.valid();
         let config = super::FamilyConfig::Llama(self.config.clone());
         let info = ModelInfo::new(name.to_owned(), &config, model.num_params() as u64);
-        let device = model.embedding.val().device();
+        let device = model.embedding.weight.val().device();
         LanguageModel::new(Box::new(model), info, &device)
-    }
-
-    /// Writes `config.json` and `model.safetensors` into `dir`, as transformers has them. The tokenizer is not
-    /// the model's to write.
-    ///
-    /// # Errors
-    /// If the disk fails, or if config.json has no words for the configuration.
-    pub fn save(&self, dir: &Path, dtype: SavedDtype) -> Result<(), ModelError> {
-        let config = checkpoint::config_json(&self.config, dtype)?;
-        let path = dir.join("config.json");
-        formats::save(dir, self.named_tensors(), dtype == SavedDtype::Bf16)?;
-        let text = serde_json::to_string_pretty(&config).expect("string keys only") + "\n";
-        monosema_core::AtomicFile::write(&path, text.as_bytes())
-            .map_err(|source| ModelError::Io { path, source })
-    }
-
-    fn named_tensors(&self) -> BTreeMap<String, SavedTensor> {
-        let c = &self.config;
-        let (queries, keys) = (c.n_heads * c.d_head, c.n_kv_heads * c.d_head);
-        let mut tensors = Named::default();
-        tensors.add("model.embed_tokens.weight", self.embedding.val());
-        tensors.add("model.norm.weight", self.final_norm.weight.val());
-        for (layer, block) in self.blocks.iter().enumerate() {
-            let at = |name: &str| format!("model.layers.{layer}.{name}");
-            tensors.add(&at("input_layernorm.weight"), block.attention_norm.weight.val());
-            tensors.add(&at("post_attention_layernorm.weight"), block.mlp_norm.weight.val());
-            let qkv = [("q_proj", queries), ("k_proj", keys), ("v_proj", keys)];
-            tensors.add_parts(&at("self_attn."), &qkv, &block.attention.qkv);
-            tensors.add_parts(&at("self_attn."), &[("o_proj", c.d_model)], &block.attention.output);
-            tensors.add_parts(
-                &at("mlp."),
-                &[("gate_proj", c.d_mlp), ("up_proj", c.d_mlp)],
-                &block.mlp.gate_up,
-            );
-            tensors.add_parts(&at("mlp."), &[("down_proj", c.d_model)], &block.mlp.down);
-        }
-        if let Some(output) = &self.output {
-            tensors.add("lm_head.weight", output.weight.val().transpose());
-        }
-        tensors.0
     }
 
     /// Takes the weights of a checkpoint.
     fn load(config: &LlamaConfig, weights: &mut Weights, device: &Device) -> Result<Self, ModelError> {
         let c = config;
-        let embedding = weights.take("model.embed_tokens.weight", [c.d_vocab, c.d_model])?;
-        let output = if c.tied {
-            let shape = [c.d_vocab, c.d_model];
-            weights.take_copy("lm_head.weight", shape, &embedding, "model.embed_tokens.weight")?;
-            None
-        } else {
-            let shape = [c.d_vocab, c.d_model];
-            Some(Linear::from_torch(shape, weights.take("lm_head.weight", shape)?, None, device))
-        };
+        let names = ["model.embed_tokens.weight", "lm_head.weight"];
+        let embedding = Embedding::load(names, [c.d_vocab, c.d_model], c.tied, weights, device)?;
         let blocks =
             (0..c.n_layers).map(|layer| Block::load(c, layer, weights, device)).collect::<Result<_, _>>()?;
         Ok(Self {
-            embedding: parameter([c.d_vocab, c.d_model], embedding, device),
+            embedding,
             blocks,
             final_norm: c.load_norm("model.norm", weights, device)?,
-            output,
             config: c.clone(),
             positions: c.positions(),
         })
@@ -303,9 +245,7 @@ impl Decoder for Llama {
     }
 
     fn embed(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
-        let [batch, seq] = tokens.dims();
-        let rows = self.embedding.val().select(0, tokens.reshape([batch * seq]));
-        rows.reshape([batch, seq, self.config.d_model])
+        self.embedding.embed(tokens)
     }
 
     fn attention(&self, layer: usize, x: Tensor<3>) -> Tensor<3> {
@@ -327,10 +267,7 @@ impl Decoder for Llama {
     }
 
     fn unembed(&self, hidden: Tensor<2>) -> Tensor<2> {
-        match &self.output {
-            Some(output) => output.forward(hidden),
-            None => hidden.matmul(self.embedding.val().transpose()),
-        }
+        self.embedding.unembed(hidden)
     }
 }
 
@@ -387,39 +324,14 @@ impl LlamaConfig {
                 format!("expected an even number (rotary pairs), found {}", self.d_head),
             );
         }
-        match &self.rope_scaling {
-            Some(RopeScaling::Divisors(divisors)) if divisors.len() != self.d_head / 2 => wrong(
-                "rope_freqs",
-                format!("expected {} divisors, found {}", self.d_head / 2, divisors.len()),
-            ),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// Tensors by name, as they are saved.
-#[derive(Default)]
-struct Named(BTreeMap<String, SavedTensor>);
-
-impl Named {
-    fn add<const D: usize>(&mut self, name: &str, tensor: Tensor<D>) {
-        let shape = tensor.dims().to_vec();
-        let values = tensor.into_data().iter::<f32>().collect();
-        self.0.insert(name.to_owned(), SavedTensor { shape, values });
-    }
-
-    /// The parts of `merged`, so many outputs each, under the names of the maps that it consists of.
-    fn add_parts(&mut self, prefix: &str, parts: &[(&str, usize)], merged: &Linear) {
-        let mut begin = 0;
-        for (name, d_out) in parts {
-            self.add(
-                &format!("{prefix}{name}.weight"),
-                merged.weight.val().narrow(1, begin, *d_out).transpose(),
-            );
-            if let Some(bias) = &merged.bias {
-                self.add(&format!("{prefix}{name}.bias"), bias.val().narrow(0, begin, *d_out));
+        for (key, x) in [("norm_epsilon", self.norm_epsilon), ("rope_theta", self.rope_theta)] {
+            if !(x.is_finite() && x > 0.0) {
+                return wrong(key, format!("expected a number above 0, found {x}"));
             }
-            begin += d_out;
+        }
+        match &self.rope_scaling {
+            Some(scaling) => scaling.check(self.d_head).or_else(|(key, reason)| wrong(key, reason)),
+            None => Ok(()),
         }
     }
 }
