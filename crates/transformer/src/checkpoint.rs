@@ -49,6 +49,12 @@ impl Files {
             Self::Gguf(_) => config.own_gguf_name(name),
         }
     }
+
+    /// What the files should call the family's tensor `own`.
+    fn name_in_file(&self, config: &FamilyConfig, own: &str) -> String {
+        let gguf = matches!(self, Self::Gguf(_)).then(|| config.gguf_name(own)).flatten();
+        gguf.unwrap_or_else(|| own.to_owned())
+    }
 }
 
 impl Checkpoint {
@@ -73,7 +79,7 @@ impl Checkpoint {
             let name = file.name().map(str::to_owned);
             (Files::Gguf(Arc::new(file)), config, name)
         } else if path.exists() {
-            return Err(not_a_model("it is a file of another kind"));
+            return Err(not_a_model("it is a file of another kind (a GGUF file begins with \"GGUF\")"));
         } else {
             return Err(not_a_model("there is no such file or directory"));
         };
@@ -150,10 +156,11 @@ impl Checkpoint {
     /// Reads the weights onto `device`, in f32.
     ///
     /// # Errors
-    /// If a tensor is missing, one too many, misshapen, unreadable or not finite; the error names it.
+    /// If a tensor is missing, one too many, there twice, misshapen, unreadable or not finite; the error names it.
     pub fn load(&self, device: &Device) -> Result<LanguageModel, ModelError> {
         let rename = |name: &str| self.files.rename(&self.config, name);
-        let weights = Weights::new(&self.path, self.files.source(), rename);
+        let name_in_file = |own: &str| self.files.name_in_file(&self.config, own);
+        let weights = Weights::new(&self.path, self.files.source(), rename, name_in_file)?;
         let decoder = self.config.load(weights, device)?;
         Ok(LanguageModel::new(decoder, self.info.clone(), device))
     }

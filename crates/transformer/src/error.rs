@@ -28,11 +28,11 @@ pub enum ModelError {
         source: io::Error,
     },
     /// A file that is cut short, or not of the format its name says.
-    #[error("{}: {reason}; fetch the file again", file.display())]
+    #[error("{}: {reason}", file.display())]
     Malformed {
         /// The file.
         file: PathBuf,
-        /// Expected and found.
+        /// Expected and found, and what to do about it.
         reason: String,
     },
     /// A value of the model's configuration that is missing or makes no sense.
@@ -56,7 +56,11 @@ pub enum ModelError {
         supported: String,
     },
     /// A tensor that the configuration asks for is not there.
-    #[error("{}: tensor {tensor} {expected:?} is missing", path.display())]
+    #[error(
+        "{}: tensor {tensor} {expected:?} is missing; either weights were not fetched completely, or the \
+         configuration is not of these weights: fetch both again from one place",
+        path.display()
+    )]
     MissingTensor {
         /// The checkpoint.
         path: PathBuf,
@@ -88,7 +92,7 @@ pub enum ModelError {
         /// The shape by the file.
         found: Vec<usize>,
     },
-    /// A tensor whose values cannot be used.
+    /// A tensor that cannot be used.
     #[error("{}: tensor {tensor}: {reason}", file.display())]
     BadTensor {
         /// The file that holds the tensor.

@@ -13,6 +13,10 @@ use crate::{
     weights::{Stored, Weights},
 };
 
+mod gguf_names;
+
+use gguf_names::GgufNames;
+
 /// What a family supplies: a configuration that knows how checkpoints write it and how to load a model.
 pub(crate) trait Configuration: Sized {
     /// `model_type`s of config.json.
@@ -21,6 +25,8 @@ pub(crate) trait Configuration: Sized {
     const ARCHITECTURES: &[&str];
     /// `general.architecture` of GGUF files.
     const GGUF_ARCHITECTURE: &str;
+    /// What llama.cpp calls the family's tensors.
+    const GGUF_NAMES: GgufNames;
 
     /// Reads a config.json of `model_type`.
     fn from_config_json(model_type: &str, settings: &Settings) -> Result<Self, ModelError>;
@@ -36,8 +42,8 @@ pub(crate) trait Configuration: Sized {
         name.to_owned()
     }
 
-    /// The same for a GGUF file, and what llama.cpp's conversion did to the tensor.
-    fn own_gguf_name(&self, name: &str) -> Option<(String, Stored)>;
+    /// What llama.cpp's conversion did to the tensor `own` (within the family).
+    fn gguf_stored(&self, own: &str) -> Stored;
 
     /// Whether `name` (within the family) is a buffer that old checkpoints carry along.
     fn is_buffer(name: &str) -> bool;
@@ -124,7 +130,18 @@ macro_rules! families {
 
             /// The family's name of a tensor in a GGUF file.
             pub(crate) fn own_gguf_name(&self, name: &str) -> Option<(String, Stored)> {
-                match self { $(Self::$name(config) => config.own_gguf_name(name),)* }
+                match self {
+                    $(Self::$name(config) => {
+                        let own = $module::Config::GGUF_NAMES.own(name)?;
+                        let stored = config.gguf_stored(&own);
+                        Some((own, stored))
+                    })*
+                }
+            }
+
+            /// What a GGUF file calls the family's tensor `own`.
+            pub(crate) fn gguf_name(&self, own: &str) -> Option<String> {
+                match self { $(Self::$name(_) => $module::Config::GGUF_NAMES.in_file(own),)* }
             }
 
             /// Whether the tensor of the family's name `name` is a weight of its own.

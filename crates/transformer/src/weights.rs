@@ -30,26 +30,42 @@ pub(crate) struct Weights<'a> {
     stored: BTreeMap<String, (&'a str, Stored)>,
     unknown: Vec<String>,
     taken: BTreeSet<String>,
+    /// What the files should call the tensor of the model's name.
+    name_in_file: NameInFile<'a>,
 }
+
+type NameInFile<'a> = Box<dyn Fn(&str) -> String + 'a>;
 
 impl<'a> Weights<'a> {
     /// The tensors of `source`, which lies at `path`, renamed by `rename`; where that knows no name the tensor is
-    /// one too many.
+    /// one too many. `name_in_file` is the way back.
+    ///
+    /// # Errors
+    /// If two tensors of the files have the same name in the model.
     pub(crate) fn new(
         path: &Path,
         source: &'a dyn TensorSource,
         rename: impl Fn(&str) -> Option<(String, Stored)>,
-    ) -> Self {
-        let (mut stored, mut unknown) = (BTreeMap::new(), Vec::new());
-        for name in source.tensors().keys() {
-            match rename(name) {
-                Some((own, how)) => {
-                    stored.insert(own, (name.as_str(), how));
-                }
-                None => unknown.push(name.clone()),
+        name_in_file: impl Fn(&str) -> String + 'a,
+    ) -> Result<Self, ModelError> {
+        let (mut stored, mut unknown) = (BTreeMap::<_, (&str, Stored)>::new(), Vec::new());
+        for (name, tensor) in source.tensors() {
+            let Some((own, how)) = rename(name) else {
+                unknown.push(name.clone());
+                continue;
+            };
+            if let Some((other, _)) = stored.get(&own) {
+                let reason = format!("is the same weight of the model as {other}; remove one of them");
+                return Err(ModelError::BadTensor {
+                    file: tensor.file.clone(),
+                    tensor: name.clone(),
+                    reason,
+                });
             }
+            stored.insert(own, (name.as_str(), how));
         }
-        Self { path: path.to_owned(), source, stored, unknown, taken: BTreeSet::new() }
+        let (path, name_in_file) = (path.to_owned(), Box::new(name_in_file));
+        Ok(Self { path, source, stored, unknown, taken: BTreeSet::new(), name_in_file })
     }
 
     /// Whether there is a tensor `name`.
@@ -69,7 +85,7 @@ impl<'a> Weights<'a> {
         let Some(&(stored_name, stored)) = self.stored.get(name) else {
             return Err(ModelError::MissingTensor {
                 path: self.path.clone(),
-                tensor: name.to_owned(),
+                tensor: (self.name_in_file)(name),
                 expected: shape.to_vec(),
             });
         };
@@ -123,7 +139,10 @@ impl<'a> Weights<'a> {
         Err(ModelError::BadTensor {
             file: self.source.tensors()[stored_name].file.clone(),
             tensor: stored_name.to_owned(),
-            reason: format!("differs from {of}, though the configuration says that they are one (tied)"),
+            reason: format!(
+                "differs from {}, though the configuration says that they are one (tied)",
+                (self.name_in_file)(of)
+            ),
         })
     }
 
@@ -180,7 +199,8 @@ mod tests {
     }
 
     fn weights(source: &Memory) -> Weights<'_> {
-        Weights::new(Path::new("m"), source, |name| Some((name.to_owned(), Stored::AsIs)))
+        let rename = |name: &str| Some((name.to_owned(), Stored::AsIs));
+        Weights::new(Path::new("m"), source, rename, |own| format!("file.{own}")).unwrap()
     }
 
     #[test]
@@ -197,9 +217,17 @@ mod tests {
         let source = source(&[("a", &[2], &[1.0, f32::NAN]), ("b", &[1, 2], &[1.0, 2.0])]);
         let mut weights = weights(&source);
         let error = |e: Result<Vec<f32>, ModelError>| e.unwrap_err().to_string();
-        assert_eq!(error(weights.take("c", [3, 4])), "m: tensor c [3, 4] is missing");
+        assert!(error(weights.take("c", [3, 4])).starts_with("m: tensor file.c [3, 4] is missing"));
         assert_eq!(error(weights.take("b", [2, 1])), "w: tensor b: expected shape [2, 1], found [1, 2]");
         assert_eq!(error(weights.take("a", [2])), "w: tensor a: value 1 is NaN; the weights are damaged");
+    }
+
+    #[test]
+    fn two_tensors_of_one_name_are_an_error() {
+        let source = source(&[("a", &[1], &[1.0]), ("x.a", &[1], &[1.0])]);
+        let rename = |name: &str| Some((name.trim_start_matches("x.").to_owned(), Stored::AsIs));
+        let error = Weights::new(Path::new("m"), &source, rename, str::to_owned).err().unwrap().to_string();
+        assert!(error.contains("w: tensor x.a: is the same weight of the model as a;"), "{error}");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Reading and replacing at hook points.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 use monosema_core::{BlockHook, HookPoint};
-use monosema_transformer::{Capture, LanguageModel, NoTap, Replace, Tap};
+use monosema_transformer::{Capture, LanguageModel, NoTap, Replace, Tap, next_token_losses};
 
 use crate::fixture::{Case, relative_error, values};
 
@@ -67,6 +67,29 @@ fn what_is_spliced_in_is_what_runs_on() {
     }
 }
 
+/// A batch of several groups of sequences, every value replaced by a multiple that differs from row to row: what
+/// each row gives is what it gives in a batch of one group.
+#[test]
+fn replacing_means_the_same_in_groups_of_sequences() {
+    let device = Device::flex();
+    for case in CASES.map(Case::read) {
+        let model = case.load(&device);
+        // Two sequences and five factors: ten rows that differ. Sequences are of 14 tokens or more.
+        let rows = case.tokens(&device).repeat_dim(0, 5);
+        let run = |copies: usize, hook| {
+            let tokens = rows.clone().repeat_dim(0, copies);
+            let factors = Tensor::<1, Int>::arange(0..tokens.dims()[0] as i64, &device);
+            let factors: Tensor<3> = (factors.remainder_scalar(5).float() * 0.25 + 0.5).reshape([-1, 1, 1]);
+            let mut replaced = Replace::new(hook, |x| x * factors.clone());
+            values(model.unembed(model.forward(tokens, &mut replaced)))
+        };
+        for hook in HookPoint::all(model.info().n_layers) {
+            let error = relative_error(&run(7, hook), &run(1, hook).repeat(7));
+            assert!(error < 1e-5, "{} {hook}: off by {error:.1e}", case.name);
+        }
+    }
+}
+
 /// Attention and MLP outputs are what the stream gains, after replacement too.
 #[test]
 fn the_stream_is_the_sum_of_what_is_written() {
@@ -126,4 +149,26 @@ fn a_run_gives_what_a_whole_forward_pass_gives_and_visits_nothing_unwanted() {
     let mut none = Log(Vec::new(), Vec::new());
     model.run(tokens, &mut none);
     assert!(none.1.is_empty());
+}
+
+#[test]
+fn without_tokens_there_is_nothing_and_no_panic() {
+    let device = Device::flex();
+    let case = Case::read("gpt2");
+    let model = case.load(&device);
+    let (d_model, d_vocab) = (model.info().d_model, model.info().d_vocab);
+    for shape in [[2, 0], [0, 3]] {
+        let tokens = Tensor::<2, Int>::zeros(shape, &device);
+        let mut capture = Capture::new([HookPoint::Embed]);
+        let hidden = model.forward(tokens.clone(), &mut capture);
+        model.run(tokens.clone(), &mut capture);
+        assert!(capture.take(HookPoint::Embed).is_none());
+        assert_eq!(hidden.dims(), [shape[0], shape[1], d_model]);
+        assert_eq!(model.unembed(hidden.clone()).dims(), [shape[0], shape[1], d_vocab]);
+        assert_eq!(next_token_losses(&model, hidden, tokens).dims(), [shape[0], shape[1].saturating_sub(1)]);
+    }
+    // One token has no next.
+    let tokens = case.tokens(&device).narrow(1, 0, 1);
+    let hidden = model.forward(tokens.clone(), &mut NoTap);
+    assert_eq!(next_token_losses(&model, hidden, tokens).dims(), [2, 0]);
 }

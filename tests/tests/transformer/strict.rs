@@ -1,114 +1,15 @@
 //! Checkpoints that cannot be used are refused, and the message names what is wrong.
 
-use std::{
-    borrow::Cow,
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::fs;
 
-use burn::tensor::Device;
 use monosema_transformer::{Checkpoint, ModelError};
 use safetensors::Dtype;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-use crate::fixture::{Case, directory, read_safetensors};
-
-/// A copy of a fixture, to be damaged.
-struct Copy(TempDir);
-
-impl Copy {
-    fn of(case: &str) -> Self {
-        let copy = tempfile::tempdir().unwrap();
-        for entry in fs::read_dir(directory().join(case)).unwrap() {
-            let entry = entry.unwrap();
-            fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
-        }
-        Self(copy)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn config(self, change: impl FnOnce(&mut Value)) -> Self {
-        let path = self.path("config.json");
-        let mut config = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-        change(&mut config);
-        fs::write(path, config.to_string()).unwrap();
-        self
-    }
-
-    fn tensors(self, change: impl FnOnce(&mut BTreeMap<String, Raw>)) -> Self {
-        let path = self.path("model.safetensors");
-        let mut tensors = read_safetensors(&path)
-            .into_iter()
-            .map(|(name, tensor)| {
-                let bytes = tensor.values.iter().flat_map(|&x| (x as f32).to_le_bytes()).collect();
-                (name, Raw { dtype: Dtype::F32, shape: tensor.shape, bytes })
-            })
-            .collect();
-        change(&mut tensors);
-        fs::write(path, safetensors::serialize(tensors, None).unwrap()).unwrap();
-        self
-    }
-
-    fn bytes(self, name: &str, change: impl FnOnce(&mut Vec<u8>)) -> Self {
-        let mut bytes = fs::read(self.path(name)).unwrap();
-        change(&mut bytes);
-        fs::write(self.path(name), bytes).unwrap();
-        self
-    }
-
-    fn open_directory(&self) -> Result<(), ModelError> {
-        open(self.0.path())
-    }
-
-    fn open_gguf(&self) -> Result<(), ModelError> {
-        open(&self.path("model.gguf"))
-    }
-}
-
-struct Raw {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    bytes: Vec<u8>,
-}
-
-impl Raw {
-    fn zeros(shape: &[usize]) -> Self {
-        let bytes = vec![0; 4 * shape.iter().product::<usize>()];
-        Self { dtype: Dtype::F32, shape: shape.to_vec(), bytes }
-    }
-}
-
-impl safetensors::View for Raw {
-    fn dtype(&self) -> Dtype {
-        self.dtype
-    }
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::from(&self.bytes)
-    }
-    fn data_len(&self) -> usize {
-        self.bytes.len()
-    }
-}
-
-fn open(path: &Path) -> Result<(), ModelError> {
-    Checkpoint::open(path)?.load(&Device::flex()).map(|_| ())
-}
-
-#[track_caller]
-fn refused(result: Result<(), ModelError>, parts: &[&str]) {
-    let message = result.expect_err("the checkpoint was accepted").to_string();
-    for part in parts {
-        assert!(message.contains(part), "{message:?} does not say {part:?}");
-    }
-}
+use crate::{
+    damaged::{Copy, Raw, open, refused},
+    fixture::{Case, directory},
+};
 
 const Q: &str = "model.layers.1.self_attn.q_proj.weight";
 
@@ -128,6 +29,9 @@ fn a_missing_extra_or_misshapen_tensor_is_named() {
     refused(misshapen.open_directory(), &[Q, "expected shape [36, 36], found [18, 72]", "model.safetensors"]);
     let integers = tied().tensors(|t| t.get_mut(Q).unwrap().dtype = Dtype::I32);
     refused(integers.open_directory(), &[Q, "found I32"]);
+    // The same weight with and without the prefix that saving with the output's class adds.
+    let twice = Copy::of("gpt2").tensors(|t| drop(t.insert("wpe.weight".into(), Raw::zeros(&[32, 36]))));
+    refused(twice.open_directory(), &["tensor wpe.weight", "same weight", "transformer.wpe.weight"]);
 }
 
 #[test]
@@ -228,8 +132,29 @@ fn configurations_that_are_not_implemented_are_refused() {
         c["rope_scaling"] = json!({"type": "dynamic", "factor": 2.0});
     });
     refused(older.open_directory(), &["rope scaling \"dynamic\""]);
+    for epsilon in [json!(0.0), json!(-1e-5), json!("1e-5")] {
+        refused(with("rms_norm_eps", epsilon), &["rms_norm_eps", "expected a number above 0"]);
+    }
+    let llama3 = json!({
+        "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 16,
+    });
+    refused(with("rope_parameters", llama3), &["high_freq_factor", "more than low_freq_factor, 4"]);
     let gpt2 = |key: &str| Copy::of("gpt2").config(|c| c[key] = json!(true)).open_directory();
     refused(gpt2("add_cross_attention"), &["add_cross_attention"]);
+}
+
+/// `layer_types` may say what holds anyway.
+#[test]
+fn blocks_that_attend_alike_are_accepted() {
+    let with =
+        |case, kinds: [&str; 2]| Copy::of(case).config(|c| c["layer_types"] = json!(kinds)).open_directory();
+    let (full, sliding) = ("full_attention", "sliding_attention");
+    let (llama, mistral) = ("llama_untied_bias", "mistral_head_dim_sliding_window");
+    with(llama, [full, full]).unwrap();
+    with(mistral, [sliding, sliding]).unwrap();
+    refused(with(llama, [full, sliding]), &["layer_types", "sliding_attention"]);
+    refused(with(mistral, [full, full]), &["layer_types", "full_attention"]);
 }
 
 #[test]
@@ -254,9 +179,46 @@ fn gguf_files_of_unknown_types_or_architectures_are_refused() {
     refused(replaced(b"GGUF", b"GGML").open_gguf(), &["expected a GGUF file"]);
     refused(
         replaced(b"blk.0.attn_q.weight", b"blk.0.attn_z.weight").open_gguf(),
-        &["self_attn.q_proj.weight"],
+        &["tensor blk.0.attn_q.weight [64, 64] is missing", "fetch both again"],
     );
-    refused(replaced(b"output_norm.weight", b"output_nerm.weight").open_gguf(), &["model.norm.weight"]);
+    refused(
+        replaced(b"output_norm.weight", b"output_nerm.weight").open_gguf(),
+        &["tensor output_norm.weight"],
+    );
+    refused(
+        replaced(b"blk.0.attn_q.weight", b"blk.0.attn_k.weight").open_gguf(),
+        &["blk.0.attn_k.weight", "twice"],
+    );
+    for epsilon in [0.0, -1e-5, f32::NAN, f32::INFINITY] {
+        // After the key: the value's type.
+        let key = "attention.layer_norm_rms_epsilon";
+        let damaged = Copy::of("gguf_llama").gguf(key, 4, &epsilon.to_le_bytes());
+        refused(damaged.open_gguf(), &[key, "expected a number above 0, found"]);
+    }
+}
+
+/// What a file is called does not matter to what it is, but says what it was thought to be.
+#[test]
+fn a_gguf_file_is_known_by_its_first_bytes() {
+    let copy = Copy::of("gguf_llama");
+    let renamed = copy.path("weights.bin");
+    fs::rename(copy.path("model.gguf"), &renamed).unwrap();
+    open(&renamed).unwrap();
+    let pointer = copy.path("model.gguf");
+    fs::write(&pointer, "version https://git-lfs.github.com/spec/v1").unwrap();
+    refused(open(&pointer), &["model.gguf", "expected a GGUF file", "\"vers\""]);
+}
+
+#[test]
+fn files_are_to_be_fetched_again_only_where_that_helps() {
+    let says = |result: Result<(), _>| {
+        result.map_err(|e: ModelError| e.to_string()).unwrap_err().contains("fetch the file again")
+    };
+    assert!(says(Copy::of("gguf_llama").bytes("model.gguf", |bytes| bytes.truncate(2000)).open_gguf()));
+    let cut = Copy::of("gpt2").bytes("model.safetensors", |bytes| bytes.truncate(2000));
+    assert!(says(cut.open_directory()));
+    assert!(!says(Copy::of("gpt2").bytes("config.json", |bytes| bytes.truncate(20)).open_directory()));
+    assert!(!says(Copy::of("gguf_llama").bytes("model.gguf", |bytes| bytes[4] = 1).open_gguf()));
 }
 
 #[test]

@@ -9,10 +9,11 @@ use burn::{
 };
 use serde_json::json;
 
-use super::{Configuration, HARMLESS_KEYS, Size};
+use super::{Configuration, GgufNames, HARMLESS_KEYS, Size};
 use crate::{
     Activation, ModelError,
     attention::{Attention, Heads},
+    embedding::Embedding,
     formats::{Settings, TensorSource},
     linear::{Linear, parameter},
     norm::LayerNorm,
@@ -53,14 +54,11 @@ pub struct Gpt2Config {
 /// A GPT-2.
 #[derive(Module, Debug)]
 pub(crate) struct Gpt2 {
-    /// `[d_vocab, d_model]`.
-    embedding: Param<Tensor<2>>,
+    embedding: Embedding,
     /// `[max_context, d_model]`.
     position_embedding: Param<Tensor<2>>,
     blocks: Vec<Block>,
     final_norm: LayerNorm,
-    /// None if it is the embedding.
-    output: Option<Linear>,
     #[module(skip)]
     config: Gpt2Config,
     #[module(skip)]
@@ -82,9 +80,7 @@ impl Decoder for Gpt2 {
     }
 
     fn embed(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
-        let [batch, seq] = tokens.dims();
-        let rows = self.embedding.val().select(0, tokens.reshape([batch * seq]));
-        rows.reshape([batch, seq, self.config.d_model])
+        self.embedding.embed(tokens)
     }
 
     fn add_positions(&self, x: Tensor<3>) -> Tensor<3> {
@@ -114,10 +110,7 @@ impl Decoder for Gpt2 {
     }
 
     fn unembed(&self, hidden: Tensor<2>) -> Tensor<2> {
-        match &self.output {
-            Some(output) => output.forward(hidden),
-            None => hidden.matmul(self.embedding.val().transpose()),
-        }
+        self.embedding.unembed(hidden)
     }
 }
 
@@ -125,6 +118,24 @@ impl Configuration for Gpt2Config {
     const MODEL_TYPES: &[&str] = &["gpt2"];
     const ARCHITECTURES: &[&str] = &["GPT2LMHeadModel"];
     const GGUF_ARCHITECTURE: &str = "gpt2";
+    const GGUF_NAMES: GgufNames = GgufNames {
+        blocks: "transformer.h.",
+        whole: &[
+            ("token_embd.weight", "transformer.wte.weight"),
+            ("position_embd.weight", "transformer.wpe.weight"),
+            ("output_norm.weight", "transformer.ln_f.weight"),
+            ("output_norm.bias", "transformer.ln_f.bias"),
+            ("output.weight", "lm_head.weight"),
+        ],
+        parts: &[
+            ("attn_norm", "ln_1"),
+            ("attn_qkv", "attn.c_attn"),
+            ("attn_output", "attn.c_proj"),
+            ("ffn_norm", "ln_2"),
+            ("ffn_up", "mlp.c_fc"),
+            ("ffn_down", "mlp.c_proj"),
+        ],
+    };
 
     fn from_config_json(_: &str, settings: &Settings) -> Result<Self, ModelError> {
         let d_model = settings.count("n_embd")?;
@@ -170,7 +181,7 @@ impl Configuration for Gpt2Config {
             n_heads,
             max_context: settings.count("context_length")?,
             activation: Activation::GeluTanh,
-            norm_epsilon: settings.number("attention.layer_norm_epsilon")?,
+            norm_epsilon: settings.positive("attention.layer_norm_epsilon")?,
             scaled_attention: true,
             scaled_by_layer: false,
             tied: !tensors.tensors().contains_key("output.weight"),
@@ -194,16 +205,9 @@ impl Configuration for Gpt2Config {
         }
     }
 
-    fn own_gguf_name(&self, name: &str) -> Option<(String, Stored)> {
-        let own = match name {
-            "token_embd.weight" => "transformer.wte.weight",
-            "position_embd.weight" => "transformer.wpe.weight",
-            "output_norm.weight" => "transformer.ln_f.weight",
-            "output_norm.bias" => "transformer.ln_f.bias",
-            "output.weight" => "lm_head.weight",
-            _ => return own_gguf_block_name(name),
-        };
-        Some((own.to_owned(), Stored::AsIs))
+    /// The conversion turns Conv1D weights into Linear ones.
+    fn gguf_stored(&self, own: &str) -> Stored {
+        if own.contains(".c_") && own.ends_with(".weight") { Stored::Transposed } else { Stored::AsIs }
     }
 
     fn is_buffer(name: &str) -> bool {
@@ -216,23 +220,16 @@ impl Configuration for Gpt2Config {
 
     fn load(&self, weights: &mut Weights, device: &Device) -> Result<Box<dyn Decoder>, ModelError> {
         let c = self;
-        let vocabulary = [c.d_vocab, c.d_model];
-        let embedding = weights.take("transformer.wte.weight", vocabulary)?;
-        let output = if c.tied {
-            weights.take_copy("lm_head.weight", vocabulary, &embedding, "transformer.wte.weight")?;
-            None
-        } else {
-            Some(Linear::from_torch(vocabulary, weights.take("lm_head.weight", vocabulary)?, None, device))
-        };
+        let names = ["transformer.wte.weight", "lm_head.weight"];
+        let embedding = Embedding::load(names, [c.d_vocab, c.d_model], c.tied, weights, device)?;
         let context = [c.max_context, c.d_model];
         let blocks =
             (0..c.n_layers).map(|layer| c.load_block(layer, weights, device)).collect::<Result<_, _>>()?;
         Ok(Box::new(Gpt2 {
-            embedding: parameter(vocabulary, embedding, device),
+            embedding,
             position_embedding: parameter(context, weights.take("transformer.wpe.weight", context)?, device),
             blocks,
             final_norm: c.load_norm("transformer.ln_f", weights, device)?,
-            output,
             config: c.clone(),
             positions: Positions::new(None, None),
         }))
@@ -286,21 +283,4 @@ impl Gpt2Config {
         };
         Ok(LayerNorm { weight: vector("weight")?, bias: vector("bias")?, epsilon: self.norm_epsilon })
     }
-}
-
-fn own_gguf_block_name(name: &str) -> Option<(String, Stored)> {
-    let (layer, rest) = name.strip_prefix("blk.")?.split_once('.')?;
-    let (part, kind) = rest.split_once('.')?;
-    // llama.cpp's conversion turns Conv1D weights into Linear ones.
-    let map = if kind == "weight" { Stored::Transposed } else { Stored::AsIs };
-    let (own, stored) = match part {
-        "attn_norm" => ("ln_1", Stored::AsIs),
-        "attn_qkv" => ("attn.c_attn", map),
-        "attn_output" => ("attn.c_proj", map),
-        "ffn_norm" => ("ln_2", Stored::AsIs),
-        "ffn_up" => ("mlp.c_fc", map),
-        "ffn_down" => ("mlp.c_proj", map),
-        _ => return None,
-    };
-    Some((format!("transformer.h.{layer}.{own}.{kind}"), stored))
 }

@@ -2,6 +2,8 @@
 
 use std::{
     collections::BTreeMap,
+    fs::File,
+    io::Read,
     path::{Path, PathBuf},
 };
 
@@ -38,7 +40,12 @@ struct Place {
 impl Gguf {
     /// Whether `path` is a file that begins as GGUF files do, or is named as they are.
     pub(crate) fn is_likely(path: &Path) -> bool {
-        path.is_file() && path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
+        let begins = || {
+            let mut magic = [0; gguf_header::MAGIC.len()];
+            File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok()
+                && magic == *gguf_header::MAGIC
+        };
+        path.is_file() && (path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) || begins())
     }
 
     /// Reads the header of the file at `path`, and checks that the tensors lie within the file and are of types
@@ -87,7 +94,7 @@ impl Gguf {
         let end = begin.checked_add(length).ok_or_else(overflow)?;
         if end > self.map.len() {
             let reason = format!(
-                "cut short: tensor {} ends at byte {end}, the file at byte {}",
+                "cut short: tensor {} ends at byte {end}, the file at byte {}; fetch the file again",
                 entry.name,
                 self.map.len()
             );

@@ -27,21 +27,30 @@ pub(super) struct Entry {
     pub(super) offset: usize,
 }
 
-const MAGIC: &[u8; 4] = b"GGUF";
+/// What GGUF files begin with.
+pub(super) const MAGIC: &[u8; 4] = b"GGUF";
 const DEFAULT_ALIGNMENT: usize = 32;
 const MAX_DIMENSIONS: usize = 4;
 /// Arrays within arrays are legal and unused; a bound keeps a malicious file from overflowing the stack.
 const MAX_DEPTH: usize = 4;
+/// What helps against a file that is cut short.
+const AGAIN: &str = "fetch the file again";
 
 /// Parses the header of the file that begins with `bytes`. Errors say expected and found.
 pub(super) fn parse(bytes: &[u8]) -> Result<Header, String> {
     let mut cursor = Cursor { bytes, at: 0 };
-    if cursor.take(MAGIC.len())? != MAGIC {
-        return Err("expected a GGUF file, found other first bytes".into());
+    let magic = cursor.take(MAGIC.len())?;
+    if magic != MAGIC {
+        let found = String::from_utf8_lossy(magic);
+        return Err(format!("expected a GGUF file, which begins with \"GGUF\", found one with {found:?}"));
     }
     match cursor.u32()? {
         2 | 3 => {}
-        found => return Err(format!("expected GGUF version 2 or 3, found {found}")),
+        found => {
+            return Err(format!(
+                "expected GGUF version 2 or 3, found {found}; convert the model with a current llama.cpp"
+            ));
+        }
     }
     let (n_tensors, n_keys) = (cursor.length()?, cursor.length()?);
     let mut metadata = Map::new();
@@ -73,7 +82,7 @@ impl<'a> Cursor<'a> {
     fn take(&mut self, n: usize) -> Result<&'a [u8], String> {
         let end = self.at.checked_add(n).filter(|&end| end <= self.bytes.len());
         let end = end.ok_or_else(|| {
-            format!("cut short: {n} bytes expected at byte {} of {}", self.at, self.bytes.len())
+            format!("cut short: {n} bytes expected at byte {} of {}; {AGAIN}", self.at, self.bytes.len())
         })?;
         let taken = &self.bytes[self.at..end];
         self.at = end;
@@ -96,10 +105,9 @@ impl<'a> Cursor<'a> {
     fn length(&mut self) -> Result<usize, String> {
         let n = self.u64()?;
         let left = self.bytes.len() - self.at;
-        usize::try_from(n)
-            .ok()
-            .filter(|&n| n <= left)
-            .ok_or_else(|| format!("cut short: {n} entries expected at byte {}, {left} bytes left", self.at))
+        usize::try_from(n).ok().filter(|&n| n <= left).ok_or_else(|| {
+            format!("cut short: {n} entries expected at byte {}, {left} bytes left; {AGAIN}", self.at)
+        })
     }
 
     fn string(&mut self) -> Result<String, String> {
@@ -116,7 +124,7 @@ impl<'a> Cursor<'a> {
             3 => i16::from_le_bytes(self.array()?).into(),
             4 => self.u32()?.into(),
             5 => i32::from_le_bytes(self.array()?).into(),
-            6 => f64::from(f32::from_le_bytes(self.array()?)).into(),
+            6 => number(f32::from_le_bytes(self.array()?).into()),
             7 => (u8::from_le_bytes(self.array()?) != 0).into(),
             8 => self.string()?.into(),
             9 if depth < MAX_DEPTH => {
@@ -126,7 +134,7 @@ impl<'a> Cursor<'a> {
             }
             10 => self.u64()?.into(),
             11 => i64::from_le_bytes(self.array()?).into(),
-            12 => f64::from_le_bytes(self.array()?).into(),
+            12 => number(f64::from_le_bytes(self.array()?)),
             other => return Err(format!("expected a metadata type from 0 to 12, found {other}")),
         })
     }
@@ -150,6 +158,11 @@ impl<'a> Cursor<'a> {
         let offset = usize::try_from(offset).map_err(|_| format!("tensor {name}: an offset of {offset}"))?;
         Ok(Entry { name, shape, ggml_type, offset })
     }
+}
+
+/// A number; text where JSON has none, so that it is neither read as missing nor as a number.
+fn number(x: f64) -> Value {
+    if x.is_finite() { x.into() } else { x.to_string().into() }
 }
 
 #[cfg(test)]

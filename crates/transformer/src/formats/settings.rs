@@ -52,24 +52,16 @@ impl Settings {
         count.map(Some).ok_or_else(|| self.expected(key, "a whole number above 0", value))
     }
 
-    /// A finite number.
-    pub(crate) fn number(&self, key: &str) -> Result<f64, ModelError> {
-        self.number_if_any(key)?.ok_or_else(|| self.wrong(key, "expected a number, found none"))
+    /// A finite number above zero.
+    pub(crate) fn positive(&self, key: &str) -> Result<f64, ModelError> {
+        self.positive_if_any(key)?.ok_or_else(|| self.wrong(key, "expected a number above 0, found none"))
     }
 
-    /// As [`Settings::number`], `None` if it is missing or null.
-    pub(crate) fn number_if_any(&self, key: &str) -> Result<Option<f64>, ModelError> {
-        let Some(value) = self.get(key) else { return Ok(None) };
-        let number = value.as_f64().filter(|x| x.is_finite());
-        number.map(Some).ok_or_else(|| self.expected(key, "a number", value))
-    }
-
-    /// As [`Settings::number_if_any`], of a number that must be above zero.
+    /// As [`Settings::positive`], `None` if it is missing or null.
     pub(crate) fn positive_if_any(&self, key: &str) -> Result<Option<f64>, ModelError> {
-        match self.number_if_any(key)? {
-            Some(x) if x <= 0.0 => Err(self.wrong(key, format!("expected a number above 0, found {x}"))),
-            number => Ok(number),
-        }
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let number = value.as_f64().filter(|x| x.is_finite() && *x > 0.0);
+        number.map(Some).ok_or_else(|| self.expected(key, "a number above 0", value))
     }
 
     /// True or false; `default` if it is missing or null.
@@ -160,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_missing_or_wrong_value_is_named() {
-        let s = settings(json!({"n": 0, "x": "1e-5", "on": 1, "nothing": null}));
+        let s = settings(json!({"n": 0, "x": "1e-5", "z": -1.5, "on": 1, "nothing": null}));
         assert_eq!(
             s.count("n").unwrap_err().to_string(),
             "config.json: n: expected a whole number above 0, found 0"
@@ -169,10 +161,12 @@ mod tests {
             s.count("m").unwrap_err().to_string(),
             "config.json: m: expected a whole number, found none"
         );
-        assert_eq!(
-            s.number("x").unwrap_err().to_string(),
-            "config.json: x: expected a number, found \"1e-5\""
-        );
+        for (key, found) in [("x", "\"1e-5\""), ("n", "0"), ("z", "-1.5"), ("nothing", "none")] {
+            assert_eq!(
+                s.positive(key).unwrap_err().to_string(),
+                format!("config.json: {key}: expected a number above 0, found {found}")
+            );
+        }
         assert!(s.flag("on", false).is_err());
         assert!(s.flag("nothing", true).unwrap());
         assert_eq!(s.count_if_any("nothing").unwrap(), None);

@@ -1,12 +1,12 @@
 //! How checkpoints write a Llama: config.json, GGUF metadata, tensor names.
 
 use burn::tensor::Device;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{Llama, LlamaConfig, SavedDtype, Size};
+use super::{Llama, LlamaConfig, Size};
 use crate::{
     Activation, ModelError, RopeScaling,
-    families::{Configuration, HARMLESS_KEYS},
+    families::{Configuration, HARMLESS_KEYS, gguf_names::GgufNames},
     formats::{Settings, TensorSource},
     pass::Decoder,
     weights::{Stored, Weights},
@@ -16,6 +16,27 @@ impl Configuration for LlamaConfig {
     const MODEL_TYPES: &[&str] = &["llama", "mistral"];
     const ARCHITECTURES: &[&str] = &["LlamaForCausalLM", "MistralForCausalLM"];
     const GGUF_ARCHITECTURE: &str = "llama";
+    const GGUF_NAMES: GgufNames = GgufNames {
+        blocks: "model.layers.",
+        whole: &[
+            ("token_embd.weight", "model.embed_tokens.weight"),
+            ("output_norm.weight", "model.norm.weight"),
+            ("output.weight", "lm_head.weight"),
+            // Part of the configuration by now.
+            ("rope_freqs.weight", "rotary_emb.inv_freq"),
+        ],
+        parts: &[
+            ("attn_norm", "input_layernorm"),
+            ("attn_q", "self_attn.q_proj"),
+            ("attn_k", "self_attn.k_proj"),
+            ("attn_v", "self_attn.v_proj"),
+            ("attn_output", "self_attn.o_proj"),
+            ("ffn_norm", "post_attention_layernorm"),
+            ("ffn_gate", "mlp.gate_proj"),
+            ("ffn_up", "mlp.up_proj"),
+            ("ffn_down", "mlp.down_proj"),
+        ],
+    };
 
     fn from_config_json(model_type: &str, settings: &Settings) -> Result<Self, ModelError> {
         let mistral = model_type == "mistral";
@@ -47,7 +68,7 @@ impl Configuration for LlamaConfig {
         settings.refuse("quantization_config", &[], "fetch the model's unquantised weights")?;
         settings.refuse("rope_interleaved", &[], "the halves of a head are rotated, not neighbours")?;
         settings.refuse("partial_rotary_factor", &[json!(1), json!(1.0)], "all of a head is rotated")?;
-        settings.refuse("layer_types", &[], "all blocks attend alike")?;
+        check_layer_types(settings, config.sliding_window)?;
         settings.warn_of_unread(HARMLESS_KEYS);
         config.check(settings.file())?;
         Ok(config)
@@ -76,7 +97,7 @@ impl Configuration for LlamaConfig {
             d_head,
             max_context: settings.count("context_length")?,
             activation: Activation::Silu,
-            norm_epsilon: settings.number("attention.layer_norm_rms_epsilon")?,
+            norm_epsilon: settings.positive("attention.layer_norm_rms_epsilon")?,
             rope_theta: settings.positive_if_any("rope.freq_base")?.unwrap_or(10_000.0),
             rope_scaling: gguf_rope_scaling(settings, tensors)?,
             sliding_window: settings.count_if_any("attention.sliding_window")?,
@@ -97,16 +118,14 @@ impl Configuration for LlamaConfig {
         Self::size(self)
     }
 
-    fn own_gguf_name(&self, name: &str) -> Option<(String, Stored)> {
-        let own = match name {
-            "token_embd.weight" => "model.embed_tokens.weight",
-            "output_norm.weight" => "model.norm.weight",
-            "output.weight" => "lm_head.weight",
-            // Part of the configuration by now.
-            "rope_freqs.weight" => "rotary_emb.inv_freq",
-            _ => return self.own_gguf_block_name(name),
-        };
-        Some((own.to_owned(), Stored::AsIs))
+    fn gguf_stored(&self, own: &str) -> Stored {
+        if own.contains(".self_attn.q_proj.") {
+            Stored::Interleaved { heads: self.n_heads }
+        } else if own.contains(".self_attn.k_proj.") {
+            Stored::Interleaved { heads: self.n_kv_heads }
+        } else {
+            Stored::AsIs
+        }
     }
 
     fn is_buffer(name: &str) -> bool {
@@ -119,26 +138,6 @@ impl Configuration for LlamaConfig {
 
     fn load(&self, weights: &mut Weights, device: &Device) -> Result<Box<dyn Decoder>, ModelError> {
         Ok(Box::new(Llama::load(self, weights, device)?))
-    }
-}
-
-impl LlamaConfig {
-    fn own_gguf_block_name(&self, name: &str) -> Option<(String, Stored)> {
-        let (layer, rest) = name.strip_prefix("blk.")?.split_once('.')?;
-        let (part, kind) = rest.split_once('.')?;
-        let (own, stored) = match part {
-            "attn_norm" => ("input_layernorm", Stored::AsIs),
-            "attn_q" => ("self_attn.q_proj", Stored::Interleaved { heads: self.n_heads }),
-            "attn_k" => ("self_attn.k_proj", Stored::Interleaved { heads: self.n_kv_heads }),
-            "attn_v" => ("self_attn.v_proj", Stored::AsIs),
-            "attn_output" => ("self_attn.o_proj", Stored::AsIs),
-            "ffn_norm" => ("post_attention_layernorm", Stored::AsIs),
-            "ffn_gate" => ("mlp.gate_proj", Stored::AsIs),
-            "ffn_up" => ("mlp.up_proj", Stored::AsIs),
-            "ffn_down" => ("mlp.down_proj", Stored::AsIs),
-            _ => return None,
-        };
-        Some((format!("model.layers.{layer}.{own}.{kind}"), stored))
     }
 }
 
@@ -164,6 +163,18 @@ fn sliding_window(settings: &Settings, mistral: bool) -> Result<Option<usize>, M
         _ if !mistral => Ok(None),
         None if !settings.has("sliding_window") => Ok(Some(4096)),
         window => Ok(window),
+    }
+}
+
+/// Accepts `layer_types` that say of every block what holds of every block anyway.
+fn check_layer_types(settings: &Settings, window: Option<usize>) -> Result<(), ModelError> {
+    let expected = if window.is_some() { "sliding_attention" } else { "full_attention" };
+    match settings.texts("layer_types")?.iter().find(|kind| **kind != expected) {
+        Some(other) => Err(settings.unsupported(
+            format!("layer_types with {other:?}"),
+            format!("all blocks attend alike, which is {expected:?} by the rest of this configuration"),
+        )),
+        None => Ok(()),
     }
 }
 
@@ -202,73 +213,81 @@ fn factor(rope: &Settings, key: &str) -> Result<f64, ModelError> {
     rope.positive_if_any(key)?.ok_or_else(|| rope.wrong(key, "expected a number, found none"))
 }
 
+/// As llama.cpp reads it: the type, `linear` where there is none, decides what the factor means; divisors of the
+/// frequencies count in any case.
 fn gguf_rope_scaling(
     settings: &Settings,
     tensors: &dyn TensorSource,
 ) -> Result<Option<RopeScaling>, ModelError> {
-    let kind = settings.text("rope.scaling.type")?.unwrap_or("none");
     // Before there was a type, there was a factor alone.
     let older = settings.positive_if_any("rope.scale_linear")?;
-    match (kind, settings.positive_if_any("rope.scaling.factor")?.or(older)) {
-        ("linear", Some(factor)) | ("none", Some(factor)) if factor != 1.0 => {
-            Ok(Some(RopeScaling::Linear { factor }))
+    let factor = settings.positive_if_any("rope.scaling.factor")?.or(older);
+    let factor = match settings.text("rope.scaling.type")?.unwrap_or("linear") {
+        "linear" => factor.filter(|&factor| factor != 1.0),
+        "none" => None,
+        other => {
+            return Err(settings.unsupported(format!("rope scaling {other:?}"), "expected none or linear"));
         }
-        ("none" | "linear", _) if tensors.tensors().contains_key("rope_freqs.weight") => {
-            tensors.read("rope_freqs.weight").map(|divisors| Some(RopeScaling::Divisors(divisors)))
-        }
-        ("none" | "linear", _) => Ok(None),
-        (other, _) => Err(settings.unsupported(format!("rope scaling {other:?}"), "expected none or linear")),
+    };
+    if !tensors.tensors().contains_key(ROPE_FREQS) {
+        return Ok(factor.map(|factor| RopeScaling::Linear { factor }));
     }
+    let mut divisors = tensors.read(ROPE_FREQS)?;
+    if let Some(factor) = factor {
+        divisors.iter_mut().for_each(|divisor| *divisor *= factor as f32);
+    }
+    Ok(Some(RopeScaling::Divisors(divisors)))
 }
 
-/// What transformers would call the model.
-pub(super) fn config_json(config: &LlamaConfig, dtype: SavedDtype) -> Result<Value, ModelError> {
-    let c = config;
-    let inexpressible = |what: &str| ModelError::Unsupported {
-        file: "config.json".into(),
-        what: what.to_owned(),
-        supported: "transformers has no such model".into(),
-    };
-    let mistral = c.sliding_window.is_some();
-    if mistral && (c.attention_bias || c.mlp_bias) {
-        return Err(inexpressible("a sliding window together with biases"));
+/// The tensor of a GGUF file that holds a divisor for each rotary frequency.
+const ROPE_FREQS: &str = "rope_freqs.weight";
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, path::Path};
+
+    use super::*;
+    use crate::formats::StoredTensor;
+
+    /// No tensors, or the divisors 2 and 3.
+    struct Divisors(BTreeMap<String, StoredTensor>);
+
+    impl Divisors {
+        fn new(present: bool) -> Self {
+            let stored = StoredTensor { file: "m.gguf".into(), shape: vec![2] };
+            Self(present.then(|| (ROPE_FREQS.to_owned(), stored)).into_iter().collect())
+        }
     }
-    let (model_type, architecture) =
-        if mistral { ("mistral", "MistralForCausalLM") } else { ("llama", "LlamaForCausalLM") };
-    let mut json = json!({
-        "architectures": [architecture],
-        "model_type": model_type,
-        "vocab_size": c.d_vocab,
-        "hidden_size": c.d_model,
-        "intermediate_size": c.d_mlp,
-        "num_hidden_layers": c.n_layers,
-        "num_attention_heads": c.n_heads,
-        "num_key_value_heads": c.n_kv_heads,
-        "head_dim": c.d_head,
-        "max_position_embeddings": c.max_context,
-        "hidden_act": c.activation.name(),
-        "rms_norm_eps": c.norm_epsilon,
-        "rope_theta": c.rope_theta,
-        "rope_scaling": match &c.rope_scaling {
-            None => Value::Null,
-            Some(RopeScaling::Linear { factor }) => json!({"rope_type": "linear", "factor": factor}),
-            Some(RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings }) => json!({
-                "rope_type": "llama3",
-                "factor": factor,
-                "low_freq_factor": low_freq_factor,
-                "high_freq_factor": high_freq_factor,
-                "original_max_position_embeddings": original_max_position_embeddings,
-            }),
-            Some(RopeScaling::Divisors(_)) => return Err(inexpressible("rope scaling of a GGUF file")),
-        },
-        "tie_word_embeddings": c.tied,
-        "torch_dtype": match dtype { SavedDtype::F32 => "float32", SavedDtype::Bf16 => "bfloat16" },
-    });
-    if mistral {
-        json["sliding_window"] = json!(c.sliding_window);
-    } else {
-        json["attention_bias"] = json!(c.attention_bias);
-        json["mlp_bias"] = json!(c.mlp_bias);
+
+    impl TensorSource for Divisors {
+        fn tensors(&self) -> &BTreeMap<String, StoredTensor> {
+            &self.0
+        }
+        fn read(&self, _: &str) -> Result<Vec<f32>, ModelError> {
+            Ok(vec![2.0, 3.0])
+        }
     }
-    Ok(json)
+
+    #[test]
+    fn gguf_rope_scaling_is_what_llama_cpp_makes_of_it() {
+        let read = |values: serde_json::Value, divisors| {
+            let values = values.as_object().unwrap().clone();
+            let settings = Settings::new(Path::new("m.gguf"), "llama.", values);
+            gguf_rope_scaling(&settings, &Divisors::new(divisors))
+        };
+        let linear = Some(RopeScaling::Linear { factor: 4.0 });
+        let (kind, factor) = ("rope.scaling.type", "rope.scaling.factor");
+        assert_eq!(read(json!({}), false).unwrap(), None);
+        assert_eq!(read(json!({kind: "linear", factor: 4.0}), false).unwrap(), linear);
+        assert_eq!(read(json!({factor: 4.0}), false).unwrap(), linear);
+        assert_eq!(read(json!({"rope.scale_linear": 4.0}), false).unwrap(), linear);
+        assert_eq!(read(json!({kind: "linear"}), false).unwrap(), None);
+        assert_eq!(read(json!({kind: "none", factor: 4.0}), false).unwrap(), None);
+        // Both at once multiply.
+        let divisors = |divisors: [f32; 2]| Some(RopeScaling::Divisors(divisors.into()));
+        assert_eq!(read(json!({kind: "none", factor: 4.0}), true).unwrap(), divisors([2.0, 3.0]));
+        assert_eq!(read(json!({kind: "linear", factor: 4.0}), true).unwrap(), divisors([8.0, 12.0]));
+        let yarn = read(json!({kind: "yarn", factor: 4.0}), false).unwrap_err().to_string();
+        assert!(yarn.contains("yarn"), "{yarn}");
+    }
 }
