@@ -13,14 +13,13 @@ use monosema_core::{
 };
 use monosema_sae::Metadata;
 use monosema_text::{ContextConfig, ContextPlan, Corpus, Estimate, TextConfig};
-use monosema_transformer::{Checkpoint, ModelInfo};
+use monosema_transformer::{Checkpoint, ModelInfo, logit_chunk_rows};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     config::{EvalConfig, NamedText},
     dictionary::{self, DictionaryShape},
     error::EvalError,
-    predictions::chunk_positions,
     reconstruct::chunk_rows,
 };
 
@@ -330,6 +329,6 @@ fn memory(info: &ModelInfo, dictionary: &DictionaryShape, batch_tokens: usize) -
     // Four final hidden states, x, x̂ and the spliced x; a dozen widths inside a block and its MLP.
     let hidden = floats(batch_tokens * info.d_model) * 24;
     let latents = 2 * floats(chunk_rows(dictionary.d_sae).min(batch_tokens) * dictionary.d_sae);
-    let logits = 5 * floats(chunk_positions(info.d_vocab).min(batch_tokens) * info.d_vocab);
+    let logits = 5 * floats(logit_chunk_rows(info.d_vocab).min(batch_tokens) * info.d_vocab);
     weights + hidden + latents.max(logits)
 }

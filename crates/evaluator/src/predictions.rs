@@ -6,7 +6,6 @@
 //! backend would each walk the logits again, mostly on one thread.
 
 use burn::tensor::{Int, Tensor, TensorData};
-pub(crate) use monosema_transformer::logit_chunk_rows as chunk_positions;
 use monosema_transformer::{LanguageModel, for_each_logit_chunk};
 use rayon::prelude::*;
 
