@@ -9,7 +9,7 @@ use monosema_text::{Context, ContextConfig, ContextPlan, Corpus, TextConfig, con
 use monosema_transformer::{Checkpoint, NoTap, next_token_losses};
 
 /// Mean cross-entropy of transformers 5.23 in f32 on [`WINDOWS`] windows, in nats a token:
-/// `scripts/reference/token_losses.py data/demo/model --windows FILE`, of the windows that this test makes.
+/// `scripts/reference/smollm2_ce.py data/demo/model --windows FILE --tokens 0`, of the windows that this test makes.
 const TRANSFORMERS_CE: f64 = 0.594_159_699_710_307_8;
 
 /// The first so many windows of the held-out stories.
