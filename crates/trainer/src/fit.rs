@@ -69,11 +69,11 @@ pub fn fit(
     }
     let tokens_per_s = progress.finish();
     let fired = window.fired_at_end();
-    let frequency = |n: &f64| n / plan.dead_window_tokens as f64;
+    let frequency = |&n: &u64| n as f64 / plan.dead_window_tokens as f64;
     Ok(Fitted {
         last: last.expect("a plan has at least one step, and the last one is logged"),
         log_sparsity: fired.iter().map(|n| (frequency(n) + LOG_FLOOR).log10() as f32).collect(),
-        dead_latents: fired.iter().filter(|&&n| n == 0.0).count() as u64,
+        dead_latents: fired.iter().filter(|&&n| n == 0).count() as u64,
         tokens_per_s,
     })
 }

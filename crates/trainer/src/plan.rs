@@ -10,7 +10,7 @@ use monosema_sae::{SaeConfig, Size};
 use monosema_store::{BatchPlan, HookColumn, Store};
 use serde::Serialize;
 
-use crate::{Recipe, Schedule, TrainConfig, TrainError, Width, config::Numbers};
+use crate::{Recipe, Schedule, TrainConfig, TrainError, Width, config::Numbers, window::EXACT};
 
 /// The fields of [`TrainPlan`] that the result does not depend on.
 const ESTIMATES: [&str; 2] = ["disk_bytes", "memory_bytes"];
@@ -117,8 +117,8 @@ impl TrainPlan {
         let buffer = numbers.shuffle_buffer_tokens.min(usize::try_from(facts.tokens).unwrap_or(usize::MAX));
         let buffer = buffer.max(numbers.batch_tokens);
         let size = Size { d_in, d_sae };
-        let parameters: u64 =
-            shapes(&numbers.architecture, size).map(|shape| shape.iter().product::<usize>() as u64).sum();
+        let shapes = numbers.architecture.shapes(size);
+        let parameters: u64 = shapes.iter().map(|(_, shape)| shape.iter().product::<usize>() as u64).sum();
         Ok(Self {
             recipe: config.recipe,
             hook,
@@ -213,6 +213,10 @@ fn check(numbers: &Numbers) -> Result<(), TrainError> {
             return Err(bad(key, "at least 1", value));
         }
     }
+    if numbers.batch_tokens as u64 > EXACT {
+        // A step counts firings in f32.
+        return Err(bad("batch_tokens", format!("at most {EXACT}"), numbers.batch_tokens));
+    }
     for (key, value) in [("lr", numbers.lr), ("adam_eps", numbers.adam_eps), ("grad_clip", numbers.grad_clip)]
     {
         if !(value.is_finite() && value > 0.0) {
@@ -262,10 +266,6 @@ fn latents(width: Width, d_in: usize) -> Result<usize, TrainError> {
     latents
         .filter(|n| (1..=MOST_LATENTS).contains(n))
         .ok_or_else(|| bad("width", format!("1 to {MOST_LATENTS} latents"), found))
-}
-
-fn shapes(architecture: &SaeConfig, size: Size) -> impl Iterator<Item = Vec<usize>> {
-    architecture.shapes(size).into_iter().map(|(_, shape)| shape)
 }
 
 /// Parameters, gradients, both moments and what Adam computes in between; a step's matrices of pre-activations,
@@ -345,6 +345,7 @@ mod tests {
             ("tokens = 0", "tokens"),
             ("shuffle_buffer_tokens = 4095", "shuffle_buffer_tokens: expected at least one batch of 4096"),
             ("batch_tokens = 0", "batch_tokens: expected at least 1, found 0"),
+            ("batch_tokens = 16777217", "batch_tokens: expected at most 16777216"),
             ("log_every_steps = 0", "log_every_steps"),
             ("lr = 0.0", "lr: expected a number above 0, found 0"),
             ("lr = nan", "lr"),

@@ -1,27 +1,45 @@
-//! What happened since the last line of the logs, summed on the device and read once.
+//! What happened since the last line of the logs, gathered on the device and read seldom.
+//!
+//! The device counts in f32, which holds whole numbers up to 2²⁴: a latent that fired more often than that would
+//! stop counting. So firings go to the host, which counts in u64, before there can be so many. Means are summed
+//! there too, in f64.
 
 use burn::tensor::{Device, Tensor};
 
 use crate::{TrainPlan, step::StepStats};
 
+/// f32 counts exactly up to here.
+pub(crate) const EXACT: u64 = 1 << f32::MANTISSA_DIGITS;
+
+/// Steps whose means wait on the device at most: they are a few numbers each.
+const STEPS_WAITING: usize = 256;
+
 /// Sums over steps.
 pub(crate) struct Window {
     d_sae: usize,
+    batch_tokens: u64,
     device: Device,
-    /// Steps since the last reading.
-    steps: u64,
-    /// Loss, squared error, penalty, gradient norm, variance: sums over those steps, `[5]`.
-    sums: Tensor<1>,
-    /// Firings since the last reading, `[d_sae]`.
+    /// Loss, squared error, penalty, gradient norm, variance of each step that the host has not seen, `[5]`.
+    waiting: Vec<Tensor<1>>,
+    /// Firings in those steps, `[d_sae]`.
     fired: Tensor<1>,
-    /// Steps since each latent last fired, `[d_sae]`.
+    /// What the host has seen since the last reading.
+    seen: Seen,
+    /// Steps since each latent last fired, `[d_sae]`. In f32 it stands still at 2²⁴, which is dead all the same.
     silent: Tensor<1>,
     /// A latent is dead after so many steps.
     dead_steps: u64,
     /// Firings in the last `dead_steps` steps of the run, `[d_sae]`.
-    fired_at_end: Tensor<1>,
+    fired_at_end: Vec<u64>,
     /// Steps of the run until those begin.
     until_end: u64,
+}
+
+#[derive(Default)]
+struct Seen {
+    steps: u64,
+    sums: [f64; 5],
+    fired: u64,
 }
 
 /// Means over the steps since the last reading.
@@ -41,57 +59,139 @@ pub(crate) struct Means {
 
 impl Window {
     pub(crate) fn new(plan: &TrainPlan, device: &Device) -> Self {
-        let zeros = |n: usize| Tensor::<1>::zeros([n], device);
+        let zeros = || Tensor::<1>::zeros([plan.d_sae], device);
         Self {
             d_sae: plan.d_sae,
+            batch_tokens: plan.batch_tokens as u64,
             device: device.clone(),
-            steps: 0,
-            sums: zeros(5),
-            fired: zeros(plan.d_sae),
-            silent: zeros(plan.d_sae),
+            waiting: Vec::new(),
+            fired: zeros(),
+            seen: Seen::default(),
+            silent: zeros(),
             dead_steps: plan.dead_window_steps(),
-            fired_at_end: zeros(plan.d_sae),
+            fired_at_end: vec![0; plan.d_sae],
             until_end: plan.steps - plan.dead_window_steps(),
         }
     }
 
     /// Adds a step; `variance` is the mean over its tokens of ‖x − x̄‖², `[1]`.
     pub(crate) fn add(&mut self, stats: StepStats, variance: Tensor<1>) {
-        let StepStats { loss, squared_error, penalty, grad_norm, fired } = stats;
-        self.steps += 1;
-        let sums = Tensor::cat(vec![loss, squared_error, penalty, grad_norm, variance], 0);
-        self.sums = self.sums.clone() + sums;
-        self.silent = (self.silent.clone() + 1.0).mask_fill(fired.clone().greater_scalar(0.0), 0.0);
-        match self.until_end {
-            0 => self.fired_at_end = self.fired_at_end.clone() + fired.clone(),
-            _ => self.until_end -= 1,
+        let waiting = self.waiting.len();
+        // A latent fires at most once a token.
+        if waiting == STEPS_WAITING || (waiting as u64 + 1) * self.batch_tokens > EXACT {
+            self.drain();
         }
+        let StepStats { loss, squared_error, penalty, grad_norm, fired } = stats;
+        self.waiting.push(Tensor::cat(vec![loss, squared_error, penalty, grad_norm, variance], 0));
+        self.silent = (self.silent.clone() + 1.0).mask_fill(fired.clone().greater_scalar(0.0), 0.0);
         self.fired = self.fired.clone() + fired;
+        if self.until_end == 1 {
+            // What fired up to here is not part of the end.
+            self.drain();
+        }
+        self.until_end = self.until_end.saturating_sub(1);
     }
 
     /// Reads the means and begins anew. Waits for the device.
     pub(crate) fn read(&mut self) -> Means {
-        let dead = self.silent.clone().greater_equal_scalar(self.dead_steps as f64).float().mean();
-        let all = Tensor::cat(vec![self.sums.clone(), self.fired.clone().sum(), dead], 0);
-        let all: Vec<f64> = all.into_data().iter::<f64>().collect();
-        let of_steps = |i: usize| all[i] / self.steps as f64;
-        let means = Means {
-            loss: of_steps(0),
-            squared_error: of_steps(1),
-            penalty: of_steps(2),
-            grad_norm: of_steps(3),
-            variance: of_steps(4),
-            fired: of_steps(5),
-            dead: all[6],
-        };
-        self.steps = 0;
-        self.sums = Tensor::zeros([5], &self.device);
-        self.fired = Tensor::zeros([self.d_sae], &self.device);
-        means
+        self.drain();
+        let Seen { steps, sums, fired } = std::mem::take(&mut self.seen);
+        let dead = self.silent.clone().greater_equal_scalar(self.dead_steps.min(EXACT) as f64);
+        let [loss, squared_error, penalty, grad_norm, variance] = sums.map(|sum| sum / steps as f64);
+        let fired = fired as f64 / steps as f64;
+        let dead = f64::from(dead.float().mean().into_scalar::<f32>());
+        Means { loss, squared_error, penalty, grad_norm, variance, fired, dead }
     }
 
     /// How often each latent fired in the last steps of the run, those of the dead window.
-    pub(crate) fn fired_at_end(self) -> Vec<f64> {
-        self.fired_at_end.into_data().iter::<f64>().collect()
+    pub(crate) fn fired_at_end(mut self) -> Vec<u64> {
+        self.drain();
+        self.fired_at_end
+    }
+
+    /// Moves what waits on the device to the host.
+    fn drain(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        self.seen.steps += self.waiting.len() as u64;
+        let means = Tensor::cat(std::mem::take(&mut self.waiting), 0).into_data();
+        for (i, mean) in means.iter::<f64>().enumerate() {
+            self.seen.sums[i % 5] += mean;
+        }
+        let fired = std::mem::replace(&mut self.fired, Tensor::zeros([self.d_sae], &self.device));
+        for (n, at_end) in fired.into_data().iter::<f64>().zip(&mut self.fired_at_end) {
+            // A whole number, see above.
+            let n = n as u64;
+            self.seen.fired += n;
+            if self.until_end == 0 {
+                *at_end += n;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use monosema_core::{BlockHook, HookPoint, Seed};
+    use monosema_store::HookColumn;
+
+    use super::*;
+    use crate::{StoreFacts, TrainConfig, Width};
+
+    const BATCH: usize = 1 << 23;
+
+    /// Of `steps` steps on batches of 2²³ tokens, half of them in the dead window.
+    fn window(steps: u64) -> Window {
+        let hooks = vec![HookColumn { hook: HookPoint::block(0, BlockHook::ResidPost), width: 2 }];
+        let config = TrainConfig {
+            width: Width::Latents(3),
+            batch_tokens: Some(BATCH),
+            shuffle_buffer_tokens: Some(BATCH),
+            dead_after_tokens: Some(u64::MAX),
+            ..TrainConfig::default()
+        };
+        let facts = StoreFacts { hooks, tokens: steps * BATCH as u64 };
+        Window::new(&TrainPlan::resolve(&config, &facts, Seed(0)).unwrap(), &Device::flex())
+    }
+
+    fn add(window: &mut Window, loss: f32, fired: [f32; 3]) {
+        let scalar = |value: f32| Tensor::<1>::from_data([value], &Device::flex());
+        let stats = StepStats {
+            loss: scalar(loss),
+            squared_error: scalar(0.0),
+            penalty: scalar(0.0),
+            grad_norm: scalar(0.0),
+            fired: Tensor::from_data(fired, &Device::flex()),
+        };
+        window.add(stats, scalar(1.0));
+    }
+
+    #[test]
+    fn firings_are_counted_beyond_what_f32_holds() {
+        // An odd number of times 2²³ - 1 is odd and above 2²⁴: in f32 it would be rounded.
+        let often = BATCH as u64 - 1;
+        let mut window = window(14);
+        for _ in 0..14 {
+            add(&mut window, 1.0, [often as f32, 1.0, 0.0]);
+        }
+        let means = window.read();
+        assert_eq!(means.fired, (often + 1) as f64);
+        assert_eq!(means.dead, f64::from(1.0_f32 / 3.0));
+        assert_eq!(window.fired_at_end(), [7 * often, 7, 0]);
+    }
+
+    #[test]
+    fn means_are_summed_in_f64_however_many_steps_there_are() {
+        // In f32, 2²⁴ + 1 is 2²⁴.
+        let mut window = window(1000);
+        add(&mut window, 16_777_216.0, [0.0; 3]);
+        for _ in 1..600 {
+            add(&mut window, 1.0, [0.0; 3]);
+        }
+        assert_eq!(window.read().loss, (16_777_216.0 + 599.0) / 600.0);
+        // Each reading begins anew.
+        add(&mut window, 3.0, [0.0; 3]);
+        assert_eq!(window.read().loss, 3.0);
     }
 }
