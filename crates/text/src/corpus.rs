@@ -20,7 +20,8 @@ use crate::{
 pub struct TextConfig {
     /// Files (`.txt`, `.jsonl`, `.parquet`), directories (searched through, hidden files aside) or globs
     /// (`data/19[0-8]*.txt`), read in this order, each sorted by path. A file named twice is read once. A `.txt`
-    /// file is one document and tokenised whole; text of many gigabytes belongs in the other two.
+    /// file is one document, which is held and tokenised whole: at most 256 MiB. More text belongs in the other two,
+    /// or in several files.
     pub files: Vec<String>,
     /// The field of a `.jsonl` line that holds the text. Default `text`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -47,8 +48,8 @@ pub struct Document {
 /// Files of text, found and in order, not yet read.
 #[derive(Clone, Debug)]
 pub struct Corpus {
-    files: Vec<(PathBuf, &'static Format)>,
-    paths: Vec<PathBuf>,
+    /// All of a known format.
+    files: Vec<PathBuf>,
     fields: Fields,
     max_documents: Option<u64>,
     bytes: u64,
@@ -60,10 +61,10 @@ impl Corpus {
     /// # Errors
     /// An entry that matches no file, or a file of unknown kind that is named outright.
     pub fn open(config: &TextConfig) -> Result<Self, TextError> {
-        let mut files: Vec<(PathBuf, &'static Format)> = Vec::new();
+        let mut files = Vec::new();
         let mut seen = BTreeSet::new();
         for entry in &config.files {
-            files.extend(expand(entry)?.into_iter().filter(|(path, _)| seen.insert(path.clone())));
+            files.extend(expand(entry)?.into_iter().filter(|path| seen.insert(path.clone())));
         }
         if files.is_empty() {
             let reason = "no file is named; list files, directories or globs".to_owned();
@@ -74,15 +75,14 @@ impl Corpus {
             return Err(TextError::NoFiles { entry: "max_documents = 0".into(), reason });
         }
         let mut bytes = 0;
-        for (path, _) in &files {
+        for path in &files {
             bytes += fs::metadata(path).map_err(|source| TextError::Io { path: path.clone(), source })?.len();
         }
         let fields = Fields {
             jsonl: config.field.clone().unwrap_or_else(|| "text".into()),
             parquet: config.column.clone().unwrap_or_else(|| "text".into()),
         };
-        let paths = files.iter().map(|(path, _)| path.clone()).collect();
-        Ok(Self { files, paths, fields, max_documents: config.max_documents, bytes })
+        Ok(Self { files, fields, max_documents: config.max_documents, bytes })
     }
 
     /// Reads the documents, one after the other. A file is opened when its turn comes; after an error the
@@ -98,15 +98,15 @@ impl Corpus {
 
     /// The files in the order in which they are read.
     pub fn files(&self) -> &[PathBuf] {
-        &self.paths
+        &self.files
     }
 
     /// A digest of the contents and order of the files, wherever they lie. Reads them all.
     pub fn digest(&self) -> Result<Digest, TextError> {
         let mut text = String::new();
-        for (path, format) in &self.files {
+        for path in &self.files {
             let digest = digest_file(path).map_err(|source| TextError::Io { path: path.clone(), source })?;
-            text.push_str(&format!("{digest} {}\n", format.name));
+            text.push_str(&format!("{digest} {}\n", format_of(path).name));
         }
         Ok(digest_bytes(text.as_bytes()))
     }
@@ -118,8 +118,8 @@ impl Corpus {
 
     /// About how many bytes of text there are, `max_documents` aside.
     pub(crate) fn text_bytes(&self, file: usize) -> Result<u64, TextError> {
-        let (path, format) = &self.files[file];
-        (format.text_bytes)(path, &self.fields)
+        let path = &self.files[file];
+        (format_of(path).text_bytes)(path, &self.fields)
     }
 
     pub(crate) fn max_documents(&self) -> Option<u64> {
@@ -149,9 +149,9 @@ impl Documents {
                 self.next_id += 1;
                 return Ok(Some(document));
             }
-            let Some((path, format)) = self.corpus.files.get(self.next_file) else { return Ok(None) };
+            let Some(path) = self.corpus.files.get(self.next_file) else { return Ok(None) };
             self.next_file += 1;
-            self.open = Some((path.clone(), (format.open)(path, &self.corpus.fields)?));
+            self.open = Some((path.clone(), (format_of(path).open)(path, &self.corpus.fields)?));
         }
     }
 }
@@ -169,8 +169,13 @@ impl Iterator for Documents {
     }
 }
 
-/// The files of one entry of `files`, sorted.
-fn expand(entry: &str) -> Result<Vec<(PathBuf, &'static Format)>, TextError> {
+/// The format of a file of a corpus.
+fn format_of(path: &Path) -> &'static Format {
+    formats::of(path).expect("a corpus holds files of known formats only")
+}
+
+/// The files of one entry of `files`, all of known formats, sorted.
+fn expand(entry: &str) -> Result<Vec<PathBuf>, TextError> {
     let none = |reason: &str| TextError::NoFiles { entry: entry.into(), reason: reason.into() };
     let path = Path::new(entry);
     let mut files = Vec::new();
@@ -178,8 +183,10 @@ fn expand(entry: &str) -> Result<Vec<(PathBuf, &'static Format)>, TextError> {
     if path.is_dir() {
         walk(path, &mut files)?;
     } else if path.exists() {
-        let unknown = || TextError::UnknownFormat { file: path.to_owned(), known: formats::endings() };
-        return Ok(vec![(path.to_owned(), formats::of(path).ok_or_else(unknown)?)]);
+        if formats::of(path).is_none() {
+            return Err(TextError::UnknownFormat { file: path.to_owned(), known: formats::endings() });
+        }
+        return Ok(vec![path.to_owned()]);
     } else if entry.contains(['*', '?', '[']) {
         let matches = glob::glob(entry).map_err(|e| none(&format!("not a glob: {e}")))?;
         for found in matches {
@@ -193,8 +200,7 @@ fn expand(entry: &str) -> Result<Vec<(PathBuf, &'static Format)>, TextError> {
     }
     files.sort();
     let found = files.len();
-    let known: Vec<_> =
-        files.into_iter().filter_map(|path| formats::of(&path).map(|format| (path, format))).collect();
+    let known: Vec<_> = files.into_iter().filter(|path| formats::of(path).is_some()).collect();
     match (found, known.len()) {
         (0, _) => Err(none("no file there")),
         (_, 0) => Err(none(&format!("none of its {found} file(s) ends in {}", formats::endings()))),

@@ -21,8 +21,22 @@ pub enum TextError {
         /// The endings known.
         known: String,
     },
+    /// A document too large to be tokenised whole.
+    #[error(
+        "{}: expected at most {most} bytes, found {found}: a .txt file is one document, and tokenised whole; split it, \
+         or make it .jsonl with a line for each document",
+        file.display()
+    )]
+    TooLarge {
+        /// The file.
+        file: PathBuf,
+        /// Bytes that it may have.
+        most: u64,
+        /// Bytes that it has.
+        found: u64,
+    },
     /// The disk failed.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: cannot be read", path.display())]
     Io {
         /// What was read.
         path: PathBuf,

@@ -1,13 +1,28 @@
-//! Plain text: a file is one document, read whole.
+//! Plain text: a file is one document, read whole. Cut into pieces it would have other tokens at the seams, and
+//! which ones would depend on the tokenizer; so there is a limit instead.
 
 use std::{fs, path::Path};
 
 use super::{Fields, Format, Texts, file_bytes, strip_bom, utf8};
 use crate::TextError;
 
-pub(super) const FORMAT: Format = Format { name: "txt", endings: &["txt"], open, text_bytes: file_bytes };
+pub(super) const FORMAT: Format = Format { name: "txt", endings: &["txt"], open, text_bytes };
 
-fn open(path: &Path, _: &Fields) -> Result<Texts, TextError> {
+/// A tokenizer takes some hundred bytes a token: this is about as much as fits into 8 GB.
+const MOST_BYTES: u64 = 256 << 20;
+
+/// How large the file is, unless it is too large. Asked when planning, so that nothing is begun in vain.
+fn text_bytes(path: &Path, fields: &Fields) -> Result<u64, TextError> {
+    match file_bytes(path, fields)? {
+        found if found > MOST_BYTES => {
+            Err(TextError::TooLarge { file: path.to_owned(), most: MOST_BYTES, found })
+        }
+        bytes => Ok(bytes),
+    }
+}
+
+fn open(path: &Path, fields: &Fields) -> Result<Texts, TextError> {
+    text_bytes(path, fields)?;
     let path = path.to_owned();
     Ok(Box::new(std::iter::once_with(move || {
         let bytes = fs::read(&path).map_err(|source| TextError::Io { path: path.clone(), source })?;
@@ -31,6 +46,24 @@ mod tests {
     fn text_is_taken_as_it_is_but_for_a_byte_order_mark() {
         assert_eq!(read("\u{feff}naïve\r\n\u{feff}x".as_bytes()).unwrap(), "naïve\r\n\u{feff}x");
         assert_eq!(read(b"").unwrap(), "");
+    }
+
+    #[test]
+    fn what_is_too_large_is_refused_unread() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.txt");
+        let fields = Fields { jsonl: "text".into(), parquet: "text".into() };
+        // A hole: it takes no room on the disk.
+        let file = fs::File::create(&path).unwrap();
+        file.set_len(MOST_BYTES).unwrap();
+        assert_eq!(text_bytes(&path, &fields).unwrap(), MOST_BYTES);
+        file.set_len(MOST_BYTES + 1).unwrap();
+        for error in [open(&path, &fields).err().unwrap(), text_bytes(&path, &fields).unwrap_err()] {
+            assert!(
+                error.to_string().contains("a.txt: expected at most 268435456 bytes, found 268435457"),
+                "{error}"
+            );
+        }
     }
 
     #[test]
