@@ -13,7 +13,7 @@ use crate::VectorDtype;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The disk failed, or is full.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: cannot be read or written", path.display())]
     Io {
         /// What was read or written.
         path: PathBuf,
@@ -29,9 +29,11 @@ pub enum StoreError {
         /// The directory.
         directory: PathBuf,
     },
-    /// A schema that cannot be written.
-    #[error("activations as asked for: {reason}")]
+    /// A store that cannot be written as asked for.
+    #[error("[harvest] {key}: {reason}")]
     BadSchema {
+        /// The setting, as users write it.
+        key: &'static str,
         /// What is wrong with it, and what to do.
         reason: String,
     },

@@ -74,25 +74,30 @@ impl StoreSchema {
     /// # Errors
     /// No hook, a hook twice, a vector without numbers or of more than 2 GiB, or bf16 in lists.
     pub fn check(&self) -> Result<(), StoreError> {
-        let bad = |reason: String| Err(StoreError::BadSchema { reason });
+        self.fault().map_or(Ok(()), |(key, reason)| Err(StoreError::BadSchema { key, reason }))
+    }
+
+    /// The setting of `[harvest]` that is to blame, and what is wrong with it.
+    fn fault(&self) -> Option<(&'static str, String)> {
         if self.hooks.is_empty() {
-            return bad("no hook is named; name at least one, for instance blocks.0.hook_resid_post".into());
+            let reason = "no hook is named; name at least one, for instance blocks.0.hook_resid_post";
+            return Some(("hooks", reason.into()));
         }
         let mut seen = BTreeSet::new();
         for HookColumn { hook, width } in &self.hooks {
             if !seen.insert(hook) {
-                return bad(format!("{hook} is named twice"));
+                return Some(("hooks", format!("{hook} is named twice")));
             }
             if *width == 0 || i32::try_from(width * self.dtype.bytes()).is_err() {
-                return bad(format!("{hook}: a vector of {width} numbers cannot be stored"));
+                return Some(("hooks", format!("{hook}: a vector of {width} numbers cannot be stored")));
             }
         }
         if self.layout == Layout::List && self.dtype == VectorDtype::BF16 {
-            return bad(
-                "Arrow has no bf16 for lists; use layout = \"binary\", or dtype = \"f16\" or \"f32\"".into(),
-            );
+            let reason =
+                "Arrow has no bf16 for lists; use layout = \"binary\", or dtype = \"f16\" or \"f32\"";
+            return Some(("layout", reason.into()));
         }
-        Ok(())
+        None
     }
 
     /// Bytes of one token's vectors and ids, before compression.
@@ -176,7 +181,9 @@ impl StoreSchema {
             .ok_or_else(|| wrong(format!("{LAYOUT_KEY}: expected binary or list, found `{layout}`")))?;
         let hooks = serde_json::from_str(hooks).map_err(|e| wrong(format!("{HOOKS_KEY}: {e}: `{hooks}`")))?;
         let schema = Self { hooks, dtype, layout };
-        schema.check().map_err(|e| wrong(e.to_string()))?;
+        if let Some((_, reason)) = schema.fault() {
+            return Err(wrong(format!("{HOOKS_KEY}, {DTYPE_KEY} and {LAYOUT_KEY}: {reason}")));
+        }
         schema.check_columns(arrow).map_err(wrong)?;
         Ok(schema)
     }
@@ -241,10 +248,13 @@ mod tests {
     #[test]
     fn what_cannot_be_stored_is_refused() {
         let refused = |schema: StoreSchema| schema.check().unwrap_err().to_string();
-        assert!(refused(schema(VectorDtype::BF16, Layout::List)).contains("no bf16 for lists"));
+        assert!(
+            refused(schema(VectorDtype::BF16, Layout::List))
+                .starts_with("[harvest] layout: Arrow has no bf16")
+        );
         let mut twice = schema(VectorDtype::F32, Layout::Binary);
         twice.hooks[1] = twice.hooks[0];
-        assert!(refused(twice.clone()).contains("blocks.9.hook_resid_post is named twice"));
+        assert!(refused(twice.clone()).contains("[harvest] hooks: blocks.9.hook_resid_post is named twice"));
         twice.hooks.truncate(1);
         twice.hooks[0].width = 0;
         assert!(refused(twice.clone()).contains("0 numbers"));

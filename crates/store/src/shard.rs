@@ -24,10 +24,10 @@ pub(crate) fn name(index: usize) -> String {
     format!("{PREFIX}{index:05}{SUFFIX}")
 }
 
-/// Whether `file` could be the name of a shard.
-pub(crate) fn is_name(file: &str) -> bool {
-    let digits = file.strip_prefix(PREFIX).and_then(|rest| rest.strip_suffix(SUFFIX));
-    digits.is_some_and(|d| d.len() >= 5 && d.bytes().all(|b| b.is_ascii_digit()))
+/// The number of the shard named `file`; `None` if no shard has that name.
+pub(crate) fn number(file: &str) -> Option<usize> {
+    let digits = file.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?;
+    digits.parse().ok().filter(|&number| name(number) == file)
 }
 
 /// A shard whose footer was read and found right.
@@ -169,11 +169,16 @@ mod tests {
     #[test]
     fn names_are_told_from_other_files() {
         assert_eq!(name(7), "shard-00007.parquet");
-        assert!(is_name(&name(0)) && is_name(&name(123_456)));
-        for other in
-            ["shard-.parquet", "shard-1.parquet", "shard-00001.parquet.bak", "my-shard-00001.parquet"]
-        {
-            assert!(!is_name(other), "{other}");
+        assert_eq!((number(&name(0)), number(&name(123_456))), (Some(0), Some(123_456)));
+        for other in [
+            "shard-.parquet",
+            "shard-1.parquet",
+            "shard-000001.parquet",
+            "shard-+0001.parquet",
+            "shard-00001.parquet.bak",
+            "my-shard-00001.parquet",
+        ] {
+            assert_eq!(number(other), None, "{other}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A finished store: found whole when opened, then read as batches.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -30,9 +31,13 @@ impl Store {
     /// the others.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         let manifest = Manifest::read(directory, Stage::Harvest)?;
-        let names = manifest.files.keys().filter(|name| shard::is_name(name));
-        let shards: Vec<Shard> =
-            names.map(|name| Shard::open(directory.join(name))).collect::<Result<_, StoreError>>()?;
+        // By number: by name, shard-100000 would come before shard-99999.
+        let names: BTreeMap<usize, &String> =
+            manifest.files.keys().filter_map(|name| Some((shard::number(name)?, name))).collect();
+        let shards: Vec<Shard> = names
+            .values()
+            .map(|name| Shard::open(directory.join(name)))
+            .collect::<Result<_, StoreError>>()?;
         let wrong = |file: PathBuf, reason: String| StoreError::WrongShard { file, reason };
         let manifest_file = || directory.join(monosema_core::manifest::FILE_NAME);
         let Some(first) = shards.first() else {

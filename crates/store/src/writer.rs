@@ -67,7 +67,7 @@ impl WriterOptions {
         for (key, value) in [("shard_tokens", self.shard_tokens), ("row_group_tokens", self.row_group_tokens)]
         {
             if value == 0 {
-                return Err(StoreError::BadSchema { reason: format!("{key}: expected at least 1, found 0") });
+                return Err(StoreError::BadSchema { key, reason: "expected at least 1, found 0".into() });
             }
         }
         Ok(())
@@ -349,7 +349,7 @@ fn sweep(directory: &Path) -> Result<(), StoreError> {
     for entry in fs::read_dir(directory).map_err(StoreError::io(directory))? {
         let entry = entry.map_err(StoreError::io(directory))?;
         let is_file = entry.file_type().map_err(StoreError::io(directory))?.is_file();
-        if is_file && entry.file_name().to_str().is_some_and(shard::is_name) {
+        if is_file && entry.file_name().to_str().and_then(shard::number).is_some() {
             fs::remove_file(entry.path()).map_err(StoreError::io(&entry.path()))?;
             removed += 1;
         }

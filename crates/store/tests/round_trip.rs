@@ -4,7 +4,11 @@
 
 mod common;
 
-use std::{fs::File, path::Path, sync::Arc};
+use std::{
+    fs::{self, File},
+    path::Path,
+    sync::Arc,
+};
 
 use arrow::{
     array::{ArrayRef, Float32Builder, ListBuilder, RecordBatch, UInt32Array, UInt64Array},
@@ -49,6 +53,23 @@ fn every_dtype_layout_and_cut() {
             }
         }
     }
+}
+
+#[test]
+fn shards_are_read_by_number_not_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = WriterOptions { shard_tokens: 10, ..Default::default() };
+    let schema = schema(&[3], VectorDtype::F32, Layout::Binary);
+    let shards = write(dir.path(), &schema, options, 20, 20);
+    let late = ["shard-99999.parquet", "shard-100000.parquet"].map(String::from);
+    for (from, to) in shards.iter().zip(&late) {
+        fs::rename(dir.path().join(from), dir.path().join(to)).unwrap();
+    }
+    fs::remove_file(dir.path().join("manifest.json")).unwrap();
+    common::seal(dir.path(), 20, &late);
+    let batches = Store::open(dir.path()).unwrap().sequential(hook(0), 20);
+    let tokens: Vec<_> = batches.flat_map(|batch| tokens_of(&batch.unwrap(), 0)).collect();
+    assert_eq!(tokens, (0..20).collect::<Vec<_>>());
 }
 
 #[test]
