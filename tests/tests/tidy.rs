@@ -70,10 +70,24 @@ fn crates_stay_on_their_side_of_a_border() {
 }
 
 #[test]
+fn no_document_holds_what_a_merge_or_a_patch_left() {
+    let mut files = Vec::new();
+    collect(&root(), "md", &mut files);
+    assert!(files.len() > 5, "the search found only {files:?}");
+    for file in files {
+        for (i, line) in fs::read_to_string(&file).unwrap().lines().enumerate() {
+            let left =
+                ["<<<<<<<", "|||||||", ">>>>>>>", "@@"].into_iter().find(|mark| line.starts_with(mark));
+            assert_eq!(left, None, "{}:{}: {line}", file.display(), i + 1);
+        }
+    }
+}
+
+#[test]
 fn every_rust_file_says_what_it_is_for() {
     let mut files = Vec::new();
     for top in ["crates", "tests", "benches"] {
-        collect(&root().join(top), &mut files);
+        collect(&root().join(top), "rs", &mut files);
     }
     assert!(files.len() > 50, "the search found only {} files", files.len());
     for file in files {
@@ -82,12 +96,14 @@ fn every_rust_file_says_what_it_is_for() {
     }
 }
 
-fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
+/// Files with this extension, in directories that are neither hidden nor made by a build, a run or a download.
+fn collect(directory: &Path, extension: &str, files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() && path.file_name().unwrap() != "target" {
-            collect(&path, files);
-        } else if path.extension().is_some_and(|e| e == "rs") {
+        let name = path.file_name().unwrap().to_string_lossy();
+        if path.is_dir() && !name.starts_with('.') && !["target", "runs", "cache"].contains(&&*name) {
+            collect(&path, extension, files);
+        } else if path.extension().is_some_and(|e| e == extension) {
             files.push(path);
         }
     }
