@@ -1,4 +1,5 @@
-"""Runs the lines of ../README.md that read shards with pyarrow, polars and DuckDB, as they stand there.
+"""Runs the lines of ../README.md and of the project's README.md that read shards with pyarrow, polars and DuckDB, as
+they stand there.
 
     cargo run --release -p monosema-store --example known_numbers -- DIR
     python readers.py DIR        (needs numpy, pyarrow, polars, duckdb)
@@ -14,7 +15,8 @@ import polars
 import pyarrow.parquet
 
 directory = pathlib.Path(sys.argv[1])
-readme = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
+crate = pathlib.Path(__file__).resolve().parent.parent
+readme, project_readme = (crate / "README.md").read_text(), (crate.parent.parent / "README.md").read_text()
 expected = (numpy.arange(60) * 0.5 - 7).reshape(10, 6)
 h, w = "blocks.9.hook_resid_post", 6
 
@@ -47,6 +49,17 @@ assert len(queries) == 3
 for name, query in zip(("f32", "bf16", "f16"), queries):
     rows = duckdb.sql(query.replace("shard-00000.parquet", shard(name)).rstrip(";")).fetchall()
     check(f"DuckDB {name}", [row[0] for row in rows])
+
+# The project's README reads the demo's activations: the same lines, of another file, hook and width.
+lines = re.findall(r"^x = .*$", project_readme, re.MULTILINE)
+assert len(lines) == 2
+for line in lines:
+    check("README " + ("polars" if "polars" in line else "pyarrow"), python_line(line, "f32"))
+queries = re.findall(r"^SELECT .*;$", project_readme, re.MULTILINE)
+assert len(queries) == 1
+query = re.sub(r"'runs/.*?'", f"'{shard('f32')}'", queries[0]).replace("range(128)", f"range({w})")
+query = query.replace("blocks.2.hook_resid_post", h).rstrip(";")
+check("README DuckDB", [row[0] for row in duckdb.sql(query).fetchall()])
 
 for name in ("f32-list", "f16-list"):
     check(f"pyarrow {name}", numpy.stack(pyarrow.parquet.read_table(shard(name))[h].to_numpy()))
