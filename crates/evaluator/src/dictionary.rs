@@ -6,9 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use burn::tensor::Device;
 use monosema_core::{Digest, HookPoint, digest_bytes, digest_file};
-use monosema_sae::{Dictionary, Metadata, formats::Format};
+use monosema_sae::{Description, Dictionary, Metadata, formats::Format};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -31,12 +30,13 @@ impl DictionaryShape {
         Self { hook: dictionary.metadata().hook, d_in: dictionary.d_in(), d_sae: dictionary.d_sae() }
     }
 
-    /// Of the dictionary in `directory`.
+    /// Of the dictionary in `directory`, whose weights are not read.
     ///
     /// # Errors
     /// If there is none that can be read.
     pub fn read(directory: &Path) -> Result<Self, EvalError> {
-        Ok(Self::of(&Dictionary::load(directory, &Device::flex())?))
+        let Description { size, metadata, .. } = Description::read(directory)?;
+        Ok(Self { hook: metadata.hook, d_in: size.d_in, d_sae: size.d_sae })
     }
 }
 

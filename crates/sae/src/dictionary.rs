@@ -7,9 +7,9 @@ use burn::{
     tensor::{Device, Tensor},
 };
 use monosema_core::HookPoint;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use crate::{Sae, SaeError, Size, formats};
+use crate::{Sae, SaeConfig, SaeError, Size, formats};
 
 /// Where a dictionary comes from and how it is meant to be used. What is unknown is `None`.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,6 +46,36 @@ impl Metadata {
             other: Map::new(),
         }
     }
+
+    /// Says that the activations are those of the model as its checkpoint has it.
+    ///
+    /// TransformerLens otherwise centres the weights that write into the residual stream of models with LayerNorm,
+    /// and the dictionary would be given other vectors than it was trained on. (SAELens's own evaluation
+    /// does not run at all without the key.)
+    pub fn of_unprocessed_model(mut self) -> Self {
+        let kwargs = json!({ "center_writing_weights": false });
+        self.other.insert(formats::saelens::MODEL_KWARGS.into(), kwargs);
+        self
+    }
+}
+
+/// What can be known of a dictionary without reading its weights.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Description {
+    /// Its architecture.
+    pub architecture: SaeConfig,
+    /// Its size.
+    pub size: Size,
+    /// Where it comes from.
+    pub metadata: Metadata,
+}
+
+impl Description {
+    /// Of the dictionary in `directory`, of any of the [`formats`]. The configuration is read, and of the weights
+    /// the names, types and shapes: as strictly as [`Dictionary::load`] does, which also looks at every number.
+    pub fn read(directory: &Path) -> Result<Self, SaeError> {
+        formats::describe(directory)
+    }
 }
 
 /// A frozen sparse autoencoder with its metadata. It takes activations as the model makes them.
@@ -74,6 +104,9 @@ impl Dictionary {
     }
 
     /// Writes a SAELens v6 directory, which must exist. Returns the names of the files written.
+    ///
+    /// # Errors
+    /// A number that is not finite, in which case nothing is written; a disk that fails.
     pub fn save(&self, directory: &Path) -> Result<Vec<String>, SaeError> {
         formats::Format::SaeLens.save(self, directory)
     }

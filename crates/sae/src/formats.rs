@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 
-use crate::{Dictionary, SaeError};
+use crate::{Description, Dictionary, SaeError};
 
 /// A directory layout that holds one dictionary.
 pub(crate) trait DictionaryFormat {
@@ -14,7 +14,10 @@ pub(crate) trait DictionaryFormat {
     /// Reads a dictionary, strictly: whatever is missing, extra or misshapen is an error.
     fn load(directory: &Path, device: &Device) -> Result<Dictionary, SaeError>;
 
-    /// Writes a dictionary. Returns the names of the files written.
+    /// As `load`, but of the weights only names, types and shapes.
+    fn describe(directory: &Path) -> Result<Description, SaeError>;
+
+    /// Writes a dictionary whose numbers are all finite, or nothing. Returns the names of the files written.
     fn save(dictionary: &Dictionary, directory: &Path) -> Result<Vec<String>, SaeError>;
 }
 
@@ -45,6 +48,11 @@ macro_rules! formats {
                 match self { $(Self::$name => $module::$name::load(directory, device),)+ }
             }
 
+            /// As [`Format::load`], but of the weights only names, types and shapes.
+            pub fn describe(self, directory: &Path) -> Result<Description, SaeError> {
+                match self { $(Self::$name => $module::$name::describe(directory),)+ }
+            }
+
             /// Writes a dictionary in this format into an existing directory. Returns the names of the files.
             pub fn save(self, dictionary: &Dictionary, directory: &Path) -> Result<Vec<String>, SaeError> {
                 match self { $(Self::$name => $module::$name::save(dictionary, directory),)+ }
@@ -59,16 +67,19 @@ formats! {
 
 /// Reads a dictionary of whichever format is in `directory`.
 pub fn load(directory: &Path, device: &Device) -> Result<Dictionary, SaeError> {
+    find(directory)?.load(directory, device)
+}
+
+/// Describes a dictionary of whichever format is in `directory`.
+pub fn describe(directory: &Path) -> Result<Description, SaeError> {
+    find(directory)?.describe(directory)
+}
+
+fn find(directory: &Path) -> Result<Format, SaeError> {
     let here = |format: &&Format| format.files().iter().all(|name| directory.join(name).is_file());
-    match Format::ALL.iter().find(here) {
-        Some(format) => format.load(directory, device),
-        None => {
-            let expected: Vec<_> =
-                Format::ALL.iter().map(|f| format!("{} ({f:?})", f.files().join(" and "))).collect();
-            Err(SaeError::NotADictionary {
-                directory: directory.to_owned(),
-                expected: expected.join(", or "),
-            })
-        }
-    }
+    Format::ALL.iter().find(here).copied().ok_or_else(|| {
+        let expected: Vec<_> =
+            Format::ALL.iter().map(|f| format!("{} ({f:?})", f.files().join(" and "))).collect();
+        SaeError::NotADictionary { directory: directory.to_owned(), expected: expected.join(", or ") }
+    })
 }

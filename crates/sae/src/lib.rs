@@ -19,6 +19,6 @@ pub mod formats;
 mod weights;
 
 pub use architecture::{Architecture, Loss, Sae, SaeConfig, Size};
-pub use dictionary::{Dictionary, Metadata};
+pub use dictionary::{Description, Dictionary, Metadata};
 pub use error::SaeError;
 pub use weights::Weights;

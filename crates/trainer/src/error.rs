@@ -70,6 +70,21 @@ pub enum TrainError {
         /// The learning rate at that step.
         lr: f64,
     },
+    /// The parameters at the end are no dictionary.
+    #[error(
+        "training diverged: tensor `{tensor}` of the dictionary holds {value} at index {index}, and nothing was saved. \
+         Try a tenth of the learning rate (now {lr:e}), or a learning-rate warm-up ([train] lr_warmup_fraction = 0.05)"
+    )]
+    NotFinite {
+        /// The tensor.
+        tensor: String,
+        /// Which of its values, counted row by row.
+        index: usize,
+        /// The value.
+        value: f32,
+        /// The learning rate, without warm-up and decay.
+        lr: f64,
+    },
     /// The activations cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -80,7 +95,7 @@ pub enum TrainError {
     #[error(transparent)]
     Manifest(#[from] ManifestError),
     /// The disk failed.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: cannot be read or written", path.display())]
     Io {
         /// What was read or written.
         path: PathBuf,

@@ -7,7 +7,7 @@ use monosema_core::{
     AtomicFile, Manifest,
     manifest::{self, Work},
 };
-use monosema_sae::{Dictionary, Metadata, Sae, formats::Format};
+use monosema_sae::{Dictionary, Metadata, Sae, SaeError, formats::Format};
 use monosema_store::Store;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -41,7 +41,7 @@ pub struct TrainSummary {
 ///
 /// # Errors
 /// A finished dictionary in `out`; a store other than the plan's, or one that cannot be read; activations without a
-/// scale; a loss that is not finite; a disk that fails.
+/// scale; a loss or a weight that is not finite; a disk that fails. `out` is then not sealed.
 pub fn train(
     plan: &TrainPlan,
     manifest: Manifest,
@@ -73,8 +73,8 @@ pub fn train(
     let Fitted { last, log_sparsity, dead_latents, tokens_per_s } = fitted;
 
     let exported = step.sae().export(sample.scale);
-    let mut files =
-        Dictionary::new(exported, metadata(plan, store, &sample), Some(log_sparsity)).save(out)?;
+    let dictionary = Dictionary::new(exported, metadata(plan, store, &sample), Some(log_sparsity));
+    let mut files = dictionary.save(out).map_err(|error| not_saved(error, plan))?;
     files.extend(logs.finish()?);
     let counts = BTreeMap::from(
         [
@@ -90,6 +90,16 @@ pub fn train(
     let dead_window_tokens = plan.dead_window_tokens;
     let seconds = started.elapsed().as_secs_f64();
     Ok(TrainSummary { last, sample, dead_latents, dead_window_tokens, tokens_per_s, seconds })
+}
+
+/// The last step can spoil weights after the last loss was looked at, and so can folding.
+fn not_saved(error: SaeError, plan: &TrainPlan) -> TrainError {
+    match error {
+        SaeError::NotFinite { name: tensor, index, value, .. } => {
+            TrainError::NotFinite { tensor, index, value, lr: plan.schedule.lr }
+        }
+        other => other.into(),
+    }
 }
 
 fn check_store(plan: &TrainPlan, store: &Store) -> Result<(), TrainError> {
@@ -129,7 +139,7 @@ fn prepare(out: &Path) -> Result<(), TrainError> {
 fn metadata(plan: &TrainPlan, store: &Store, sample: &Sample) -> Metadata {
     let Work { config: harvest, inputs, .. } = &store.manifest().work;
     let name = |role: &str| inputs.get(role).map(|input| input.name.clone());
-    let mut metadata = Metadata::new(plan.hook);
+    let mut metadata = Metadata::new(plan.hook).of_unprocessed_model();
     metadata.model_name = name("model");
     metadata.context_size = harvest["context"]["length"].as_u64().and_then(|n| usize::try_from(n).ok());
     metadata.prepend_bos = harvest["context"].get("bos").map(|bos| !bos.is_null());

@@ -13,7 +13,7 @@ use monosema_core::AtomicFile;
 
 use self::config::Cfg;
 use super::DictionaryFormat;
-use crate::{Dictionary, Sae, SaeError};
+use crate::{Description, Dictionary, Sae, SaeError};
 
 /// Name of the configuration.
 pub const CFG: &str = "cfg.json";
@@ -21,6 +21,10 @@ pub const CFG: &str = "cfg.json";
 pub const WEIGHTS: &str = "sae_weights.safetensors";
 /// Name of the latents' frequencies.
 pub const SPARSITY: &str = "sparsity.safetensors";
+
+/// The key of `metadata` that holds keyword arguments for `HookedTransformer.from_pretrained_no_processing`
+/// (`sae_lens/saes/sae.py`: `SAE.__init__`; `sae_lens/evals.py`).
+pub(crate) const MODEL_KWARGS: &str = "model_from_pretrained_kwargs";
 
 /// The [module](self)'s format.
 pub(crate) struct SaeLens;
@@ -42,13 +46,22 @@ impl DictionaryFormat for SaeLens {
         Ok(Dictionary::new(sae, cfg.metadata, log_sparsity))
     }
 
+    fn describe(directory: &Path) -> Result<Description, SaeError> {
+        let Cfg { architecture, size, metadata } = Cfg::read(&directory.join(CFG))?;
+        let file = directory.join(WEIGHTS);
+        tensors::check(&file, architecture.saelens_name(), &architecture.shapes(size))?;
+        Ok(Description { architecture, size, metadata })
+    }
+
     fn save(dictionary: &Dictionary, directory: &Path) -> Result<Vec<String>, SaeError> {
         let mut written = vec![WEIGHTS.to_owned(), CFG.to_owned()];
-        tensors::write(&directory.join(WEIGHTS), dictionary.sae().to_weights().iter())?;
+        let (file, weights) = (directory.join(WEIGHTS), dictionary.sae().to_weights());
+        tensors::check_finite(&file, weights.iter())?;
         if let Some(log_sparsity) = dictionary.log_sparsity() {
             tensors::write_sparsity(&directory.join(SPARSITY), log_sparsity)?;
             written.push(SPARSITY.to_owned());
         }
+        tensors::write(&file, weights.iter())?;
         let cfg = Cfg {
             architecture: dictionary.sae().config(),
             size: dictionary.size(),

@@ -123,6 +123,11 @@ fn logs_manifest_and_metadata_say_what_was_done() {
     assert_eq!(metadata.dataset_path.as_deref(), Some("a.txt, b.txt"));
     assert_eq!(metadata.facts["model_sha256"], digest_bytes(b"synthetic").as_str());
     assert_eq!(metadata.scale, Some(summary.sample.scale));
+    // Where SAELens looks for how to load the model.
+    let cfg: serde_json::Value =
+        serde_json::from_slice(&fs::read(out.path().join("cfg.json")).unwrap()).unwrap();
+    let kwargs = &cfg["metadata"]["model_from_pretrained_kwargs"];
+    assert_eq!(*kwargs, serde_json::json!({ "center_writing_weights": false }));
     let silent = dictionary.log_sparsity().unwrap().iter().filter(|&&log| log < -9.9).count();
     assert_eq!(silent as u64, summary.dead_latents);
 }
@@ -184,6 +189,20 @@ fn divergence_stops_the_run_and_says_what_to_try() {
     assert!(matches!(error, TrainError::Diverged { .. }), "{error}");
     assert!(error.to_string().contains("learning rate (now 1e30)"), "{error}");
     assert!(!out.path().join("manifest.json").exists());
+}
+
+#[test]
+fn weights_that_the_last_step_spoils_are_not_saved() {
+    let (x, _) = superposition(1, 2000, 8, 12, 2);
+    let (acts, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = store(acts.path(), &x, 8);
+    // One step, whose loss is taken before the weights move by 1e30.
+    let config = TrainConfig { tokens: Some(250), lr: Some(1e30), ..config() };
+    let error = run(&config, &store, 1, out.path()).unwrap_err();
+    assert!(matches!(error, TrainError::NotFinite { .. }), "{error}");
+    let told = error.to_string();
+    assert!(told.contains("tensor `W_enc`") && told.contains("learning rate (now 1e30)"), "{told}");
+    assert!(!out.path().join("manifest.json").exists() && !out.path().join("cfg.json").exists());
 }
 
 #[test]

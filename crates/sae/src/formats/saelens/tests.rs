@@ -4,7 +4,7 @@ use monosema_core::{BlockHook, HookPoint, Seed};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{Metadata, SaeConfig, Size};
+use crate::{Metadata, SaeConfig, Size, Weights};
 
 fn saved() -> tempfile::TempDir {
     let size = Size { d_in: 3, d_sae: 5 };
@@ -17,10 +17,17 @@ fn saved() -> tempfile::TempDir {
 
 #[track_caller]
 fn assert_fault(dir: &Path, parts: &[&str]) {
-    let error = Dictionary::load(dir, &Device::flex()).unwrap_err().to_string();
-    for part in parts {
-        assert!(error.contains(part), "{part:?} is not in {error:?}");
+    for error in faults(dir) {
+        for part in parts {
+            assert!(error.contains(part), "{part:?} is not in {error:?}");
+        }
     }
+}
+
+/// What loading says, and what describing says, which must see the same.
+fn faults(dir: &Path) -> [String; 2] {
+    let loading = Dictionary::load(dir, &Device::flex()).unwrap_err();
+    [loading.to_string(), Description::read(dir).unwrap_err().to_string()]
 }
 
 fn assert_cfg_fault(change: impl Fn(&mut Value), parts: &[&str]) {
@@ -112,19 +119,71 @@ fn faults_of_the_weights_name_the_tensor() {
     let mut bad = good.clone();
     bad[0] = f32s("W_enc", [5, 3], 1.0);
     check(&bad, &["`W_enc`", "expected shape [3, 5], found [5, 3]"]);
-    bad[0] = f32s("W_enc", [3, 5], f32::NAN);
-    check(&bad, &["`W_enc`", "found NaN at index 0"]);
     bad[0] = ("W_enc", safetensors::Dtype::I32, vec![3, 5], vec![0; 60]);
     check(&bad, &["`W_enc`", "found I32"]);
-
-    let dir = with_weights(SPARSITY, &[f32s("sparsity", [4, 0], -1.0)]);
-    assert_fault(dir.path(), &["sparsity.safetensors", "expected shape [5], found [4]"]);
 
     let dir = saved();
     let path = dir.path().join(WEIGHTS);
     let bytes = std::fs::read(&path).unwrap();
-    std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
-    assert_fault(dir.path(), &["sae_weights.safetensors", "not a whole safetensors file"]);
+    for wrong in
+        [&bytes[..bytes.len() - 1], &bytes[..40], &bytes[..5], &[&bytes[..], b"x"].concat(), &[0xff; 99]]
+    {
+        std::fs::write(&path, wrong).unwrap();
+        assert_fault(dir.path(), &["sae_weights.safetensors", "not a whole safetensors file"]);
+    }
+}
+
+/// What only loading sees.
+#[test]
+fn faults_beyond_the_header_are_found_on_loading() {
+    let fault = |dir: &Path| {
+        Description::read(dir).unwrap();
+        Dictionary::load(dir, &Device::flex()).unwrap_err().to_string()
+    };
+    let dir = with_weights(SPARSITY, &[f32s("sparsity", [4, 0], -1.0)]);
+    let error = fault(dir.path());
+    assert!(
+        error.contains("sparsity.safetensors") && error.contains("expected shape [5], found [4]"),
+        "{error}"
+    );
+
+    let dir = saved();
+    let path = dir.path().join(WEIGHTS);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let last = bytes.len() - 4;
+    bytes[last..].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(&path, bytes).unwrap();
+    let error = fault(dir.path());
+    assert!(error.contains("expected finite numbers, found NaN at index"), "{error}");
+}
+
+#[test]
+fn a_description_is_what_loading_finds() {
+    let dir = saved();
+    let dictionary = Dictionary::load(dir.path(), &Device::flex()).unwrap();
+    let expected = Description {
+        architecture: dictionary.sae().config(),
+        size: dictionary.size(),
+        metadata: dictionary.metadata().clone(),
+    };
+    assert_eq!(Description::read(dir.path()).unwrap(), expected);
+}
+
+#[test]
+fn what_could_not_be_loaded_is_not_saved() {
+    let size = Size { d_in: 1, d_sae: 2 };
+    let mut weights = Weights::default();
+    weights.insert("W_enc", vec![1.0, 1.0], [1, 2]);
+    weights.insert("b_enc", vec![0.0, f32::INFINITY], [2]);
+    weights.insert("W_dec", vec![1.0, 1.0], [2, 1]);
+    weights.insert("b_dec", vec![0.0], [1]);
+    let sae = Sae::from_weights(&SaeConfig::default(), weights, &Device::flex());
+    assert_eq!(sae.size(), size);
+    let metadata = Metadata::new(HookPoint::block(0, BlockHook::ResidPre));
+    let dir = tempfile::tempdir().unwrap();
+    let error = Dictionary::new(sae, metadata, Some(vec![-1.0; 2])).save(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("tensor `b_enc`") && error.contains("found inf at index 1"), "{error}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
 #[test]
