@@ -73,7 +73,7 @@ pub enum Recipe {
 }
 
 /// The numbers of a recipe. Their meanings are those of [`TrainConfig`].
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[allow(missing_docs, reason = "TrainConfig documents each")]
 pub struct Numbers {
     pub architecture: SaeConfig,
