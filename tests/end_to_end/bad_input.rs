@@ -45,6 +45,9 @@ fn configuration() {
     fails(&["--set", "context.length=100000"], &["100000"]);
     fails(&["--set", "device=tpu"], &["tpu", "cpu"]);
     fails(&["--set", "harvest.dtype=f31"], &["unknown variant `f31`", "did you mean"]);
+    let bare = dir.path().join("bare.toml");
+    fs::write(&bare, "[model]\npath = 'data/demo/model'\n").unwrap();
+    monosema(&["run", bare.to_str().unwrap()]).fails(2, &["bare.toml", "[harvest]"]);
     monosema(&["run", "no/such.toml"]).fails(2, &["no/such.toml"]);
     monosema(&["run"]).fails(2, &["Usage"]);
 }

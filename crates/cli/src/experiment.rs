@@ -2,8 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::anyhow;
-use monosema_core::{Seed, Stage, config};
+use monosema_core::{Seed, config};
 use monosema_evaluator::EvalConfig;
 use monosema_harvester::HarvestConfig;
 use monosema_text::ContextConfig;
@@ -19,9 +18,6 @@ use crate::{
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Experiment {
-    /// Where it was read from, for errors.
-    #[serde(skip)]
-    file: PathBuf,
     /// Every random choice follows from it.
     #[serde(default)]
     pub seed: Seed,
@@ -33,9 +29,10 @@ pub(crate) struct Experiment {
     /// How text is cut into windows, and which of their positions count.
     #[serde(default)]
     pub context: ContextConfig,
-    harvest: Option<HarvestConfig>,
-    train: Option<TrainConfig>,
-    eval: Option<EvalConfig>,
+    /// Each stage that is to run needs its section.
+    pub harvest: Option<HarvestConfig>,
+    pub train: Option<TrainConfig>,
+    pub eval: Option<EvalConfig>,
 }
 
 /// The `[model]` section.
@@ -49,33 +46,6 @@ pub(crate) struct ModelConfig {
 impl Experiment {
     /// Reads `file` with `--set` overrides applied.
     pub(crate) fn read(file: &Path, overrides: &[String]) -> Outcome<Self> {
-        let mut experiment: Self = config::read(file, overrides).map_err(Failure::usage)?;
-        file.clone_into(&mut experiment.file);
-        Ok(experiment)
-    }
-
-    /// The `[harvest]` section, which some stage needs.
-    pub(crate) fn harvest(&self) -> Outcome<&HarvestConfig> {
-        self.section(Stage::Harvest, self.harvest.as_ref())
-    }
-
-    /// The `[train]` section, which some stage needs.
-    pub(crate) fn train(&self) -> Outcome<&TrainConfig> {
-        self.section(Stage::Train, self.train.as_ref())
-    }
-
-    /// The `[eval]` section, which some stage needs.
-    pub(crate) fn eval(&self) -> Outcome<&EvalConfig> {
-        self.section(Stage::Eval, self.eval.as_ref())
-    }
-
-    /// The text that the dictionary is, was or will be trained on, as far as this file says.
-    pub(crate) fn training_text(&self) -> Option<&monosema_text::TextConfig> {
-        self.harvest.as_ref().map(|harvest| &harvest.text)
-    }
-
-    fn section<'a, T>(&self, stage: Stage, section: Option<&'a T>) -> Outcome<&'a T> {
-        let file = self.file.display();
-        section.ok_or_else(|| Failure::usage(anyhow!("{file}: expected a section [{stage}], found none")))
+        config::read(file, overrides).map_err(Failure::usage)
     }
 }

@@ -6,11 +6,10 @@ use std::{
 };
 
 use anyhow::{Context, anyhow};
-use burn::tensor::Device;
 use monosema_core::{Manifest, ManifestError, Stage, manifest::Work};
 use monosema_evaluator::{DictionaryShape, EvalPlan, HTML_FILE, JSON_FILE, Report, Training, evaluate};
 use monosema_harvester::{HarvestPlan, HarvestSummary, harvest};
-use monosema_sae::Dictionary;
+use monosema_sae::Description;
 use monosema_store::Store;
 use monosema_trainer::{StoreFacts, TrainPlan, train};
 use monosema_transformer::Checkpoint;
@@ -100,10 +99,15 @@ impl Runner<'_> {
         Ok(Plans { harvest, train, eval })
     }
 
+    fn section<'a, T>(&self, stage: Stage, section: Option<&'a T>) -> Outcome<&'a T> {
+        let file = self.args.config.display();
+        section.ok_or_else(|| Failure::usage(anyhow!("{file}: expected a section [{stage}], found none")))
+    }
+
     fn harvest_plan(&self) -> Outcome<HarvestPlan> {
         let Experiment { context, seed, .. } = &self.experiment;
-        HarvestPlan::resolve(self.experiment.harvest()?, context, &self.checkpoint, *seed)
-            .map_err(Failure::usage)
+        let config = self.section(Stage::Harvest, self.experiment.harvest.as_ref())?;
+        HarvestPlan::resolve(config, context, &self.checkpoint, *seed).map_err(Failure::usage)
     }
 
     /// The plan for the activations that are there or, before the harvest, for those that will be.
@@ -116,7 +120,8 @@ impl Runner<'_> {
     }
 
     fn train_plan_for(&self, facts: &StoreFacts) -> Outcome<TrainPlan> {
-        TrainPlan::resolve(self.experiment.train()?, facts, self.experiment.seed).map_err(Failure::usage)
+        let config = self.section(Stage::Train, self.experiment.train.as_ref())?;
+        TrainPlan::resolve(config, facts, self.experiment.seed).map_err(Failure::usage)
     }
 
     /// The plan for the dictionary that is there or, before the training, for the one that will be.
@@ -125,13 +130,14 @@ impl Runner<'_> {
         let (shape, metadata) = match train {
             Some(plan) => (DictionaryShape { hook: plan.hook, d_in: plan.d_in, d_sae: plan.d_sae }, None),
             None => {
-                let dictionary =
-                    Dictionary::load(&self.places.dictionary, &Device::flex()).map_err(Failure::usage)?;
-                (DictionaryShape::of(&dictionary), Some(dictionary.metadata().clone()))
+                let description = Description::read(&self.places.dictionary).map_err(Failure::usage)?;
+                (DictionaryShape::from(&description), Some(description.metadata))
             }
         };
-        let training = Training { text: self.experiment.training_text(), metadata: metadata.as_ref() };
-        let config = self.experiment.eval()?;
+        // The text that the dictionary is, was or will be trained on, as far as this file says.
+        let text = self.experiment.harvest.as_ref().map(|harvest| &harvest.text);
+        let training = Training { text, metadata: metadata.as_ref() };
+        let config = self.section(Stage::Eval, self.experiment.eval.as_ref())?;
         EvalPlan::resolve(config, context, &self.checkpoint, &shape, &training, *seed).map_err(Failure::usage)
     }
 }

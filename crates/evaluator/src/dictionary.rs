@@ -35,8 +35,14 @@ impl DictionaryShape {
     /// # Errors
     /// If there is none that can be read.
     pub fn read(directory: &Path) -> Result<Self, EvalError> {
-        let Description { size, metadata, .. } = Description::read(directory)?;
-        Ok(Self { hook: metadata.hook, d_in: size.d_in, d_sae: size.d_sae })
+        Ok(Self::from(&Description::read(directory)?))
+    }
+}
+
+impl From<&Description> for DictionaryShape {
+    fn from(description: &Description) -> Self {
+        let Description { size, metadata, .. } = description;
+        Self { hook: metadata.hook, d_in: size.d_in, d_sae: size.d_sae }
     }
 }
 

@@ -245,6 +245,6 @@ mod tests {
         weights(&source).take_copy("head", [2], &[1.0, 2.0], "embed").unwrap();
         weights(&source).take_copy("other", [2], &[1.0, 2.0], "embed").unwrap();
         let error = weights(&source).take_copy("head", [2], &[1.0, 3.0], "embed").unwrap_err();
-        assert!(error.to_string().contains("differs from embed"), "{error}");
+        assert!(error.to_string().contains("differs from file.embed,"), "{error}");
     }
 }
