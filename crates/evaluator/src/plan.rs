@@ -272,7 +272,7 @@ fn other_circumstances(
     // The digest says it exactly. A dictionary from elsewhere has a name at most.
     let other_model = match metadata.facts.get("model_sha256").and_then(|digest| digest.as_str()) {
         Some(digest) => (checkpoint.digest()?.as_str() != digest)
-            .then(|| "another model, or the same in other files, precision or quantisation"),
+            .then_some("another model, or the same in other files, precision or quantisation"),
         None => trained_on.filter(|trained_on| trained_on != name).map(|_| "another name, at least"),
     };
     if let Some(difference) = other_model {
