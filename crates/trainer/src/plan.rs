@@ -293,19 +293,16 @@ mod tests {
         TrainPlan::resolve(&config, &facts(tokens), Seed(1))
     }
 
+    fn schedule(steps: u64, lr: f64, lr_steps: [u64; 2], l1: f64, l1_warmup_steps: u64) -> Schedule {
+        let [lr_warmup_steps, lr_decay_steps] = lr_steps;
+        Schedule { steps, lr, lr_warmup_steps, lr_decay_steps, l1, l1_warmup_steps }
+    }
+
     #[test]
     fn the_recipe_fills_in_what_is_left_out() {
         let plan = resolve("", 4096 * 1000 + 5).unwrap();
         assert_eq!((plan.d_in, plan.d_sae, plan.steps, plan.tokens), (64, 512, 1000, 4_096_000));
-        let schedule = Schedule {
-            steps: 1000,
-            lr: 5e-5,
-            lr_warmup_steps: 0,
-            lr_decay_steps: 200,
-            l1: 5.0,
-            l1_warmup_steps: 50,
-        };
-        assert_eq!(plan.schedule, schedule);
+        assert_eq!(plan.schedule, schedule(1000, 5e-5, [0, 200], 5.0, 50));
         assert_eq!((plan.adam_betas, plan.adam_eps, plan.grad_clip), ([0.9, 0.999], 1e-8, 1.0));
         // 10M tokens are more than the run: half of it is looked back on.
         assert_eq!((plan.dead_window_tokens, plan.dead_window_steps()), (500 * 4096, 500));
@@ -324,15 +321,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!((plan.d_in, plan.d_sae, plan.steps, plan.epochs), (32, 100, 16, 4.0));
-        let schedule = Schedule {
-            steps: 16,
-            lr: 1e-3,
-            lr_warmup_steps: 4,
-            lr_decay_steps: 0,
-            l1: 2.0,
-            l1_warmup_steps: 8,
-        };
-        assert_eq!(plan.schedule, schedule);
+        assert_eq!(plan.schedule, schedule(16, 1e-3, [4, 0], 2.0, 8));
         assert_eq!((plan.adam_betas, plan.adam_eps, plan.grad_clip), ([0.0, 0.5], 1e-6, 3.0));
         assert_eq!((plan.dead_window_tokens, plan.scale_tokens, plan.log_every_steps), (128, 10, 2));
         assert_ne!(plan.architecture, SaeConfig::default());
