@@ -48,7 +48,7 @@ enum Kind {
 impl Kind {
     fn of(path: &Path) -> Outcome<Self> {
         if !path.exists() {
-            return Err(Failure::usage(anyhow!("{}: there is no such file or directory", path.display())));
+            return Err(Failure::usage(anyhow!("{}: no such file or directory", path.display())));
         }
         if path.join("cfg.json").is_file() {
             return Ok(Self::Dictionary);

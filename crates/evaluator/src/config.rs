@@ -22,7 +22,8 @@ pub struct EvalConfig {
     /// mean is always that of exactly the tokens they sum over.)
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mean_tokens: Option<u64>,
-    /// How many context windows go through the model at once. Default: about 1024 tokens of them.
+    /// How many context windows go through the model at once, or more if they are short. Default: about 1024 tokens
+    /// of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch_contexts: Option<usize>,
 }

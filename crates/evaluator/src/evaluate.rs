@@ -211,7 +211,7 @@ impl Evaluator<'_> {
                     .flat_map(|window| &window.tokens)
                     .for_each(|id| digest.update(&id.to_le_bytes()));
             });
-        for batch in batches(windows, self.plan.batch_contexts) {
+        for batch in batches(windows, self.plan.batch_tokens()) {
             let batch = batch.map_err(in_text)?;
             let ids = batch.token_ids(self.model.info().d_vocab).map_err(in_text)?;
             let data = TensorData::new(ids, [batch.n_contexts(), batch.seq_len()]);

@@ -133,10 +133,10 @@ pub fn inspect_model(
         begun += window.as_ref().map_or(0, |window| window.len() as u64);
         before < max_tokens.max(1)
     });
-    for batch in batches(windows, (BATCH_TOKENS / plan.length).max(1)) {
+    for batch in batches(windows, BATCH_TOKENS) {
         let batch = batch.map_err(EvalError::Inspected)?;
         seen.batch(&model, &tokenizer, &batch)?;
-        progress.advance((batch.n_contexts() * batch.seq_len()) as u64, String::new);
+        progress.advance(batch.n_tokens() as u64, String::new);
     }
     progress.finish();
     Ok(seen.finish(ModelFacts::new(checkpoint), plan, &tokenizer))
@@ -202,7 +202,10 @@ impl Seen {
         let hidden = model.forward(tokens, &mut tap);
         for (hook, norms) in self.hooks.iter().zip(&mut self.norms) {
             let taken = tap.taken.remove(hook).flatten().expect("a whole pass visits every hook");
-            norms.extend(host::values(taken, "taking norms of the residual stream")?);
+            let values = host::values(taken, "taking norms of the residual stream")?;
+            for (row, window) in values.chunks_exact(batch.seq_len()).zip(&batch.contexts) {
+                norms.extend_from_slice(&row[..window.len()]);
+            }
         }
         let mut made_from = Vec::new();
         for (row, window) in batch.contexts.iter().enumerate() {

@@ -146,7 +146,7 @@ impl EvalPlan {
             });
         }
         let batch_contexts = config.batch_contexts.unwrap_or((BATCH_TOKENS / context.length).max(1));
-        let memory_bytes = memory(info, dictionary, batch_contexts * context.length);
+        let memory_bytes = memory(info, dictionary, batch_contexts.saturating_mul(context.length));
         Ok(Self {
             dictionary: *dictionary,
             texts,
@@ -190,6 +190,11 @@ impl EvalPlan {
     /// Tokens that will count in all texts together, an estimate.
     pub fn counted_tokens(&self) -> u64 {
         self.texts.iter().map(|text| text.counted_tokens).sum()
+    }
+
+    /// Tokens that go through the model at once, at most.
+    pub(crate) fn batch_tokens(&self) -> usize {
+        self.batch_contexts.saturating_mul(self.context.length)
     }
 
     /// Where the dictionary is spliced in.
@@ -324,11 +329,12 @@ fn overlap(name: &str, corpus: &Corpus, training_files: &BTreeSet<PathBuf>) -> O
 
 /// What stands in memory at once: weights; activations of a batch; latents and logits in chunks.
 fn memory(info: &ModelInfo, dictionary: &DictionaryShape, batch_tokens: usize) -> u64 {
-    let floats = |n: usize| 4 * n as u64;
-    let weights = 4 * info.n_parameters + 2 * floats(dictionary.d_in * dictionary.d_sae);
+    // In f64, because a batch may be as absurd as the user likes, and the sum must still say so.
+    let floats = |rows: usize, width: usize| 4.0 * rows as f64 * width as f64;
+    let weights = 4.0 * info.n_parameters as f64 + 2.0 * floats(dictionary.d_in, dictionary.d_sae);
     // Four final hidden states, x, x̂ and the spliced x; a dozen widths inside a block and its MLP.
-    let hidden = floats(batch_tokens * info.d_model) * 24;
-    let latents = 2 * floats(chunk_rows(dictionary.d_sae).min(batch_tokens) * dictionary.d_sae);
-    let logits = 5 * floats(logit_chunk_rows(info.d_vocab).min(batch_tokens) * info.d_vocab);
-    weights + hidden + latents.max(logits)
+    let hidden = 24.0 * floats(batch_tokens, info.d_model);
+    let latents = 2.0 * floats(chunk_rows(dictionary.d_sae).min(batch_tokens), dictionary.d_sae);
+    let logits = 5.0 * floats(logit_chunk_rows(info.d_vocab).min(batch_tokens), info.d_vocab);
+    (weights + hidden + latents.max(logits)) as u64
 }

@@ -61,8 +61,8 @@ impl Positions {
 
     /// How many tokens of `batch` count, and why the others do not.
     pub(crate) fn tally(&self, batch: &ContextBatch, skip_first: usize) -> Tally {
-        let positions = batch.n_contexts() * batch.seq_len();
-        let skipped_position = batch.n_contexts() * skip_first.min(batch.seq_len());
+        let positions = batch.n_tokens();
+        let skipped_position: usize = batch.contexts.iter().map(|window| skip_first.min(window.len())).sum();
         let counted = self.counted.len();
         Tally {
             contexts: batch.n_contexts() as u64,
@@ -138,6 +138,21 @@ mod tests {
             skipped_special: 1,
         };
         assert_eq!(positions.tally(&batch(), 1), expected);
+    }
+
+    #[test]
+    fn padding_is_neither_counted_nor_skipped() {
+        let batch = ContextBatch {
+            contexts: vec![context(&[false, true]), context(&[false, true, false, true]), context(&[false])],
+        };
+        let positions = Positions::new(&batch);
+        assert_eq!(
+            (positions.counted.as_slice(), positions.predicting.as_slice()),
+            (&[1, 5, 7][..], &[5][..])
+        );
+        let tally = positions.tally(&batch, 1);
+        assert_eq!((tally.positions, tally.counted_tokens), (7, 3));
+        assert_eq!((tally.skipped_position, tally.skipped_special), (3, 1));
     }
 
     #[test]

@@ -113,7 +113,7 @@ fn run(
         let (to_disk, from_model) = sync_channel(ROWS_AHEAD);
         scope.spawn(move || {
             let contexts = contexts(corpus.documents(), &tokenizer, &plan.context);
-            for batch in batches(contexts, plan.batch_contexts) {
+            for batch in batches(contexts, plan.batch_contexts * plan.context.length) {
                 // The model stops listening when it has enough.
                 if to_model.send(batch).is_err() {
                     break;
@@ -144,7 +144,7 @@ fn run_model(
         let values = hook_values(model, &hooks, &batch)?;
         let rows = OwnedRows::select(&batch, &values, limit - done.stored);
         done.contexts += batch.n_contexts() as u64;
-        done.seen += (batch.n_contexts() * batch.seq_len()) as u64;
+        done.seen += batch.n_tokens() as u64;
         done.stored += rows.len() as u64;
         for &document in &rows.documents {
             done.documents += u64::from(done.last_document.replace(document) != Some(document));

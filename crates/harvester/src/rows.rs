@@ -16,11 +16,12 @@ pub(crate) struct OwnedRows {
 impl OwnedRows {
     /// The first `limit` counted positions of `batch`. `values` are what the hooks saw, `[batch, seq, width]` each.
     pub(crate) fn select(batch: &ContextBatch, values: &[Vec<f32>], limit: u64) -> Self {
-        let n_tokens = batch.n_contexts() * batch.seq_len();
+        // Padding included.
+        let n_places = batch.n_contexts() * batch.seq_len();
         let mut rows = Self { vectors: values.iter().map(|_| Vec::new()).collect(), ..Self::default() };
         let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(batch.n_counted());
         for (rows, values) in rows.vectors.iter_mut().zip(values) {
-            rows.reserve_exact(limit * (values.len() / n_tokens));
+            rows.reserve_exact(limit * (values.len() / n_places));
         }
         let windows = batch.contexts.iter().enumerate();
         let places =
@@ -34,7 +35,7 @@ impl OwnedRows {
             rows.positions.push(position as u32);
             let place = i * batch.seq_len() + position;
             for (rows, values) in rows.vectors.iter_mut().zip(values) {
-                let width = values.len() / n_tokens;
+                let width = values.len() / n_places;
                 rows.extend_from_slice(&values[place * width..(place + 1) * width]);
             }
         }

@@ -134,6 +134,28 @@ fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
 }
 
 #[test]
+fn documents_kept_apart_are_stored_as_the_model_computes_them_one_by_one() {
+    // Products over another number of rows may sum in another order.
+    const ROUNDING: f32 = 1e-5;
+    let fixture = Fixture::new(&[3, 6, 5, 4, 20, 2, 7, 6]);
+    let context = ContextConfig { span_documents: false, skip_first: 1, ..context() };
+    let store = |batch_tokens: usize| {
+        let config = HarvestConfig { batch_tokens, ..fixture.config() };
+        let plan = HarvestPlan::resolve(&config, &context, &fixture.checkpoint, Seed(1)).unwrap();
+        let out = fixture.dir.path().join(batch_tokens.to_string());
+        let summary = harvest(&plan, &fixture.checkpoint, &Device::flex(), &out).unwrap();
+        assert_eq!((summary.documents, summary.contexts), (8, 10));
+        hooks().into_iter().map(|hook| stored(&out, hook)).collect::<Vec<_>>()
+    };
+    // Five windows at once, of several lengths; and each alone, without padding.
+    for (together, alone) in store(40).iter().zip(&store(1)) {
+        assert_eq!((&together.token_ids, &together.documents), (&alone.token_ids, &alone.documents));
+        assert_eq!(together.positions, alone.positions);
+        assert!(largest_difference(&together.x, &alone.x) < ROUNDING);
+    }
+}
+
+#[test]
 fn what_is_stored_is_what_the_model_computes() {
     let fixture = Fixture::new(&[28, 1, 0, 25, 90]);
     let summary = fixture.run(&fixture.config()).unwrap();

@@ -196,7 +196,7 @@ fn expand(entry: &str) -> Result<Vec<PathBuf>, TextError> {
             }
         }
     } else {
-        return Err(none("no such file or directory"));
+        return Err(none("no such file or directory (a relative path begins at the working directory)"));
     }
     files.sort();
     let found = files.len();

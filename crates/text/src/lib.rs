@@ -1,7 +1,7 @@
 //! Text to tokens to packed context windows.
 //!
 //! [`Corpus`] streams documents out of files, [`Tokenizer`] turns them into token ids, [`contexts`] packs
-//! those into windows for a language model, and [`batches`] stacks windows of equal length. Harvesting and
+//! those into windows for a language model, and [`batches`] stacks windows. Harvesting and
 //! evaluation share all of it, so that both see and count the same tokens.
 //!
 //! Architecture invariant: this crate knows no tensors and no model. A whole corpus is never in memory:

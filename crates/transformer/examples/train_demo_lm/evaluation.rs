@@ -65,7 +65,7 @@ pub(crate) fn evaluate(
     })?;
     let plan = ContextPlan::new(&ContextConfig { length, ..ContextConfig::default() }, tokenizer)?;
     let mut figures = Figures { length, ..Figures::default() };
-    for batch in batches(contexts(corpus.documents(), tokenizer, &plan), BATCH) {
+    for batch in batches(contexts(corpus.documents(), tokenizer, &plan), BATCH * length) {
         let batch = batch?;
         let shape = [batch.n_contexts(), batch.seq_len()];
         let ids = TensorData::new(batch.token_ids(model.info().d_vocab)?, shape);
@@ -73,7 +73,8 @@ pub(crate) fn evaluate(
         let losses = next_token_losses(model, model.forward(ids.clone(), &mut NoTap), ids);
         let losses: Vec<f32> = losses.into_data().try_to_vec()?;
         for (context, losses) in batch.contexts.iter().zip(losses.chunks(shape[1] - 1)) {
-            for (position, &loss) in losses.iter().enumerate() {
+            // A short window has padding behind it.
+            for (position, &loss) in losses[..context.len() - 1].iter().enumerate() {
                 let (token, next) = (context.tokens[position], context.tokens[position + 1]);
                 let (unigram, bigram) = (counts.unigram_loss(next), counts.bigram_loss(token, next));
                 figures.all.add(f64::from(loss), unigram, bigram);
