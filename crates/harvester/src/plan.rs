@@ -173,7 +173,8 @@ fn memory_bytes(
     let (contexts, length, d_model) = (contexts as f64, length as f64, info.d_model as f64);
     let weights = 4.0 * info.n_parameters as f64;
     let residual = 4.0 * contexts * length * d_model;
-    let scores = 4.0 * contexts * (d_model / 64.0).ceil() * length * length;
+    // Attention runs over some sequences at a time, and over some hundreds of a long one's queries.
+    let scores = 4.0 * (d_model / 64.0).ceil() * length.clamp(256.0, 512.0) * length;
     let hooks = schema.hooks.len() as f64;
     let in_flight =
         3.0 * shards.row_group_tokens.min(shards.shard_tokens) as f64 * schema.token_bytes() as f64;

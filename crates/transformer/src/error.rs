@@ -20,7 +20,7 @@ pub enum ModelError {
         reason: String,
     },
     /// The disk failed.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: cannot be read or written", path.display())]
     Io {
         /// What was read or written.
         path: PathBuf,
