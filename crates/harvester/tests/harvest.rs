@@ -85,8 +85,17 @@ impl Fixture {
     }
 
     fn run_plan(&self, plan: &HarvestPlan, checkpoint: &Checkpoint) -> Result<HarvestSummary, HarvestError> {
+        self.run_plan_into(&self.out(), plan, checkpoint)
+    }
+
+    fn run_plan_into(
+        &self,
+        out: &Path,
+        plan: &HarvestPlan,
+        checkpoint: &Checkpoint,
+    ) -> Result<HarvestSummary, HarvestError> {
         let manifest = Manifest::new(plan.work(checkpoint)?, "cpu");
-        harvest(plan, manifest, checkpoint, &Device::flex(), &self.out())
+        harvest(plan, manifest, checkpoint, &Device::flex(), out)
     }
 
     /// The windows that a harvest should have run over.
@@ -143,7 +152,7 @@ fn documents_kept_apart_are_stored_as_the_model_computes_them_one_by_one() {
         let config = HarvestConfig { batch_tokens, ..fixture.config() };
         let plan = HarvestPlan::resolve(&config, &context, &fixture.checkpoint, Seed(1)).unwrap();
         let out = fixture.dir.path().join(batch_tokens.to_string());
-        let summary = harvest(&plan, &fixture.checkpoint, &Device::flex(), &out).unwrap();
+        let summary = fixture.run_plan_into(&out, &plan, &fixture.checkpoint).unwrap();
         assert_eq!((summary.documents, summary.contexts), (8, 10));
         hooks().into_iter().map(|hook| stored(&out, hook)).collect::<Vec<_>>()
     };
