@@ -110,7 +110,8 @@ def main() -> int:
     cfg = json.loads((args.dictionary / "cfg.json").read_text())
     assert sae.cfg.architecture() == cfg["architecture"]
     assert sae.cfg.metadata.hook_name == cfg["metadata"]["hook_name"]
-    assert sae.cfg.metadata.model_from_pretrained_kwargs == MODEL_KWARGS, "SAELens would load another model"
+    kwargs = sae.cfg.metadata.model_from_pretrained_kwargs
+    assert kwargs == MODEL_KWARGS, f"sae_lens/evals.py unpacks it: expected {MODEL_KWARGS}, found {kwargs}"
     print(f"{sae.cfg.architecture()} {sae.cfg.d_in} -> {sae.cfg.d_sae} at {sae.cfg.metadata.hook_name}")
     sparsity = args.dictionary / "sparsity.safetensors"
     if sparsity.exists():

@@ -35,7 +35,10 @@ fn configuration() {
         monosema(&small("run", &out, more)).fails(2, parts);
         untouched(&out);
     };
-    fails(&["--set", "train.learning_rate=1e-4"], &["unknown field `learning_rate`", "known here is `lr`"]);
+    fails(
+        &["--set", "train.learning_rate=1e-4"],
+        &["unknown field `learning_rate`", "nearest key that is known here is `lr`"],
+    );
     fails(&["--set", "train.batch_token=1"], &["unknown field `batch_token`", "did you mean `batch_tokens`"]);
     fails(&["--set", "harvest.hooks=['blocks.99.hook_resid_post']"], &["blocks.99.hook_resid_post", "4"]);
     fails(&["--set", "harvest.hooks=['blocks.1.resid']"], &["blocks.1.resid", "hook_resid_post"]);
@@ -178,4 +181,57 @@ fn a_report_of_somebody_else_is_kept() {
     fs::write(out.join("report.json"), "{\"mine\": 1}").unwrap();
     monosema(&small("run", &out, &[])).fails(2, &["report.json", "--overwrite"]);
     assert_eq!(fs::read(out.join("report.json")).unwrap(), b"{\"mine\": 1}");
+    assert!(!out.join("acts").exists(), "refused before anything is done");
+    // What shows only after a stage has worked is no fault of usage.
+    monosema(&small("run", &out, &["--overwrite"])).ok();
+    let report = fs::read(out.join("report.json")).unwrap();
+    fs::remove_dir_all(out.join("dictionary")).unwrap();
+    monosema(&small("run", &out, &["--set", "train.l1=2"])).fails(1, &["report.json", "--overwrite"]);
+    assert_eq!(fs::read(out.join("report.json")).unwrap(), report);
+}
+
+/// Changes one byte in the middle of `file`, so that only a digest tells.
+fn flip(file: &Path) {
+    let mut bytes = fs::read(file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(file, bytes).unwrap();
+}
+
+#[test]
+fn what_differs_from_its_manifest_is_not_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    monosema(&small("run", &out, &[])).ok();
+    fs::remove_file(out.join("report.json")).unwrap();
+    flip(&out.join("dictionary/sae_weights.safetensors"));
+    monosema(&small("eval", &out, &[])).fails(2, &["sae_weights.safetensors", "expected sha256"]);
+    fs::remove_dir_all(out.join("dictionary")).unwrap();
+    flip(&out.join("acts/shard-00000.parquet"));
+    monosema(&small("train", &out, &[])).fails(1, &["shard-00000.parquet", "expected sha256"]);
+    assert!(!out.join("dictionary/manifest.json").exists());
+}
+
+#[test]
+fn a_dictionary_from_elsewhere_is_evaluated_and_never_trained_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    monosema(&small("run", &out, &[])).ok();
+    let dictionary = out.join("dictionary");
+    fs::remove_file(dictionary.join("manifest.json")).unwrap();
+    fs::remove_file(out.join("report.json")).unwrap();
+    let weights = || fs::read(dictionary.join("sae_weights.safetensors")).unwrap();
+    let before = weights();
+    // Ours without its manifest: done anew, but it comes back if that fails.
+    let diverges = ["--set", "train.lr=1e300"];
+    monosema(&small("train", &out, &diverges)).fails(1, &["diverged", "is back"]);
+    assert!(weights() == before);
+    // Another's.
+    let cfg = dictionary.join("cfg.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&cfg).unwrap()).unwrap();
+    json["metadata"].as_object_mut().unwrap().remove("monosema").expect("what monosema says of its own");
+    fs::write(&cfg, json.to_string()).unwrap();
+    monosema(&small("eval", &out, &[])).ok();
+    monosema(&small("train", &out, &[])).fails(2, &["monosema did not train", "--overwrite"]);
+    assert!(weights() == before);
 }

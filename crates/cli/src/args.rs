@@ -31,7 +31,7 @@ pub(crate) enum Command {
     /// All stages in order; those already done with the same configuration and inputs are skipped.
     #[command(after_help = "Example: monosema run configs/quickstart.toml --out runs/quickstart")]
     Run(RunArgs),
-    /// Tell what is at PATH: a model, activations, a dictionary or a report.
+    /// Tell what is at PATH: a model, activations, a dictionary, a report, or a run of them.
     #[command(
         after_help = "Example: monosema inspect data/demo/model --text data/demo/stories/heldout.jsonl"
     )]
@@ -76,7 +76,7 @@ pub(crate) struct RunArgs {
 pub(crate) struct InspectArgs {
     /// A model (directory or .gguf file), or what a stage wrote.
     pub path: PathBuf,
-    /// Text for a model to read: .txt, .jsonl, .parquet, a directory or a glob; may be repeated.
+    /// Text for a model to read: .txt, .jsonl, .ndjson, .parquet, a directory or a glob; may be repeated.
     #[arg(long, value_name = "FILE")]
     pub text: Vec<String>,
     /// Tokens of text to read at most [default: 4096].

@@ -4,7 +4,7 @@
 //! replaced, and a short training of every architecture. They are compared by ‖a − b‖ / ‖b‖, which a wrong kernel puts
 //! near 1.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use anyhow::anyhow;
 use burn::tensor::{DataError, Device, Int, Tensor, TensorData};
@@ -52,16 +52,13 @@ pub(crate) fn run(name: DeviceName, model: &Path) -> Outcome {
     let chosen = device::resolve(name)?;
     let limits = Limits::of(chosen.name);
     let mut rows = Vec::new();
-    let mut differ = 0;
     let mut compare = |what: &str, limit: f64, compute: &dyn Fn(&Device) -> Outcome<Values>| -> Outcome {
-        for ((name, a), (_, b)) in compute(&chosen.device)?.iter().zip(&compute(&Device::flex())?) {
-            let found = relative(a, b);
-            // A NaN is a difference too.
-            let verdict = if found <= limit { "ok" } else { "DIFFERS" };
-            differ += usize::from(verdict != "ok");
-            let what = format!("{what}: {name}");
-            rows.push(vec![what, format!("{found:.1e}"), format!("{limit:.0e}"), verdict.to_owned()]);
-        }
+        let (found, expected) = (compute(&chosen.device)?, compute(&Device::flex())?);
+        rows.extend(differences(&found, &expected).into_iter().map(|(name, found)| Row {
+            what: format!("{what}: {name}"),
+            found,
+            limit,
+        }));
         Ok(())
     };
     compare("model", limits.pass, &|device| {
@@ -77,8 +74,46 @@ pub(crate) fn run(name: DeviceName, model: &Path) -> Outcome {
         }
     }
     let head = [&format!("{} against cpu", chosen.name), "‖a − b‖ / ‖b‖", "at most", ""];
-    output::print(table::render(&head, 1, rows))?;
+    output::print(table::render(&head, 1, rows.iter().map(Row::cells)))?;
+    let differ = rows.iter().filter(|row| !row.agrees()).count();
     if differ == 0 { Ok(()) } else { Err(Failure::run(anyhow!("{}: {differ} value(s) differ", chosen.name))) }
+}
+
+/// One comparison.
+struct Row {
+    what: String,
+    found: f64,
+    limit: f64,
+}
+
+impl Row {
+    /// A NaN does not.
+    fn agrees(&self) -> bool {
+        self.found <= self.limit
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let verdict = if self.agrees() { "ok" } else { "DIFFERS" };
+        vec![
+            self.what.clone(),
+            format!("{:.1e}", self.found),
+            format!("{:.0e}", self.limit),
+            verdict.to_owned(),
+        ]
+    }
+}
+
+/// How far each of the values is from what is expected of its name; infinitely where either is missing.
+fn differences(found: &Values, expected: &Values) -> Vec<(String, f64)> {
+    let names: BTreeSet<&String> = found.iter().chain(expected).map(|(name, _)| name).collect();
+    let of = |values: &'_ Values, name: &String| {
+        values.iter().find(|(n, _)| n == name).map(|(_, values)| values.clone())
+    };
+    let difference = |name: &&String| match (of(found, name), of(expected, name)) {
+        (Some(a), Some(b)) => relative(&a, &b),
+        _ => f64::INFINITY,
+    };
+    names.iter().map(|name| ((*name).clone(), difference(name))).collect()
 }
 
 /// Every hook, the logits, and the logits after a replacement, of the same tokens everywhere.
@@ -122,5 +157,23 @@ mod tests {
         assert_eq!(relative(&[0.0], &[0.0]), 0.0);
         assert_eq!(relative(&[1.0], &[]), f64::INFINITY);
         assert!(relative(&[f32::NAN], &[1.0]).is_nan() && relative(&[f32::NAN], &[f32::NAN]).is_nan());
+    }
+
+    #[test]
+    fn what_is_off_not_a_number_or_missing_does_not_agree() {
+        let values = |named: &[(&str, f32)]| -> Values {
+            named.iter().map(|&(name, value)| (name.to_owned(), vec![value])).collect()
+        };
+        let expected = values(&[("a", 1.0), ("b", 1.0), ("c", 1.0), ("d", 1.0)]);
+        let found = values(&[("a", 1.0), ("b", 1.1), ("c", f32::NAN), ("e", 1.0)]);
+        let rows = differences(&found, &expected);
+        let agree = rows.into_iter().map(|(what, found)| {
+            let row = Row { what, found, limit: 1e-2 };
+            (row.what.clone(), row.agrees(), row.cells()[3].clone())
+        });
+        let expected = [("a", true), ("b", false), ("c", false), ("d", false), ("e", false)];
+        let verdict = |agrees| if agrees { "ok" } else { "DIFFERS" };
+        let expected = expected.map(|(name, agrees)| (name.to_owned(), agrees, verdict(agrees).to_owned()));
+        assert_eq!(agree.collect::<Vec<_>>(), expected);
     }
 }

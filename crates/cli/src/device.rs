@@ -90,7 +90,7 @@ pub(crate) fn fix_defaults() {
 fn keep_tuning() {
     use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig, cache::CacheConfig};
     let mut config = CubeClRuntimeConfig::from_current_dir().override_from_env();
-    // A cubecl.toml that says otherwise is obeyed.
+    // Unless a cubecl.toml names another place.
     if matches!(config.environment.path, CacheConfig::Target) {
         config.environment.path = CacheConfig::Global;
     }

@@ -7,12 +7,12 @@ use std::{
 
 use anyhow::anyhow;
 use burn::tensor::Device;
-use monosema_core::{Manifest, ManifestError, Stage, manifest};
+use monosema_core::{AtomicFile, Manifest, ManifestError, Stage, manifest};
 use monosema_evaluator::{EvalError, JSON_FILE, ModelInspection, Report, format_figure, inspect_model};
 use monosema_sae::Dictionary;
 use monosema_store::Store;
 use monosema_text::{ContextConfig, TextConfig};
-use monosema_transformer::Checkpoint;
+use monosema_transformer::{Checkpoint, ModelError};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -38,11 +38,13 @@ struct Found {
 enum Kind {
     Activations,
     Dictionary,
+    /// What a stage is at work on, or was when it was interrupted: as a part of a run.
+    Unfinished(Stage),
     /// The directory that holds `report.json`.
     Report(PathBuf),
     /// Directories of `monosema run --out`: the names and kinds of those that are there.
     Run(Vec<(&'static str, Kind)>),
-    Model,
+    Model(Box<Checkpoint>),
 }
 
 impl Kind {
@@ -59,26 +61,69 @@ impl Kind {
         if path.file_name().is_some_and(|name| name == JSON_FILE) {
             return Ok(Self::Report(path.parent().unwrap_or(Path::new("")).to_owned()));
         }
-        let mut parts = Vec::new();
-        for (name, kind) in [("acts", Self::Activations), ("dictionary", Self::Dictionary)] {
-            if path.join(name).is_dir() {
-                parts.push((name, kind));
-            }
-        }
-        if path.join(JSON_FILE).is_file() {
-            parts.push(("", Self::Report(path.to_owned())));
-        }
+        let parts = Self::parts(path);
         if !parts.is_empty() {
             return Ok(Self::Run(parts));
         }
-        for (stage, sign) in [(Stage::Harvest, "shard-00000.parquet"), (Stage::Train, "logs/metrics.jsonl")] {
-            if path.join(sign).is_file() {
-                let directory = path.to_owned();
-                return Err(Failure::usage(ManifestError::Unsealed { directory, stage }));
+        match Checkpoint::open(path) {
+            Ok(checkpoint) => Ok(Self::Model(Box::new(checkpoint))),
+            // Unless something of a model is there.
+            Err(ModelError::NotAModel { .. }) if !path.join("config.json").exists() => {
+                Err(Failure::usage(none_of_these(path)))
+            }
+            Err(error) => Err(Failure::usage(error)),
+        }
+    }
+
+    /// What `monosema run --out` has made in `directory` so far.
+    fn parts(directory: &Path) -> Vec<(&'static str, Self)> {
+        let stages = [
+            ("acts", Self::Activations, Stage::Harvest, &[manifest::FILE_NAME][..]),
+            // A dictionary from elsewhere has no manifest.
+            ("dictionary", Self::Dictionary, Stage::Train, &[manifest::FILE_NAME, "cfg.json"][..]),
+        ];
+        let mut parts = Vec::new();
+        for (name, kind, stage, signs) in stages {
+            let part = directory.join(name);
+            if part.is_dir() {
+                let finished = signs.iter().any(|sign| part.join(sign).is_file());
+                parts.push((name, if finished { kind } else { Self::Unfinished(stage) }));
             }
         }
-        Ok(Self::Model)
+        if directory.join(JSON_FILE).is_file() {
+            parts.push(("", Self::Report(directory.to_owned())));
+        }
+        parts
     }
+}
+
+/// Why nothing can be told of `path`.
+fn none_of_these(path: &Path) -> anyhow::Error {
+    if let Some(stage) = unfinished(path) {
+        return ManifestError::Unsealed { directory: path.to_owned(), stage }.into();
+    }
+    let found = if path.is_dir() {
+        "a directory that is none of these"
+    } else {
+        "a file that is none of these; of what a stage wrote, give the directory"
+    };
+    anyhow!(
+        "{}: expected a model (a Hugging Face directory or a .gguf file), activations, a dictionary, a report.json, or \
+         a run's directory of them; found {found}",
+        path.display()
+    )
+}
+
+/// The stage that has begun to write `directory`, by the signs that it leaves.
+fn unfinished(directory: &Path) -> Option<Stage> {
+    if directory.join("logs/metrics.jsonl").is_file() {
+        return Some(Stage::Train);
+    }
+    let is_sign = |name: &str| {
+        AtomicFile::is_leftover(name) || (name.starts_with("shard-") && name.ends_with(".parquet"))
+    };
+    let mut entries = fs::read_dir(directory).ok()?.flatten();
+    entries.any(|entry| is_sign(&entry.file_name().to_string_lossy())).then_some(Stage::Harvest)
 }
 
 pub(crate) fn run(args: &InspectArgs) -> Outcome {
@@ -88,10 +133,12 @@ pub(crate) fn run(args: &InspectArgs) -> Outcome {
         Err(Failure::usage(anyhow!("{flag} applies to {to}, and {path} is none")))
     };
     match kind {
-        Kind::Model if args.verify => return applies("--verify", "what a stage wrote"),
-        Kind::Report(_) if args.verify => return applies("--verify", "activations and dictionaries"),
-        Kind::Activations | Kind::Dictionary | Kind::Report(_) | Kind::Run(_) if !args.text.is_empty() => {
-            return applies("--text", "models");
+        Kind::Model(_) if args.verify => return applies("--verify", "what a stage wrote"),
+        Kind::Model(_) => {}
+        _ if !args.text.is_empty() => return applies("--text", "models"),
+        // One from elsewhere has nothing to be verified by.
+        Kind::Dictionary if args.verify => {
+            Manifest::read(&args.path, Stage::Train).map_err(Failure::usage)?;
         }
         _ => {}
     }
@@ -103,8 +150,9 @@ fn look(kind: &Kind, path: &Path, args: &InspectArgs) -> Outcome<Found> {
     match kind {
         Kind::Activations => activations(path, args),
         Kind::Dictionary => dictionary(path, args),
-        Kind::Report(directory) => report(directory),
-        Kind::Model => model(path, args),
+        Kind::Unfinished(stage) => Ok(unfinished_part(path, *stage)),
+        Kind::Report(directory) => report(directory, args),
+        Kind::Model(checkpoint) => model(checkpoint, args),
         Kind::Run(parts) => {
             let mut json = Map::from_iter([("kind".to_owned(), "run".into())]);
             let mut lines = Vec::new();
@@ -122,15 +170,36 @@ fn look(kind: &Kind, path: &Path, args: &InspectArgs) -> Outcome<Found> {
     }
 }
 
-/// Reads every file and compares its digest, where `--verify` asks for it.
-fn verify(path: &Path, manifest: &Manifest, args: &InspectArgs, found: &mut Found) -> Outcome {
+/// Reads every file of `directory` and compares its digest with the one in the `manifest`, which is in the file
+/// `holder`, where `--verify` asks for it.
+fn verify(
+    directory: &Path,
+    manifest: &Manifest,
+    holder: &str,
+    args: &InspectArgs,
+    found: &mut Found,
+) -> Outcome {
     if args.verify {
-        manifest.verify(path).map_err(Failure::run)?;
+        manifest.verify(directory).map_err(Failure::run)?;
         let n = manifest.files.len();
-        found.lines.push(format!("verified     {n} file(s) have the digests of {}", manifest::FILE_NAME));
+        found.lines.push(format!("verified     {n} file(s) have the digests of {holder}"));
         found.json["verified"] = true.into();
     }
     Ok(())
+}
+
+/// A line for what is not there yet, so that it hides no other part of a run.
+fn unfinished_part(path: &Path, stage: Stage) -> Found {
+    let (part, done) = match stage {
+        Stage::Harvest => ("activations", "harvested"),
+        Stage::Train => ("dictionary", "trained"),
+        Stage::Eval => ("report", "made"),
+    };
+    let line = format!(
+        "{part:<12} {}: unfinished: being {done}, or interrupted; run the {stage} stage (again)",
+        path.display()
+    );
+    Found { json: json!({ "kind": "unfinished", "stage": stage }), lines: vec![line] }
 }
 
 fn activations(path: &Path, args: &InspectArgs) -> Outcome<Found> {
@@ -154,7 +223,7 @@ fn activations(path: &Path, args: &InspectArgs) -> Outcome<Found> {
     let counts = manifest.counts.iter().filter(|(name, _)| !shown.contains(&name.as_str()));
     lines.extend(counts.map(|(name, n)| format!("{name:<12} {}", table::count(*n))));
     let mut found = Found { json, lines };
-    verify(path, manifest, args, &mut found)?;
+    verify(path, manifest, manifest::FILE_NAME, args, &mut found)?;
     Ok(found)
 }
 
@@ -167,8 +236,8 @@ fn dictionary(path: &Path, args: &InspectArgs) -> Outcome<Found> {
     let dictionary = Dictionary::load(path, &Device::flex()).map_err(Failure::usage)?;
     let manifest = match Manifest::read(path, Stage::Train) {
         Ok(manifest) => Some(manifest),
-        // A dictionary from elsewhere has no manifest, and needs none unless it is to be verified.
-        Err(ManifestError::Unsealed { .. }) if !args.verify => None,
+        // A dictionary from elsewhere has no manifest, and needs none.
+        Err(ManifestError::Unsealed { .. }) => None,
         Err(error) => return Err(Failure::usage(error)),
     };
     let metadata = dictionary.metadata();
@@ -201,16 +270,31 @@ fn dictionary(path: &Path, args: &InspectArgs) -> Outcome<Found> {
         let shown = ["d_in", "d_sae"];
         let counts = manifest.counts.iter().filter(|(name, _)| !shown.contains(&name.as_str()));
         found.lines.extend(counts.map(|(name, n)| format!("{name:<12} {}", table::count(*n))));
-        verify(path, manifest, args, &mut found)?;
+        verify(path, manifest, manifest::FILE_NAME, args, &mut found)?;
+    } else if args.verify {
+        found.lines.push(format!("verified     no: there is no {}", manifest::FILE_NAME));
+        found.json["verified"] = false.into();
     }
     Ok(found)
 }
 
-fn report(directory: &Path) -> Outcome<Found> {
+fn report(directory: &Path, args: &InspectArgs) -> Outcome<Found> {
     let report = Report::read(directory).map_err(Failure::usage)?;
     let mut json = report.to_json();
     json["kind"] = "report".into();
-    Ok(Found { json, lines: vec![report_table(&report)] })
+    let mut found = Found { json, lines: vec![report_table(&report)] };
+    // In a run's directory, the dictionary that it should be of.
+    let dictionary = directory.join("dictionary");
+    if dictionary.join("cfg.json").is_file() {
+        let stale = !report.is_of(&dictionary).map_err(Failure::usage)?;
+        found.json["stale"] = stale.into();
+        if stale {
+            let line = "this report is of another dictionary than the one here; run the eval stage again";
+            found.lines.push(line.into());
+        }
+    }
+    verify(directory, &report.manifest, JSON_FILE, args, &mut found)?;
+    Ok(found)
 }
 
 /// The report's figures as a table.
@@ -219,8 +303,7 @@ pub(crate) fn report_table(report: &Report) -> String {
     table::render(&head, 3, report.rows().iter().map(monosema_evaluator::Row::cells))
 }
 
-fn model(path: &Path, args: &InspectArgs) -> Outcome<Found> {
-    let checkpoint = Checkpoint::open(path).map_err(Failure::usage)?;
+fn model(checkpoint: &Checkpoint, args: &InspectArgs) -> Outcome<Found> {
     let info = checkpoint.info();
     let mut lines = vec![
         format!("model        {}", info.name),
@@ -242,7 +325,7 @@ fn model(path: &Path, args: &InspectArgs) -> Outcome<Found> {
     let text = TextConfig { files: args.text.clone(), field: None, column: None, max_documents: None };
     let context = ContextConfig { length: args.context.unwrap_or(CONTEXT), ..ContextConfig::default() };
     let inspection =
-        inspect_model(&checkpoint, &chosen.device, &text, &context, args.tokens.unwrap_or(TOKENS)).map_err(
+        inspect_model(checkpoint, &chosen.device, &text, &context, args.tokens.unwrap_or(TOKENS)).map_err(
             |error| match error {
                 EvalError::Inspected(_) => Failure::usage(anyhow!(error).context("--text")),
                 EvalError::Context(_) | EvalError::ContextTooLong { .. } => {

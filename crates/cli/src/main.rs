@@ -10,6 +10,7 @@ mod experiment;
 mod failure;
 mod inspect;
 mod output;
+mod places;
 mod plan;
 mod replace;
 mod stages;

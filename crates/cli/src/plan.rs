@@ -14,7 +14,7 @@ use crate::{
     device::DeviceName,
     failure::{Failure, Outcome},
     output,
-    stages::Places,
+    places::Places,
     table::{bytes, count},
 };
 
@@ -74,7 +74,7 @@ pub(crate) fn check_space(plans: &Plans, places: &Places, overwrite: bool) -> Ou
         && memory > available
     {
         tracing::warn!(
-            "the run may need {} of memory, and {} are available; smaller batches or buffers need less",
+            "the run may need {} of memory, and {} are available; a smaller batch, buffer or dictionary needs less",
             bytes(memory),
             bytes(available)
         );

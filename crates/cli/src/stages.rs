@@ -1,18 +1,15 @@
 //! Stages in order: plan them all, skip what is done, run the rest.
 
-use std::{
-    fs::{self, File, TryLockError},
-    path::{Path, PathBuf},
-};
+use std::{cell::Cell, collections::BTreeSet, fs, path::Path};
 
 use anyhow::{Context, anyhow};
-use monosema_core::{Manifest, ManifestError, Stage, manifest::Work};
-use monosema_evaluator::{DictionaryShape, EvalPlan, HTML_FILE, JSON_FILE, Report, Training, evaluate};
+use monosema_core::{Manifest, ManifestError, Stage, manifest};
+use monosema_evaluator::{DictionaryShape, EvalPlan, HTML_FILE, Report, Training, evaluate};
 use monosema_harvester::{HarvestPlan, HarvestSummary, harvest};
 use monosema_sae::Description;
 use monosema_store::Store;
 use monosema_trainer::{StoreFacts, TrainPlan, train};
-use monosema_transformer::Checkpoint;
+use monosema_transformer::{Checkpoint, ModelError};
 
 use crate::{
     args::RunArgs,
@@ -20,65 +17,52 @@ use crate::{
     experiment::Experiment,
     failure::{Failure, Outcome},
     inspect, output,
+    places::{Places, Standing},
     plan::{self, Plans},
     replace::Aside,
     table,
 };
 
-/// Where a run's results are.
-pub(crate) struct Places {
-    /// The whole run: `report.json` and `report.html` are here.
-    pub out: PathBuf,
-    /// The activations.
-    pub acts: PathBuf,
-    /// The dictionary.
-    pub dictionary: PathBuf,
-}
-
-impl Places {
-    fn new(args: &RunArgs) -> Self {
-        let name = args.config.file_stem().unwrap_or("run".as_ref());
-        let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(name));
-        Self { acts: out.join("acts"), dictionary: out.join("dictionary"), out }
-    }
-}
-
 /// `monosema harvest | train | eval | run`.
 pub(crate) fn run(args: &RunArgs, stages: &[Stage]) -> Outcome {
     let experiment = Experiment::read(&args.config, &args.set)?;
     let places = Places::new(args);
-    let checkpoint = Checkpoint::open(&experiment.model.path).map_err(Failure::usage)?;
-    let runner = Runner { args, experiment, places, checkpoint };
+    let in_config = |error: ModelError| usage_in(&args.config, error);
+    let checkpoint = Checkpoint::open(&experiment.model.path).map_err(in_config)?;
     // Everything is checked before anything is done: a fault in [eval] must not show after hours of harvest.
+    let lock = if places.out.is_dir() && !args.dry_run { Some(places.lock()?) } else { None };
+    if lock.is_some() {
+        places.recover()?;
+    }
+    places.check(stages)?;
+    let runner = Runner { args, experiment, places, checkpoint, began: Cell::new(false) };
     let plans = runner.plan(stages)?;
     let chosen = device::resolve(runner.experiment.device)?;
     plan::check_space(&plans, &runner.places, args.overwrite)?;
     if args.dry_run {
         return plan::print(&plans, &runner.places, chosen.name, args.json);
     }
-    let _lock = lock(&runner.places.out)?;
+    let _lock = lock.map_or_else(|| runner.places.lock(), Ok)?;
     stages.iter().try_for_each(|&stage| match stage {
         Stage::Harvest => {
             runner.harvest(plans.harvest.as_ref().expect("every stage to run was planned"), &chosen)
         }
         Stage::Train => runner.train(&chosen),
         Stage::Eval => runner.eval(&chosen),
-    })
+    })?;
+    // An evaluation has shown its report.
+    match stages.last().and_then(|&stage| Some((stage, runner.places.of(stage)?))) {
+        Some((stage, directory)) if args.json => {
+            let manifest = Manifest::read(directory, stage).map_err(Failure::run)?;
+            output::print(serde_json::to_string_pretty(&manifest).map_err(Failure::run)?)
+        }
+        _ => Ok(()),
+    }
 }
 
-/// Keeps a second process out of `out` for as long as the file is open.
-fn lock(out: &Path) -> Outcome<File> {
-    let path = out.join(".lock");
-    let opened = fs::create_dir_all(out).and_then(|()| File::create(&path));
-    let file = opened.with_context(|| format!("cannot write {}", path.display())).map_err(Failure::usage)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(Failure::usage(anyhow!("{}: another monosema is at work there; wait for it", out.display())))
-        }
-        // Some file systems cannot lock; that is no reason not to work on them.
-        Err(TryLockError::Error(_)) => Ok(file),
-    }
+/// An error in what the configuration says.
+fn usage_in(config: &Path, error: impl Into<anyhow::Error>) -> Failure {
+    Failure::Usage(error.into().context(config.display().to_string()))
 }
 
 struct Runner<'a> {
@@ -86,6 +70,8 @@ struct Runner<'a> {
     experiment: Experiment,
     places: Places,
     checkpoint: Checkpoint,
+    /// Whether a stage has begun its work.
+    began: Cell<bool>,
 }
 
 impl Runner<'_> {
@@ -107,7 +93,8 @@ impl Runner<'_> {
     fn harvest_plan(&self) -> Outcome<HarvestPlan> {
         let Experiment { context, seed, .. } = &self.experiment;
         let config = self.section(Stage::Harvest, self.experiment.harvest.as_ref())?;
-        HarvestPlan::resolve(config, context, &self.checkpoint, *seed).map_err(Failure::usage)
+        HarvestPlan::resolve(config, context, &self.checkpoint, *seed)
+            .map_err(|error| usage_in(&self.args.config, error))
     }
 
     /// The plan for the activations that are there or, before the harvest, for those that will be.
@@ -121,7 +108,24 @@ impl Runner<'_> {
 
     fn train_plan_for(&self, facts: &StoreFacts) -> Outcome<TrainPlan> {
         let config = self.section(Stage::Train, self.experiment.train.as_ref())?;
-        TrainPlan::resolve(config, facts, self.experiment.seed).map_err(Failure::usage)
+        TrainPlan::resolve(config, facts, self.experiment.seed)
+            .map_err(|error| usage_in(&self.args.config, error))
+    }
+
+    /// The dictionary that is there, found to be what its manifest says if it has one.
+    fn dictionary(&self) -> Outcome<Description> {
+        let directory = &self.places.dictionary;
+        if !directory.exists() {
+            let reason = "no dictionary; run the train stage first, or put a SAELens directory there";
+            return Err(Failure::usage(anyhow!("{}: {reason}", directory.display())));
+        }
+        match Manifest::read(directory, Stage::Train) {
+            Ok(manifest) => manifest.verify(directory).map_err(Failure::usage)?,
+            // Of a dictionary from elsewhere.
+            Err(ManifestError::Unsealed { .. }) => {}
+            Err(error) => return Err(Failure::usage(error)),
+        }
+        Description::read(directory).map_err(Failure::usage)
     }
 
     /// The plan for the dictionary that is there or, before the training, for the one that will be.
@@ -130,7 +134,7 @@ impl Runner<'_> {
         let (shape, metadata) = match train {
             Some(plan) => (DictionaryShape { hook: plan.hook, d_in: plan.d_in, d_sae: plan.d_sae }, None),
             None => {
-                let description = Description::read(&self.places.dictionary).map_err(Failure::usage)?;
+                let description = self.dictionary()?;
                 (DictionaryShape::from(&description), Some(description.metadata))
             }
         };
@@ -138,18 +142,9 @@ impl Runner<'_> {
         let text = self.experiment.harvest.as_ref().map(|harvest| &harvest.text);
         let training = Training { text, metadata: metadata.as_ref() };
         let config = self.section(Stage::Eval, self.experiment.eval.as_ref())?;
-        EvalPlan::resolve(config, context, &self.checkpoint, &shape, &training, *seed).map_err(Failure::usage)
+        EvalPlan::resolve(config, context, &self.checkpoint, &shape, &training, *seed)
+            .map_err(|error| usage_in(&self.args.config, error))
     }
-}
-
-/// What a stage's directory holds already.
-enum Standing {
-    /// The same work, done: nothing to do.
-    Done,
-    /// Nothing, or an interrupted stage.
-    Open,
-    /// Something sealed that the user wants replaced.
-    Replace,
 }
 
 // Training and evaluation were planned before, on estimates of what earlier stages would leave: a fault that shows only
@@ -173,7 +168,7 @@ impl Runner<'_> {
         let store = Store::open(&self.places.acts).map_err(Failure::run)?;
         let plan = self.train_plan_for(&StoreFacts::of(&store)).map_err(Failure::into_run)?;
         let dictionary = &self.places.dictionary;
-        let work = plan.work(&store).map_err(Failure::run)?;
+        let work = plan.work(&store);
         self.unless_done(dictionary, Manifest::new(work, &chosen.name.to_string()), |manifest| {
             let summary = train(&plan, manifest, &store, &chosen.device, dictionary).map_err(Failure::run)?;
             let (tokens, seconds) = (table::count(plan.tokens), summary.seconds);
@@ -190,7 +185,7 @@ impl Runner<'_> {
             tracing::info!("eval: already done, skipped");
             return self.show(&report);
         }
-        self.may_replace_report(&work)?;
+        self.places.may_replace_report(&work).map_err(|error| self.refused(error))?;
         let manifest = Manifest::new(work, &chosen.name.to_string());
         let report = evaluate(&plan, manifest, &self.checkpoint, dictionary, &chosen.device, out)
             .map_err(Failure::run)?;
@@ -213,54 +208,40 @@ impl Runner<'_> {
         manifest: Manifest,
         run: impl FnOnce(Manifest) -> Outcome,
     ) -> Outcome {
-        match self.standing(directory, &manifest.work)? {
-            Standing::Done => {
-                tracing::info!("{}: already done, skipped", manifest.work.stage);
-                Ok(())
-            }
-            Standing::Open => run(manifest),
-            Standing::Replace => {
-                let cannot = || format!("cannot replace {}", directory.display());
-                let old = Aside::put(directory).with_context(cannot).map_err(Failure::run)?;
-                run(manifest)?;
-                old.discard().with_context(cannot).map_err(Failure::run)
-            }
-        }
-    }
-
-    fn standing(&self, directory: &Path, work: &Work) -> Outcome<Standing> {
-        let reason = match Manifest::read(directory, work.stage) {
-            Ok(manifest) if manifest.work == *work => return Ok(Standing::Done),
-            Err(ManifestError::Unsealed { .. }) => return Ok(Standing::Open),
-            Ok(manifest) => other_work(directory, &manifest.work, work),
-            Err(error) => anyhow!(error).context(DAMAGED),
-        };
-        if self.args.overwrite { Ok(Standing::Replace) } else { Err(Failure::usage(reason)) }
-    }
-
-    fn may_replace_report(&self, work: &Work) -> Outcome {
-        let path = self.places.out.join(JSON_FILE);
-        if self.args.overwrite || !path.exists() {
+        let standing =
+            self.places.standing(directory, &manifest.work).map_err(|error| self.refused(error))?;
+        if standing == Standing::Done {
+            tracing::info!("{}: already done, skipped", manifest.work.stage);
             return Ok(());
         }
-        match Report::read(&self.places.out) {
-            Ok(report) if report.manifest.work == *work => Ok(()),
-            Ok(report) => Err(Failure::usage(other_work(&path, &report.manifest.work, work))),
-            Err(error) => Err(Failure::usage(anyhow!(error).context(DAMAGED))),
+        self.began.set(true);
+        if standing == Standing::Open {
+            return run(manifest);
         }
+        let ours = match Manifest::read(directory, manifest.work.stage) {
+            Ok(old) => top_level(&old),
+            // What cannot be told apart is replaced as a whole.
+            Err(_) => names(directory),
+        };
+        let cannot = || format!("cannot replace {}", directory.display());
+        let old = Aside::put(directory).with_context(cannot).map_err(Failure::run)?;
+        run(manifest)?;
+        old.discard(&ours).with_context(cannot).map_err(Failure::run)
+    }
+
+    /// A refusal is one of usage until a stage of this command has begun its work.
+    fn refused(&self, error: anyhow::Error) -> Failure {
+        if self.began.get() { Failure::Run(error) } else { Failure::Usage(error) }
     }
 }
 
-const DAMAGED: &str = "what is there cannot be used; choose another --out, or replace it with --overwrite";
+/// What a sealed directory holds of its own, by first names.
+fn top_level(manifest: &Manifest) -> BTreeSet<String> {
+    let files = manifest.files.keys().filter_map(|name| name.split('/').next()).map(str::to_owned);
+    files.chain([manifest::FILE_NAME.to_owned()]).collect()
+}
 
-fn other_work(place: &Path, there: &Work, wanted: &Work) -> anyhow::Error {
-    let differences = there.differences(wanted);
-    let shown = differences.iter().take(8).map(|line| format!("\n  {line}")).collect::<String>();
-    let more = differences.len().saturating_sub(8);
-    let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };
-    anyhow!(
-        "{}: results of other work are there; choose another --out, or replace them with --overwrite\nmade with \
-         (there → wanted):{shown}{more}",
-        place.display()
-    )
+fn names(directory: &Path) -> BTreeSet<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }

@@ -8,6 +8,12 @@ use std::{
 
 use tempfile::{Builder, NamedTempFile};
 
+/// How the name of an unfinished file begins.
+const PREFIX: &str = ".unfinished-";
+
+/// How it ends.
+const SUFFIX: &str = ".tmp";
+
 /// A file being written beside its destination. [`AtomicFile::commit`] syncs it and renames it into
 /// place; dropped without that, it vanishes and whatever stood at the destination is untouched.
 #[derive(Debug)]
@@ -21,7 +27,7 @@ impl AtomicFile {
     pub fn create(destination: impl Into<PathBuf>) -> io::Result<Self> {
         let destination = destination.into();
         let mut builder = Builder::new();
-        builder.prefix(".unfinished-").suffix(".tmp");
+        builder.prefix(PREFIX).suffix(SUFFIX);
         // A temporary file is private to its owner; what becomes an ordinary file should look like one, within
         // the user's umask.
         #[cfg(unix)]
@@ -55,14 +61,17 @@ impl AtomicFile {
         file.commit()
     }
 
+    /// Whether a file of this name is what an interrupted run left.
+    pub fn is_leftover(name: &str) -> bool {
+        name.starts_with(PREFIX) && name.ends_with(SUFFIX)
+    }
+
     /// Removes what interrupted runs left in `directory`. Returns how many files that were.
     pub fn sweep(directory: &Path) -> io::Result<usize> {
         let mut removed = 0;
         for entry in fs::read_dir(directory)? {
             let entry = entry?;
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            if name.starts_with(".unfinished-") && name.ends_with(".tmp") {
+            if Self::is_leftover(&entry.file_name().to_string_lossy()) {
                 fs::remove_file(entry.path())?;
                 removed += 1;
             }

@@ -91,10 +91,11 @@ fn with_nearest_key(error: &toml::de::Error) -> String {
     let mut names = listed.split('`');
     let Some(found) = names.next() else { return text };
     let expected = names.skip(1).step_by(2).map(|known| (strsim::jaro_winkler(found, known), known));
+    let is_key = error.message().starts_with("unknown field");
     let nearest = match expected.max_by(|(a, _), (b, _)| a.total_cmp(b)) {
         Some((likeness, known)) if likeness >= ALIKE => format!("did you mean `{known}`?"),
-        Some((_, known)) => format!("the nearest that is known here is `{known}`"),
-        None => return text,
+        Some((_, known)) if is_key => format!("the nearest key that is known here is `{known}`"),
+        _ => return text,
     };
     format!("{}\n{nearest}", text.trim_end())
 }
@@ -149,7 +150,7 @@ mod tests {
         let error = parse::<Store>(Path::new("x.toml"), "layout = 'binry'", &[]).unwrap_err().to_string();
         assert!(error.contains("did you mean `binary`?"), "{error}");
         let error = parse::<Store>(Path::new("x.toml"), "layout = 'x'", &[]).unwrap_err().to_string();
-        assert!(error.contains("the nearest that is known here is"), "{error}");
+        assert!(!error.contains("nearest") && !error.contains("did you mean"), "{error}");
     }
 
     #[test]

@@ -8,16 +8,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::{AtomicFile, Digest, Seed, digest_file};
+use crate::{AtomicFile, Digest, Seed, digest_bytes, digest_file};
 
 /// The name of the manifest in every sealed directory.
 pub const FILE_NAME: &str = "manifest.json";
 
 /// The version of the manifest's own layout.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// A stage of the pipeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,15 +160,16 @@ impl Work {
 
     /// What differs between `self` and `other`, a line each: `config.train.lr: 0.0001 → 0.0003`.
     pub fn differences(&self, other: &Self) -> Vec<String> {
-        let json = |work: &Self| {
-            let contents: BTreeMap<_, _> =
-                work.inputs.iter().map(|(role, input)| (role, &input.sha256)).collect();
-            let Self { stage, config, seed, inputs: _ } = work;
-            json!({ "stage": stage, "config": config, "seed": seed, "inputs": contents })
-        };
         let mut lines = Vec::new();
-        compare("", &json(self), &json(other), &mut lines);
+        compare("", &self.contents(), &other.contents(), &mut lines);
         lines
+    }
+
+    /// All that makes two works equal.
+    fn contents(&self) -> Value {
+        let Self { stage, config, seed, inputs } = self;
+        let inputs: BTreeMap<_, _> = inputs.iter().map(|(role, input)| (role, &input.sha256)).collect();
+        json!({ "stage": stage, "config": config, "seed": seed, "inputs": inputs })
     }
 }
 
@@ -275,24 +277,25 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Reads every file of `directory` and compares its digest.
+    /// Reads every file of `directory`, on all cores, and compares its digest.
     pub fn verify(&self, directory: &Path) -> Result<(), ManifestError> {
-        for (name, entry) in &self.files {
+        self.files.par_iter().try_for_each(|(name, entry)| {
             let file = directory.join(name);
             let found =
                 digest_file(&file).map_err(|source| ManifestError::Io { path: file.clone(), source })?;
-            if found != entry.sha256 {
-                let reason = format!("expected sha256 {}, found {found}", entry.sha256);
-                return Err(ManifestError::Damaged { file, reason });
+            if found == entry.sha256 {
+                return Ok(());
             }
-        }
-        Ok(())
+            let reason = format!("expected sha256 {}, found {found}", entry.sha256);
+            Err(ManifestError::Damaged { file, reason })
+        })
     }
 
-    /// Reads the digest of a sealed directory's manifest, by which later stages name it as their input.
-    pub fn digest(directory: &Path) -> Result<Digest, ManifestError> {
-        let path = directory.join(FILE_NAME);
-        digest_file(&path).map_err(|source| ManifestError::Io { path, source })
+    /// A digest of what the directory holds and of the work that made it, by which later stages name it as their
+    /// input. What things are called, and what computed them, is no part of it.
+    pub fn digest(&self) -> Digest {
+        let contents = json!({ "work": self.work.contents(), "files": self.files });
+        digest_bytes(contents.to_string().as_bytes())
     }
 }
 
@@ -337,6 +340,22 @@ mod tests {
         b.inputs.get_mut("text").unwrap().sha256 = crate::digest_bytes(b"abd");
         assert!(a != b);
         assert!(a.differences(&b)[0].starts_with("inputs.text: "), "{:?}", a.differences(&b));
+    }
+
+    #[test]
+    fn a_directory_is_its_contents_whatever_made_it() {
+        let (dir, manifest) = sealed();
+        let mut other = manifest.clone();
+        other.device = "cuda:0".into();
+        other.monosema = "9.9.9".into();
+        other.work.inputs.get_mut("text").unwrap().name = "copy.txt".into();
+        assert_eq!(other.digest(), manifest.digest());
+        assert_eq!(Manifest::read(dir.path(), Stage::Harvest).unwrap().digest(), manifest.digest());
+        other.files.get_mut("a.bin").unwrap().sha256 = crate::digest_bytes(b"other");
+        assert_ne!(other.digest(), manifest.digest());
+        let mut other = manifest.clone();
+        other.work.seed = Seed(8);
+        assert_ne!(other.digest(), manifest.digest());
     }
 
     #[test]

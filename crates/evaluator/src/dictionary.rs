@@ -29,14 +29,6 @@ impl DictionaryShape {
     pub fn of(dictionary: &Dictionary) -> Self {
         Self { hook: dictionary.metadata().hook, d_in: dictionary.d_in(), d_sae: dictionary.d_sae() }
     }
-
-    /// Of the dictionary in `directory`, whose weights are not read.
-    ///
-    /// # Errors
-    /// If there is none that can be read.
-    pub fn read(directory: &Path) -> Result<Self, EvalError> {
-        Ok(Self::from(&Description::read(directory)?))
-    }
 }
 
 impl From<&Description> for DictionaryShape {

@@ -185,8 +185,7 @@ fn provenance(report: &Report) -> Markup {
     let rows = [
         ("monosema", manifest.monosema.clone()),
         ("device", manifest.device.clone()),
-        ("model", report.model.path.clone()),
-        ("dictionary", report.dictionary.path.clone()),
+        ("model read from", report.model.path.clone()),
         ("seed", manifest.work.seed.0.to_string()),
         (
             "time",
@@ -202,7 +201,10 @@ fn provenance(report: &Report) -> Markup {
                 tbody {
                     @for (name, value) in rows { tr { th scope="row" { (name) } td.breakable { (value) } } }
                     @for (role, input) in &manifest.work.inputs {
-                        tr { th scope="row" { "sha256 of " (role) } td.breakable { code { (input.sha256) } } }
+                        tr {
+                            th scope="row" { (role) }
+                            td.breakable { (input.name) br; "sha256 " code { (input.sha256) } }
+                        }
                     }
                 }
             }

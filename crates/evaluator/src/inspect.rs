@@ -62,7 +62,7 @@ pub struct LayerNorms {
     pub hook: HookPoint,
     /// Mean.
     pub mean: f64,
-    /// Median (the upper one of two).
+    /// Median; of an even count, the mean of the two in the middle.
     pub median: f64,
     /// Largest.
     pub max: f64,
@@ -280,11 +280,12 @@ fn layer(hook: HookPoint, norms: &[f32], places: &[Place], tokenizer: &Tokenizer
         let token = tokenizer.token(token_id).unwrap_or_default();
         LargeNorm { norm: norm(i), position, context, document, token_id, token }
     });
+    // The order falls. Of an odd count both are the one in the middle.
+    let middle = [order.len().saturating_sub(1) / 2, order.len() / 2];
     LayerNorms {
         hook,
         mean: mean((0..norms.len()).map(norm)).unwrap_or(f64::NAN),
-        // The order falls.
-        median: order.get((norms.len().max(1) - 1) / 2).map_or(f64::NAN, |&i| norm(i)),
+        median: mean(middle.iter().filter_map(|&rank| order.get(rank)).map(|&i| norm(i))).unwrap_or(f64::NAN),
         max: order.first().map_or(f64::NAN, |&i| norm(i)),
         counted_mean: mean((0..norms.len()).filter(|&i| places[i].counted).map(norm)),
         largest: largest.collect(),

@@ -132,10 +132,12 @@ impl EvalPlan {
             None => Vec::new(),
         };
         let mut texts = Vec::new();
+        let mut tokenizing_bytes = 0;
         for named in &config.texts {
             let in_text = |source| EvalError::Text { name: named.name.clone(), source };
             let corpus = Corpus::open(&named.text()).map_err(in_text)?;
             let Estimate { counted, .. } = corpus.estimate(&tokenizer, &context).map_err(in_text)?;
+            tokenizing_bytes = corpus.tokenizing_bytes().max(tokenizing_bytes);
             warnings.extend(overlap(&named.name, &corpus, &training_files));
             texts.push(PlannedText {
                 name: named.name.clone(),
@@ -146,7 +148,8 @@ impl EvalPlan {
             });
         }
         let batch_contexts = config.batch_contexts.unwrap_or((BATCH_TOKENS / context.length).max(1));
-        let memory_bytes = memory(info, dictionary, batch_contexts.saturating_mul(context.length));
+        let memory_bytes =
+            memory(info, dictionary, batch_contexts, context.length).saturating_add(tokenizing_bytes);
         Ok(Self {
             dictionary: *dictionary,
             texts,
@@ -217,7 +220,8 @@ impl EvalPlan {
         };
         let hook = self.hook();
         format!(
-            "Text is read in windows of up to {length} tokens, without padding; {first} and {special}; every other \
+            "Text is read in windows of up to {length} tokens (where shorter ones are padded at their ends, padding is \
+             neither seen nor counted); {first} and {special}; every other \
              position counts. Activations at {hook} are measured at the counted positions. Reconstruction, zero and \
              mean are spliced in at exactly these positions, and all other positions keep the clean value, in every \
              variant alike. Cross-entropy and divergence are of the predictions made from counted positions, of the \
@@ -328,13 +332,16 @@ fn overlap(name: &str, corpus: &Corpus, training_files: &BTreeSet<PathBuf>) -> O
 }
 
 /// What stands in memory at once: weights; activations of a batch; latents and logits in chunks.
-fn memory(info: &ModelInfo, dictionary: &DictionaryShape, batch_tokens: usize) -> u64 {
+fn memory(info: &ModelInfo, dictionary: &DictionaryShape, contexts: usize, length: usize) -> u64 {
+    let batch_tokens = contexts.saturating_mul(length);
     // In f64, because a batch may be as absurd as the user likes, and the sum must still say so.
     let floats = |rows: usize, width: usize| 4.0 * rows as f64 * width as f64;
     let weights = 4.0 * info.n_parameters as f64 + 2.0 * floats(dictionary.d_in, dictionary.d_sae);
     // Four final hidden states, x, x̂ and the spliced x; a dozen widths inside a block and its MLP.
     let hidden = 24.0 * floats(batch_tokens, info.d_model);
+    // The model's heads are not known here, and taken as 64 wide; queries are worked on 512 at a time.
+    let scores = 2.0 * info.d_model.div_ceil(64) as f64 * floats(batch_tokens, length.min(512));
     let latents = 2.0 * floats(chunk_rows(dictionary.d_sae).min(batch_tokens), dictionary.d_sae);
     let logits = 5.0 * floats(logit_chunk_rows(info.d_vocab).min(batch_tokens), info.d_vocab);
-    (weights + hidden + latents.max(logits)) as u64
+    (weights + hidden + scores.max(latents).max(logits)) as u64
 }

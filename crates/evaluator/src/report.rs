@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    dictionary::DictionaryFacts,
+    dictionary::{self, DictionaryFacts},
     error::EvalError,
     html,
     metrics::{Better, Definition, Figures, Histogram, definitions},
@@ -27,7 +27,7 @@ pub const JSON_FILE: &str = "report.json";
 pub const HTML_FILE: &str = "report.html";
 
 /// The version of the layout of `report.json`.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// What evaluation found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -205,6 +205,15 @@ impl Report {
             }
         }
         serde_json::from_value(value).map_err(|e| invalid(format!("not a report: {e}")))
+    }
+
+    /// Whether the report is of the dictionary in `dictionary_dir`, as its files are now.
+    ///
+    /// # Errors
+    /// A file of the dictionary that cannot be read.
+    pub fn is_of(&self, dictionary_dir: &Path) -> Result<bool, EvalError> {
+        let there = dictionary::digest(dictionary_dir)?;
+        Ok(self.manifest.work.inputs.get("dictionary").is_some_and(|input| input.sha256 == there))
     }
 
     /// The report in `directory`, if it is whole and was made by equal work; else the stage has to run.

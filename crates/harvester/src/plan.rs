@@ -13,8 +13,8 @@ use serde::Serialize;
 
 use crate::{HarvestConfig, HarvestError};
 
-/// Memory for the tokenizer and the text it works on, roughly.
-const TEXT_BYTES: f64 = 150e6;
+/// Memory for the program and the tokenizer's tables, roughly.
+const PROGRAM_BYTES: f64 = 60e6;
 
 /// The fields of [`HarvestPlan`] that the result does not depend on: estimates, and the names of what the work's
 /// inputs hold by digest.
@@ -97,7 +97,8 @@ impl HarvestPlan {
         let expected = expected_tokens(&corpus, &tokenizer, &context)?;
         let tokens = config.tokens.map_or(expected, |limit| limit.min(expected));
         let batch_contexts = (config.batch_tokens / context.length).max(1);
-        let memory_bytes = memory_bytes(info, &schema, batch_contexts, context.length, &shards);
+        let memory_bytes = memory_bytes(info, &schema, batch_contexts, context.length, &shards)
+            .saturating_add(corpus.tokenizing_bytes());
         Ok(Self {
             model: info.name.clone(),
             // Ids compress to next to nothing, and the footers are small beside a shard.
@@ -173,10 +174,10 @@ fn memory_bytes(
     let (contexts, length, d_model) = (contexts as f64, length as f64, info.d_model as f64);
     let weights = 4.0 * info.n_parameters as f64;
     let residual = 4.0 * contexts * length * d_model;
-    // Attention runs over some sequences at a time, and over some hundreds of a long one's queries.
-    let scores = 4.0 * (d_model / 64.0).ceil() * length.clamp(256.0, 512.0) * length;
+    // At most, where all sequences run side by side: of each, some hundreds of queries at a time.
+    let scores = 4.0 * contexts * (d_model / 64.0).ceil() * length.min(512.0) * length;
     let hooks = schema.hooks.len() as f64;
     let in_flight =
         3.0 * shards.row_group_tokens.min(shards.shard_tokens) as f64 * schema.token_bytes() as f64;
-    (weights + residual * (12.0 + 4.0 * hooks) + 2.0 * scores + in_flight + TEXT_BYTES) as u64
+    (weights + residual * (12.0 + 4.0 * hooks) + 2.0 * scores + in_flight + PROGRAM_BYTES) as u64
 }

@@ -49,9 +49,10 @@ impl Metadata {
 
     /// Says that the activations are those of the model as its checkpoint has it.
     ///
-    /// TransformerLens otherwise centres the weights that write into the residual stream of models with LayerNorm,
-    /// and the dictionary would be given other vectors than it was trained on. (SAELens's own evaluation
-    /// does not run at all without the key.)
+    /// SAELens's own evaluation (`sae_lens/evals.py`) unpacks the key with `**`, and fails without it. The value says
+    /// what its loader, `from_pretrained_no_processing`, does anyway; it is for those who load the model by hand with
+    /// `HookedTransformer.from_pretrained(name, **kwargs)`, which else centres the weights that write into the residual
+    /// stream of models with LayerNorm: the dictionary would be given other vectors than it was trained on.
     pub fn of_unprocessed_model(mut self) -> Self {
         let kwargs = json!({ "center_writing_weights": false });
         self.other.insert(formats::saelens::MODEL_KWARGS.into(), kwargs);
@@ -72,7 +73,8 @@ pub struct Description {
 
 impl Description {
     /// Of the dictionary in `directory`, of any of the [`formats`]. The configuration is read, and of the weights
-    /// the names, types and shapes: as strictly as [`Dictionary::load`] does, which also looks at every number.
+    /// the names, types and shapes, as strictly as [`Dictionary::load`] reads them. It alone looks at every
+    /// number, and at the latents' frequencies (`sparsity.safetensors`).
     pub fn read(directory: &Path) -> Result<Self, SaeError> {
         formats::describe(directory)
     }

@@ -92,7 +92,7 @@ impl ContextPlan {
         let bad = |key, reason: &str| TextError::BadContext { key, reason: reason.into() };
         let special = tokenizer.special();
         if config.length < 2 {
-            return Err(bad("length", "expected at least 2 tokens"));
+            return Err(bad("length", &format!("expected at least 2 tokens, found {}", config.length)));
         }
         if config.skip_first >= config.length {
             let reason = format!("expected less than length = {}, or nothing counts", config.length);

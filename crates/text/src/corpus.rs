@@ -122,6 +122,13 @@ impl Corpus {
         (format_of(path).text_bytes)(path, &self.fields)
     }
 
+    /// The size of the largest file that is one document; 0 if there is none. Documents within other files are taken
+    /// to be small.
+    pub(crate) fn largest_document(&self) -> u64 {
+        let whole = self.files.iter().filter(|path| format_of(path).whole);
+        whole.filter_map(|path| Some(path.metadata().ok()?.len())).max().unwrap_or(0)
+    }
+
     pub(crate) fn max_documents(&self) -> Option<u64> {
         self.max_documents
     }

@@ -7,8 +7,11 @@ use crate::{Context, ContextPlan, Corpus, TextError, Tokenizer, contexts};
 /// Files to sample, spread evenly over the corpus.
 const SAMPLE_FILES: usize = 8;
 
-/// Bytes of text to tokenise from each of them. A document is taken whole.
+/// Bytes of text to tokenise from each of them, at least.
 const SAMPLE_BYTES: usize = 1 << 16;
+
+/// Bytes of one document to tokenise, at most.
+const DOCUMENT_BYTES: usize = 1 << 20;
 
 /// A guess from a sample: good for planning disk and time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,11 +35,14 @@ impl Corpus {
             total_bytes += self.text_bytes(file)?;
         }
         let mut sample = Vec::new();
+        let mut whole_bytes = 0;
         let sampled_files = n_files.min(SAMPLE_FILES);
         for i in 0..sampled_files {
             let mut bytes = 0;
             for document in self.only(i * n_files / sampled_files).documents() {
-                let document = document?;
+                let mut document = document?;
+                whole_bytes += document.text.len();
+                document.text.truncate(document.text.floor_char_boundary(DOCUMENT_BYTES));
                 bytes += document.text.len();
                 sample.push(document);
                 if bytes >= SAMPLE_BYTES {
@@ -54,7 +60,8 @@ impl Corpus {
             packed => packed?,
         };
         let by_bytes = total_bytes as f64 / sampled_bytes.max(1) as f64;
-        let by_documents = self.max_documents().map(|n| n as f64 / n_sampled.max(1) as f64);
+        let cut = whole_bytes as f64 / sampled_bytes.max(1) as f64;
+        let by_documents = self.max_documents().map(|n| cut * n as f64 / n_sampled.max(1) as f64);
         let factor = by_documents.map_or(by_bytes, |n| n.min(by_bytes));
         let scaled = |n: usize| (n as f64 * factor).round() as u64;
         Ok(Estimate {
@@ -88,6 +95,19 @@ mod tests {
         assert_eq!(estimate(&config), Estimate { tokens: 1_000_000, counted: 900_000 });
         config.max_documents = Some(3);
         assert_eq!(estimate(&config), Estimate { tokens: 150_000, counted: 135_000 });
+    }
+
+    #[test]
+    fn a_long_document_is_estimated_from_its_beginning() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a.txt"), "a b c a b ".repeat(1_000_000)).unwrap();
+        let files = vec![dir.path().display().to_string()];
+        let mut config = TextConfig { files, field: None, column: None, max_documents: None };
+        for max_documents in [None, Some(1)] {
+            config.max_documents = max_documents;
+            let tokens = estimate(&config).tokens;
+            assert!(tokens.abs_diff(5_000_000) < 100, "{tokens}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use monosema_core::HookPoint;
 use monosema_sae::SaeConfig;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 /// The `[train]` section. Every number that is left out is the recipe's ([`Recipe::numbers`]).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -35,6 +35,7 @@ pub struct TrainConfig {
     /// Fraction of the steps over which λ grows linearly from 0.
     pub l1_warmup_fraction: Option<f64>,
     /// Adam's β₁ and β₂.
+    #[serde(deserialize_with = "two_numbers")]
     pub adam_betas: Option<[f64; 2]>,
     /// Adam's ε.
     pub adam_eps: Option<f64>,
@@ -44,6 +45,16 @@ pub struct TrainConfig {
     pub dead_after_tokens: Option<u64>,
     /// Steps between two lines of the logs.
     pub log_every_steps: Option<u64>,
+}
+
+/// Exactly two: of a longer list serde would take the first two, and say nothing of the rest.
+fn two_numbers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<[f64; 2]>, D::Error> {
+    let Some(numbers) = Option::<Vec<f64>>::deserialize(deserializer)? else { return Ok(None) };
+    let found = numbers.len();
+    match <[f64; 2]>::try_from(numbers) {
+        Ok(two) => Ok(Some(two)),
+        Err(_) => Err(D::Error::custom(format!("expected a list of two numbers, found one of {found}"))),
+    }
 }
 
 /// How many latents: `width = { expansion = 8 }` (times `d_in`) or `width = { latents = 24576 }`.
@@ -112,6 +123,25 @@ impl Recipe {
                 dead_after_tokens: 10_000_000,
                 log_every_steps: 20,
             },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use monosema_core::config;
+
+    use super::*;
+
+    #[test]
+    fn betas_are_two() {
+        let parse = |toml: &str| config::parse::<TrainConfig>("x.toml".as_ref(), toml, &[]);
+        assert_eq!(parse("").unwrap().adam_betas, None);
+        assert_eq!(parse("adam_betas = [0, 0.99]").unwrap().adam_betas, Some([0.0, 0.99]));
+        for (list, found) in [("[]", 0), ("[0.9]", 1), ("[0.9, 0.99, 0.1]", 3)] {
+            let error = parse(&format!("adam_betas = {list}")).unwrap_err().to_string();
+            let told = format!("expected a list of two numbers, found one of {found}");
+            assert!(error.contains(&told) && error.contains("adam_betas"), "{error}");
         }
     }
 }

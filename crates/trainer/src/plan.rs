@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use monosema_core::{
-    HookPoint, Manifest, Seed, Stage,
+    HookPoint, Seed, Stage,
     manifest::{Input, Work},
 };
 use monosema_sae::{SaeConfig, Size};
@@ -166,14 +166,11 @@ impl TrainPlan {
     }
 
     /// All that the result depends on.
-    ///
-    /// # Errors
-    /// The store's manifest cannot be read.
-    pub fn work(&self, store: &Store) -> Result<Work, TrainError> {
+    pub fn work(&self, store: &Store) -> Work {
         let name = store.directory().display().to_string();
-        let activations = Input { name, sha256: Manifest::digest(store.directory())? };
+        let activations = Input { name, sha256: store.manifest().digest() };
         let inputs = BTreeMap::from([("activations".to_owned(), activations)]);
-        Ok(Work::new(Stage::Train, self, &ESTIMATES, self.seed, inputs))
+        Work::new(Stage::Train, self, &ESTIMATES, self.seed, inputs)
     }
 }
 

@@ -51,6 +51,8 @@ pub fn train(
 ) -> Result<TrainSummary, TrainError> {
     let started = Instant::now();
     check_store(plan, store)?;
+    // A damaged shard shows in no loss curve. Reading it all once is little beside training on it.
+    store.verify()?;
     prepare(out)?;
     let sample = Sample::of(store.batches(plan.batches(plan.scale_tokens)), plan.d_in)?;
     tracing::info!(

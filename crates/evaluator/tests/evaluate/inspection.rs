@@ -59,9 +59,8 @@ fn norms_are_those_of_the_residual_stream() {
     norms.sort_by(|a, b| b.0.total_cmp(&a.0));
     let layer = inspection.layers.iter().find(|layer| layer.hook == hook()).unwrap();
     let mean = norms.iter().map(|(norm, _)| norm).sum::<f64>() / norms.len() as f64;
-    for (found, expected) in
-        [(layer.mean, mean), (layer.max, norms[0].0), (layer.median, norms[(norms.len() - 1) / 2].0)]
-    {
+    let median = (norms[(norms.len() - 1) / 2].0 + norms[norms.len() / 2].0) / 2.0;
+    for (found, expected) in [(layer.mean, mean), (layer.max, norms[0].0), (layer.median, median)] {
         assert!((found - expected).abs() < 1e-5 * expected, "{found} and {expected}");
     }
     assert_eq!(layer.largest[0].position, norms[0].1);
@@ -69,6 +68,19 @@ fn norms_are_those_of_the_residual_stream() {
     let rows = inspection.rows();
     assert_eq!((rows.len(), rows[2][0].as_str()), (N_LAYERS + 1, "blocks.1.hook_resid_post"));
     assert_eq!(rows[2][5], layer.positions());
+}
+
+#[test]
+fn the_median_of_an_even_count_lies_between_the_two_in_the_middle() {
+    let world = World::new();
+    let text = world.text("a", "a.jsonl").text();
+    let inspection = inspect_model(&world.checkpoint(), &device(), &text, &context(), 1).unwrap();
+    assert_eq!(inspection.tokens, 12);
+    for layer in &inspection.layers {
+        // Of the twelve norms the eight largest are listed, those in the middle among them.
+        let (upper, lower) = (layer.largest[5].norm, layer.largest[6].norm);
+        assert!((layer.median - (upper + lower) / 2.0).abs() < 1e-12, "{layer:?}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use monosema_evaluator::{DictionaryShape, EvalConfig, EvalPlan, Training};
 use monosema_sae::Metadata;
 use monosema_text::ContextConfig;
 
-use crate::world::{D_MODEL, World, context, hook};
+use crate::world::{D_MODEL, World, context, hook, shape};
 
 const SHAPE: fn() -> DictionaryShape = || DictionaryShape { hook: hook(), d_in: D_MODEL, d_sae: 8 };
 
@@ -76,7 +76,7 @@ fn training_text_is_not_held_out_text() {
     let training = world.text("x", "b.jsonl").text();
     let checkpoint = world.checkpoint();
     let dictionary = world.identity();
-    let shape = DictionaryShape::read(&dictionary).unwrap();
+    let shape = shape(&dictionary);
     let training = Training { text: Some(&training), metadata: None };
     let plan =
         EvalPlan::resolve(&world.config(), &context(), &checkpoint, &shape, &training, Seed(0)).unwrap();

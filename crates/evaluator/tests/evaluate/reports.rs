@@ -15,7 +15,7 @@ fn the_json_has_the_keys_that_programs_look_for() {
     let report = world.evaluate(&world.config(), &dictionary);
     let text = fs::read_to_string(world.path("out").join(JSON_FILE)).unwrap();
     let json: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(json["schema"], 1);
+    assert_eq!(json["schema"], 2);
     assert_eq!(json["metrics"]["ce.clean"], report.figure("ce.clean").unwrap());
     assert_eq!(json["texts"][1]["name"], "b");
     assert!(json["texts"][1]["counted_tokens"].as_u64().unwrap() > 0);
@@ -48,6 +48,20 @@ fn the_page_needs_nothing_else_and_shows_the_exact_figures() {
         assert!(html.contains(&cell), "{cell}");
     }
     assert!(html.contains(&report.counted.rule) && html.contains("</html>"));
+    for (role, input) in &report.manifest.work.inputs {
+        assert!(html.contains(&input.name) && html.contains(input.sha256.as_str()), "{role}");
+    }
+}
+
+#[test]
+fn a_report_knows_its_dictionary() {
+    let world = World::new();
+    let dictionary = world.random();
+    let report = world.evaluate(&world.config(), &dictionary);
+    assert!(report.is_of(&dictionary).unwrap());
+    assert!(!report.is_of(&world.identity()).unwrap());
+    fs::remove_file(dictionary.join("cfg.json")).unwrap();
+    assert!(!report.is_of(&dictionary).unwrap(), "a part of it is not it");
 }
 
 #[test]
@@ -83,8 +97,9 @@ fn what_is_not_a_report_is_named() {
     fs::create_dir(&out).unwrap();
     for (contents, part) in [
         ("{", "not JSON"),
-        ("{}", "expected report schema 1, found none"),
-        ("{\"schema\": 1}", "not a report"),
+        ("{}", "expected report schema 2, found none"),
+        ("{\"schema\": 1}", "expected report schema 2, found 1"),
+        ("{\"schema\": 2}", "not a report"),
     ] {
         fs::write(out.join(JSON_FILE), contents).unwrap();
         let error = Report::read(&out).unwrap_err().to_string();

@@ -1,6 +1,9 @@
 //! A tiny model with its tokenizer, texts and dictionaries, on disk.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use burn::{
     module::{Module, ModuleMapper, Param},
@@ -10,7 +13,7 @@ use monosema_core::{BlockHook, HookPoint, Manifest, Seed};
 use monosema_evaluator::{
     DictionaryShape, EvalConfig, EvalError, EvalPlan, NamedText, Report, Training, evaluate,
 };
-use monosema_sae::{Dictionary, Metadata, Sae, SaeConfig, Weights};
+use monosema_sae::{Description, Dictionary, Metadata, Sae, SaeConfig, Weights};
 use monosema_text::ContextConfig;
 use monosema_transformer::{
     Activation, Checkpoint,
@@ -143,25 +146,26 @@ impl World {
         self.dictionary("random", weights(enc, b_enc, dec, b_dec))
     }
 
-    pub(crate) fn plan(&self, config: &EvalConfig, dictionary: &std::path::Path) -> EvalPlan {
-        let shape = DictionaryShape::read(dictionary).unwrap();
+    pub(crate) fn plan(&self, config: &EvalConfig, dictionary: &Path) -> EvalPlan {
+        let shape = shape(dictionary);
         EvalPlan::resolve(config, &context(), &self.checkpoint(), &shape, &Training::default(), Seed(0))
             .unwrap()
     }
 
-    pub(crate) fn evaluate_plan(
-        &self,
-        plan: &EvalPlan,
-        dictionary: &std::path::Path,
-    ) -> Result<Report, EvalError> {
+    pub(crate) fn evaluate_plan(&self, plan: &EvalPlan, dictionary: &Path) -> Result<Report, EvalError> {
         let checkpoint = self.checkpoint();
         let manifest = Manifest::new(plan.work(&checkpoint, dictionary)?, "cpu");
         evaluate(plan, manifest, &checkpoint, dictionary, &device(), &self.path("out"))
     }
 
-    pub(crate) fn evaluate(&self, config: &EvalConfig, dictionary: &std::path::Path) -> Report {
+    pub(crate) fn evaluate(&self, config: &EvalConfig, dictionary: &Path) -> Report {
         self.evaluate_plan(&self.plan(config, dictionary), dictionary).unwrap()
     }
+}
+
+/// The hook and the sizes of the dictionary in `directory`.
+pub(crate) fn shape(directory: &Path) -> DictionaryShape {
+    DictionaryShape::from(&Description::read(directory).unwrap())
 }
 
 pub(crate) fn weights(enc: Vec<f32>, b_enc: Vec<f32>, dec: Vec<f32>, b_dec: Vec<f32>) -> Weights {

@@ -11,7 +11,8 @@ use serde_json::Value;
 use super::{Fields, Format, Texts, file_bytes, open_file, strip_bom, utf8};
 use crate::TextError;
 
-pub(super) const FORMAT: Format = Format { name: "jsonl", endings: &["jsonl", "ndjson"], open, text_bytes };
+pub(super) const FORMAT: Format =
+    Format { name: "jsonl", endings: &["jsonl", "ndjson"], whole: false, open, text_bytes };
 
 /// Bytes of a file to read for a guess at how much of it is text.
 const SAMPLE_BYTES: u64 = 1 << 16;

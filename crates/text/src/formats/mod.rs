@@ -33,6 +33,8 @@ pub(crate) struct Format {
     endings: &'static [&'static str],
     /// Opens a file.
     pub(crate) open: fn(&Path, &Fields) -> Result<Texts, TextError>,
+    /// Whether a file is one document.
+    pub(crate) whole: bool,
     /// About how many bytes of text a file holds, without reading it.
     pub(crate) text_bytes: fn(&Path, &Fields) -> Result<u64, TextError>,
 }

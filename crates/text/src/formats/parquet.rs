@@ -18,7 +18,8 @@ use parquet::arrow::{
 use super::{Fields, Format, Texts, open_file};
 use crate::TextError;
 
-pub(super) const FORMAT: Format = Format { name: "parquet", endings: &["parquet"], open, text_bytes };
+pub(super) const FORMAT: Format =
+    Format { name: "parquet", endings: &["parquet"], whole: false, open, text_bytes };
 
 /// Rows decoded at once. Documents may be long, so few.
 const BATCH_ROWS: usize = 256;

@@ -6,10 +6,10 @@ use std::{fs, path::Path};
 use super::{Fields, Format, Texts, file_bytes, strip_bom, utf8};
 use crate::TextError;
 
-pub(super) const FORMAT: Format = Format { name: "txt", endings: &["txt"], open, text_bytes };
+pub(super) const FORMAT: Format = Format { name: "txt", endings: &["txt"], whole: true, open, text_bytes };
 
-/// A tokenizer takes some hundred bytes a token: this is about as much as fits into 8 GB.
-const MOST_BYTES: u64 = 256 << 20;
+/// Tokenised whole, this takes 6 GB (see [`Corpus::tokenizing_bytes`](crate::Corpus::tokenizing_bytes)).
+const MOST_BYTES: u64 = 64 << 20;
 
 /// How large the file is, unless it is too large. Asked when planning, so that nothing is begun in vain.
 fn text_bytes(path: &Path, fields: &Fields) -> Result<u64, TextError> {
@@ -60,7 +60,7 @@ mod tests {
         file.set_len(MOST_BYTES + 1).unwrap();
         for error in [open(&path, &fields).err().unwrap(), text_bytes(&path, &fields).unwrap_err()] {
             assert!(
-                error.to_string().contains("a.txt: expected at most 268435456 bytes, found 268435457"),
+                error.to_string().contains("a.txt: expected at most 67108864 bytes, found 67108865"),
                 "{error}"
             );
         }

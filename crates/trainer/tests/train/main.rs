@@ -31,7 +31,7 @@ fn plan(config: &TrainConfig, store: &Store, seed: u64) -> TrainPlan {
 }
 
 fn manifest(plan: &TrainPlan, store: &Store) -> Manifest {
-    Manifest::new(plan.work(store).unwrap(), "cpu")
+    Manifest::new(plan.work(store), "cpu")
 }
 
 fn run(config: &TrainConfig, store: &Store, seed: u64, out: &Path) -> Result<TrainSummary, TrainError> {
@@ -108,7 +108,7 @@ fn logs_manifest_and_metadata_say_what_was_done() {
 
     let sealed = Manifest::read(out.path(), Stage::Train).unwrap();
     sealed.verify(out.path()).unwrap();
-    assert_eq!((sealed.work, sealed.device.as_str()), (plan.work(&store).unwrap(), "cpu"));
+    assert_eq!((sealed.work, sealed.device.as_str()), (plan.work(&store), "cpu"));
     assert_eq!((sealed.counts["steps"], sealed.counts["tokens"], sealed.counts["d_sae"]), (30, 7500, 48));
     let files: Vec<_> = sealed.files.keys().map(String::as_str).collect();
     let expected =
