@@ -81,7 +81,9 @@ impl Checkpoint {
         } else if path.exists() {
             return Err(not_a_model("it is a file of another kind (a GGUF file begins with \"GGUF\")"));
         } else {
-            return Err(not_a_model("no such file or directory (a relative path begins at the working directory)"));
+            return Err(not_a_model(
+                "no such file or directory (a relative path begins at the working directory)",
+            ));
         };
         let name = name.or_else(|| name_of(path)).unwrap_or_else(|| "model".into());
         let n_parameters = count_parameters(&files, &config);
