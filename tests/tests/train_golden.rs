@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use burn::{
+    module::Module,
     optim::GradientsParams,
     tensor::{Device, Tensor, TensorData},
 };
@@ -13,7 +14,7 @@ use monosema_sae::{Sae, SaeConfig, Weights};
 use monosema_store::HookColumn;
 use monosema_trainer::{
     Rates, StoreFacts, TrainConfig, TrainPlan, Width,
-    step::{AutodiffStep, TrainStep},
+    step::{AutodiffStep, SparseStep, TrainStep},
 };
 use safetensors::SafeTensors;
 
@@ -112,8 +113,12 @@ fn ten_steps_are_pytorchs() {
     };
     let facts = StoreFacts { hooks, tokens: (N * STEPS) as u64 };
     let plan = TrainPlan::resolve(&config, &facts, Seed(0)).unwrap();
-    for device in devices() {
-        let mut step = AutodiffStep::new(start(&device), &plan);
+    for (device, kind) in [("flex", "autodiff"), ("ndarray", "autodiff"), ("flex", "sparse")] {
+        let device = if device == "flex" { Device::flex() } else { Device::ndarray() };
+        let mut step: Box<dyn TrainStep> = match kind {
+            "sparse" => Box::new(SparseStep::new(&start(&device).valid(), &plan, &device).unwrap()),
+            _ => Box::new(AutodiffStep::new(start(&device), &plan)),
+        };
         for index in 0..STEPS {
             let stats = step.step(batch(index, &device), RATES);
             let found = [stats.loss, stats.squared_error, stats.penalty, stats.grad_norm, stats.fired.sum()];

@@ -57,6 +57,11 @@ pub trait Architecture: Module {
     /// The weights, copied to the host.
     fn to_weights(&self) -> Weights;
 
+    /// What a training step on the active latents alone must know; `None` if it does not apply.
+    fn sparse_form(_: &Self::Config) -> Option<SparseForm> {
+        None
+    }
+
     /// The configuration it was made with.
     fn config(&self) -> Self::Config;
 
@@ -79,6 +84,15 @@ pub trait Architecture: Module {
     /// The same function x → x̂ with decoder rows of norm 1 (rows of zeros excepted); activations grow by the
     /// norms that the rows had.
     fn unit_decoder(self) -> Self;
+}
+
+/// The mathematics of an architecture that a step may compute on its active latents alone: weights `W_enc`, `b_enc`,
+/// `W_dec` and `b_dec`; acts = max(0, input·W_enc + b_enc); x̂ = acts·W_dec + b_dec; and
+/// loss = mean over tokens of ‖x − x̂‖² + λ Σᵢ actsᵢ‖W_dec,i‖₂.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SparseForm {
+    /// Whether the input is x − b_dec, instead of x.
+    pub apply_b_dec_to_input: bool,
 }
 
 /// Declares the module of each architecture, its variant of [`SaeConfig`] and [`Sae`], and the dispatch.
@@ -117,6 +131,11 @@ macro_rules! architectures {
             /// Names and shapes of the weights of a dictionary of this size.
             pub fn shapes(&self, size: Size) -> Vec<(&'static str, Vec<usize>)> {
                 match self { $(Self::$name(_) => $module::$name::shapes(size),)+ }
+            }
+
+            /// What a training step on the active latents alone must know; `None` if it does not apply.
+            pub fn sparse_form(&self) -> Option<SparseForm> {
+                match self { $(Self::$name(config) => $module::$name::sparse_form(config),)+ }
             }
 
             /// `architecture` in a SAELens `cfg.json`.

@@ -18,7 +18,7 @@ mod error;
 pub mod formats;
 mod weights;
 
-pub use architecture::{Architecture, Loss, Sae, SaeConfig, Size};
+pub use architecture::{Architecture, Loss, Sae, SaeConfig, Size, SparseForm};
 pub use dictionary::{Description, Dictionary, Metadata};
 pub use error::SaeError;
 pub use weights::Weights;

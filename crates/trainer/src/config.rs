@@ -4,6 +4,8 @@ use monosema_core::HookPoint;
 use monosema_sae::SaeConfig;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
+use crate::step::StepKind;
+
 /// The `[train]` section. Every number that is left out is the recipe's ([`Recipe::numbers`]).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -41,6 +43,8 @@ pub struct TrainConfig {
     pub adam_eps: Option<f64>,
     /// Largest norm of the gradient of all parameters together; a longer one is shortened to it.
     pub grad_clip: Option<f64>,
+    /// Which step trains: `auto`, or `autodiff` to hold results against.
+    pub step: StepKind,
     /// A latent that was silent for so many tokens counts as dead.
     pub dead_after_tokens: Option<u64>,
     /// Steps between two lines of the logs.

@@ -37,7 +37,7 @@ pub struct Fitted {
 pub fn fit(
     plan: &TrainPlan,
     sample: &Sample,
-    step: &mut impl TrainStep,
+    step: &mut dyn TrainStep,
     batches: impl IntoIterator<Item = Result<Batch, StoreError>>,
     device: &Device,
     logs: &mut Logs,
@@ -174,8 +174,8 @@ mod tests {
             }
         }
 
-        fn sae(&self) -> &Sae {
-            &self.sae
+        fn sae(&self) -> Sae {
+            self.sae.clone()
         }
     }
 

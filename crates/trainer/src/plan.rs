@@ -10,7 +10,9 @@ use monosema_sae::{SaeConfig, Size};
 use monosema_store::{BatchPlan, HookColumn, Store};
 use serde::Serialize;
 
-use crate::{Recipe, Schedule, TrainConfig, TrainError, Width, config::Numbers, window::EXACT};
+use crate::{
+    Recipe, Schedule, TrainConfig, TrainError, Width, config::Numbers, step::StepKind, window::EXACT,
+};
 
 /// The fields of [`TrainPlan`] that the result does not depend on.
 const ESTIMATES: [&str; 2] = ["disk_bytes", "memory_bytes"];
@@ -41,6 +43,8 @@ pub struct TrainPlan {
     pub recipe: Recipe,
     /// The architecture.
     pub architecture: SaeConfig,
+    /// Which step trains.
+    pub step: StepKind,
     /// The hook point trained on.
     pub hook: HookPoint,
     /// Width of the activations.
@@ -141,6 +145,7 @@ impl TrainPlan {
             disk_bytes: 4 * (parameters + d_sae as u64),
             memory_bytes: memory_bytes(parameters, size, batch, buffer as u64),
             architecture: numbers.architecture,
+            step: config.step,
         })
     }
 

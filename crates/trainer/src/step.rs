@@ -1,16 +1,46 @@
 //! One training step, behind a trait: the loop hands in a batch and learns what happened.
 //!
-//! [`AutodiffStep`] does it with burn's autodiff for every architecture. A step that computes the same gradients
-//! in another way (on the active latents alone, say) is another implementation; nothing else changes.
+//! [`AutodiffStep`] does it with burn's autodiff, for every architecture on every device. [`SparseStep`] computes the
+//! same on the active latents alone, where it can.
 
 mod autodiff;
 mod clip;
+mod product;
+mod sparse;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
+use monosema_core::Seed;
 use monosema_sae::Sae;
+use serde::{Deserialize, Serialize};
 
-pub use self::autodiff::AutodiffStep;
-use crate::Rates;
+pub use self::{
+    autodiff::AutodiffStep,
+    sparse::{Path, SparseStep},
+};
+use crate::{Rates, TrainPlan};
+
+/// Which step trains.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepKind {
+    /// [`SparseStep`] where architecture and device allow it, [`AutodiffStep`] elsewhere. They differ by rounding.
+    #[default]
+    Auto,
+    /// [`AutodiffStep`].
+    Autodiff,
+}
+
+/// The step that `plan` asks for on `device` (plain, without autodiff), with weights drawn from `seed`; and what it is
+/// called.
+pub fn begin(plan: &TrainPlan, seed: Seed, device: &Device) -> (Box<dyn TrainStep>, &'static str) {
+    let init = |device: &Device| Sae::init(&plan.architecture, plan.size(), seed, device);
+    if plan.step == StepKind::Auto
+        && let Some(step) = SparseStep::new(&init(device), plan, device)
+    {
+        return (Box::new(step), "sparse");
+    }
+    (Box::new(AutodiffStep::new(init(&device.clone().autodiff()), plan)), "autodiff")
+}
 
 /// What turns a batch into better parameters: loss, gradients, clipping, optimiser.
 pub trait TrainStep {
@@ -18,7 +48,7 @@ pub trait TrainStep {
     fn step(&mut self, x: Tensor<2>, rates: Rates) -> StepStats;
 
     /// The parameters as they are now.
-    fn sae(&self) -> &Sae;
+    fn sae(&self) -> Sae;
 }
 
 /// What happened in a step. Everything stays on the device, so that nobody has to wait for it: the loop reads it

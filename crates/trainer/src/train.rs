@@ -7,17 +7,12 @@ use monosema_core::{
     AtomicFile, Manifest,
     manifest::{self, Work},
 };
-use monosema_sae::{Dictionary, Metadata, Sae, SaeError, formats::Format};
+use monosema_sae::{Dictionary, Metadata, SaeError, formats::Format};
 use monosema_store::Store;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::{
-    Fitted, Logs, Record, Sample, TrainError, TrainPlan,
-    error::io,
-    fit, logs,
-    step::{AutodiffStep, TrainStep},
-};
+use crate::{Fitted, Logs, Record, Sample, TrainError, TrainPlan, error::io, fit, logs, step};
 
 /// What a training came to.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -67,11 +62,11 @@ pub fn train(
         sample.scale,
         plan.dead_window_tokens
     );
-    let sae = Sae::init(&plan.architecture, plan.size(), plan.seed, &device.clone().autodiff());
-    let mut step = AutodiffStep::new(sae, plan);
+    let (mut step, kind) = step::begin(plan, plan.seed, device);
+    tracing::info!("train: by the {kind} step");
     let mut logs = Logs::create(out)?;
     let batches = store.batches(plan.batches(plan.tokens));
-    let fitted = fit(plan, &sample, &mut step, batches, device, &mut logs)?;
+    let fitted = fit(plan, &sample, &mut *step, batches, device, &mut logs)?;
     let Fitted { last, log_sparsity, dead_latents, tokens_per_s } = fitted;
 
     let exported = step.sae().export(sample.scale);

@@ -13,7 +13,7 @@ use burn::{
 use monosema_core::Seed;
 use serde::{Deserialize, Serialize};
 
-use super::{Architecture, Loss, Size};
+use super::{Architecture, Loss, Size, SparseForm};
 use crate::weights::{Weights, random_directions};
 
 /// Norm of every decoder row at the start.
@@ -102,6 +102,10 @@ impl Architecture for Relu {
         weights.insert_param("W_dec", &self.w_dec);
         weights.insert_param("b_dec", &self.b_dec);
         weights
+    }
+
+    fn sparse_form(config: &ReluConfig) -> Option<SparseForm> {
+        Some(SparseForm { apply_b_dec_to_input: config.apply_b_dec_to_input })
     }
 
     fn config(&self) -> ReluConfig {

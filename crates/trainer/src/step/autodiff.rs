@@ -41,8 +41,8 @@ impl TrainStep for AutodiffStep {
         StepStats { loss: total.inner(), squared_error, penalty, grad_norm, fired }
     }
 
-    fn sae(&self) -> &Sae {
-        self.sae.as_ref().expect("it is given back at the end of every step")
+    fn sae(&self) -> Sae {
+        self.sae.clone().expect("it is given back at the end of every step")
     }
 }
 

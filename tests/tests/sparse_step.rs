@@ -1,0 +1,195 @@
+//! The step on active latents alone is the step of autodiff: after one step and after many, by either path, at any
+//! density, and to the bit on any number of threads.
+#![allow(clippy::unwrap_used)]
+
+use burn::tensor::{Device, Tensor, TensorData};
+use monosema_core::{BlockHook, HookPoint, Seed};
+use monosema_sae::{Sae, SaeConfig, Size, Weights};
+use monosema_store::HookColumn;
+use monosema_trainer::{
+    Rates, StoreFacts, TrainConfig, TrainPlan, Width,
+    step::{AutodiffStep, Path, SparseStep, StepStats, TrainStep},
+};
+
+/// Odd sizes: one within a task, and one that leaves a remainder of every block of tokens and latents.
+const SIZES: [(usize, Size); 2] = [(23, Size { d_in: 11, d_sae: 37 }), (301, Size { d_in: 19, d_sae: 1061 })];
+
+/// Relative to the largest value: f32 sums of hundreds of terms in another order.
+const ROUNDING: f32 = 3e-6;
+
+/// ‖a − b‖ / ‖b‖ of how far a weight moved in one step. The first step of Adam is a quotient of a gradient by itself, which
+/// rounding moves most where the gradient is all but zero.
+const ONE_STEP: f64 = 3e-3;
+
+/// Over a hundred steps, rounding now and then decides whether a latent at its threshold is active, and Adam makes as
+/// large a step of that latent's only gradient as of any other. So the bound is how far autodiff comes to be from
+/// itself if each number of its input is off by a unit in the last place: so many times.
+const TIMES: f64 = 5.0;
+
+/// And no less than this: a few latents at their thresholds.
+const AT_LEAST: f64 = 3e-3;
+
+fn plan(architecture: &SaeConfig, n: usize, size: Size) -> TrainPlan {
+    let config = TrainConfig {
+        architecture: Some(architecture.clone()),
+        width: Width::Latents(size.d_sae),
+        batch_tokens: Some(n),
+        ..TrainConfig::default()
+    };
+    let column = HookColumn { hook: HookPoint::block(0, BlockHook::ResidPost), width: size.d_in };
+    TrainPlan::resolve(&config, &StoreFacts { hooks: vec![column], tokens: 1 << 20 }, Seed(0)).unwrap()
+}
+
+/// A fixed pattern without structure, between -2 and 2.
+fn batch(n: usize, d_in: usize, step: u64) -> Tensor<2> {
+    let value = |i: u64| ((i * 2_654_435_761 + step * 40_503) % 4096) as f32 / 1024.0 - 2.0;
+    let values: Vec<f32> = (0..(n * d_in) as u64).map(value).collect();
+    Tensor::from_data(TensorData::new(values, [n, d_in]), &Device::flex())
+}
+
+/// A unit in the last place of every number of `x`, more or less.
+fn rounding(x: &Tensor<2>) -> Tensor<2> {
+    let values: Vec<f32> = x.to_data().try_to_vec().unwrap();
+    let sign = |i: usize| if (i * i / 3).is_multiple_of(2) { f32::EPSILON } else { -f32::EPSILON };
+    let units = values.iter().enumerate().map(|(i, value)| sign(i) * value).collect();
+    Tensor::from_data(TensorData::new(units, x.dims()), &x.device())
+}
+
+/// Initial weights with this bias for every latent: far below 0 none is active, far above 0 all are.
+fn start(architecture: &SaeConfig, size: Size, bias: f32, device: &Device) -> Sae {
+    let mut weights = Weights::default();
+    for (name, data) in Sae::init(architecture, size, Seed(1), &Device::flex()).to_weights().iter() {
+        let values: Vec<f32> = data.try_to_vec().unwrap();
+        match (name, &data.shape()[..]) {
+            ("b_enc", &[n]) => weights.insert("b_enc", vec![bias; n], [n]),
+            ("b_dec", &[n]) => weights.insert("b_dec", (0..n).map(|i| i as f32 / 50.0).collect(), [n]),
+            ("W_enc", &[n, m]) => weights.insert("W_enc", values, [n, m]),
+            ("W_dec", &[n, m]) => weights.insert("W_dec", values, [n, m]),
+            _ => unreachable!("{name} is no weight of a sparse form"),
+        }
+    }
+    Sae::from_weights(architecture, weights, device)
+}
+
+/// Every number of a step.
+fn numbers(stats: StepStats) -> Vec<(&'static str, Vec<f32>)> {
+    let StepStats { loss, squared_error, penalty, grad_norm, fired } = stats;
+    let named = [
+        ("loss", loss),
+        ("squared error", squared_error),
+        ("penalty", penalty),
+        ("gradient norm", grad_norm),
+        ("fired", fired),
+    ];
+    named.into_iter().map(|(name, tensor)| (name, tensor.into_data().try_to_vec().unwrap())).collect()
+}
+
+#[track_caller]
+fn assert_close(what: &str, a: &[f32], b: &[f32], tolerance: f32) {
+    assert_eq!(a.len(), b.len(), "{what}");
+    let largest = b.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+    let worst = a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst <= tolerance * largest, "{what}: differ by {worst}, the largest is {largest}");
+}
+
+/// ‖a − b‖ / ‖b‖ of how far each weight has come from `start`, by name; 0 if neither moved.
+fn distances(start: &Sae, a: &Sae, b: &Sae) -> Vec<(&'static str, f64)> {
+    let [start, a, b] = [start, a, b].map(|sae| sae.to_weights());
+    let norm = |a: &[f32], b: &[f32]| {
+        a.iter().zip(b).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum::<f64>().sqrt()
+    };
+    let each = start.iter().zip(a.iter()).zip(b.iter());
+    each.map(|(((name, start), (_, a)), (_, b))| {
+        let [start, a, b] = [start, a, b].map(|data| data.as_slice::<f32>().unwrap());
+        let apart = norm(a, b);
+        (name, if apart == 0.0 { 0.0 } else { apart / norm(b, start) })
+    })
+    .collect()
+}
+
+fn each(check: impl Fn(&str, &SaeConfig, usize, Size, f32)) {
+    for architecture in SaeConfig::variants().iter().filter(|config| config.sparse_form().is_some()) {
+        for (n, size) in SIZES {
+            for bias in [0.0, -1e3, -0.3, 10.0] {
+                check(&format!("{architecture:?} {n}×{size:?} bias {bias}"), architecture, n, size, bias);
+            }
+        }
+    }
+}
+
+#[test]
+fn one_step_is_that_of_autodiff_by_either_path() {
+    let rates = Rates { lr: 1e-3, l1: 0.7 };
+    let device = Device::flex();
+    each(|what, architecture, n, size, bias| {
+        let plan = plan(architecture, n, size);
+        let x = || batch(n, size.d_in, 0);
+        for path in [Path::Dense, Path::Sparse] {
+            let what = format!("{what} {path:?}");
+            let begin = start(architecture, size, bias, &device);
+            let mut autodiff =
+                AutodiffStep::new(start(architecture, size, bias, &device.clone().autodiff()), &plan);
+            let mut sparse = SparseStep::new(&begin, &plan, &device).unwrap();
+            let expected = numbers(autodiff.step(x(), rates));
+            let found = numbers(sparse.step_by(path, x(), rates));
+            for ((name, found), (_, expected)) in found.iter().zip(&expected) {
+                assert_close(&format!("{what} {name}"), found, expected, ROUNDING);
+            }
+            for (name, apart) in distances(&begin, &sparse.sae(), &autodiff.sae()) {
+                assert!(apart <= ONE_STEP, "{what} {name}: {apart:e}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_hundred_steps_are_those_of_autodiff() {
+    let device = Device::flex();
+    each(|what, architecture, n, size, bias| {
+        let plan = plan(architecture, n, size);
+        let begin = start(architecture, size, bias, &device);
+        let on_tape =
+            || AutodiffStep::new(start(architecture, size, bias, &device.clone().autodiff()), &plan);
+        let mut sparse = SparseStep::new(&begin, &plan, &device).unwrap();
+        let (mut autodiff, mut touched) = (on_tape(), on_tape());
+        for index in 0..100 {
+            let rates = Rates { lr: 1e-3, l1: 0.02 * index as f64 };
+            let x = batch(n, size.d_in, index);
+            touched.step(x.clone() + rounding(&x), rates);
+            autodiff.step(x.clone(), rates);
+            sparse.step(x, rates);
+        }
+        let found = distances(&begin, &sparse.sae(), &autodiff.sae());
+        let own = distances(&begin, &touched.sae(), &autodiff.sae());
+        for ((name, found), (_, own)) in found.into_iter().zip(own) {
+            assert!(
+                found <= (TIMES * own).max(AT_LEAST),
+                "{what} {name}: {found:e}, autodiff itself {own:e}"
+            );
+        }
+    });
+}
+
+#[test]
+fn the_bits_do_not_depend_on_the_number_of_threads() {
+    let architecture = SaeConfig::default();
+    let (n, size) = SIZES[1];
+    let plan = plan(&architecture, n, size);
+    let train = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let device = Device::flex();
+            let mut step =
+                SparseStep::new(&start(&architecture, size, -0.1, &device), &plan, &device).unwrap();
+            let rates = Rates { lr: 1e-3, l1: 0.5 };
+            let by = |path| move |index| (path, index);
+            let steps = (0..4).map(by(Path::Dense)).chain((4..8).map(by(Path::Sparse)));
+            let stats: Vec<_> = steps
+                .map(|(path, index)| numbers(step.step_by(path, batch(n, size.d_in, index), rates)))
+                .collect();
+            (stats, step.sae().to_weights())
+        })
+    };
+    let one = train(1);
+    assert!(one == train(2) && one == train(3));
+}
