@@ -1,15 +1,12 @@
 //! What splicing costs the language model: next-token cross-entropy, and the share of it recovered.
 
-use super::{Better, Definition, Family, Predictions, Shape};
+use super::{Better, Definition, Family, Predictions, Shape, spliced_sums::SplicedSums};
 
 /// Summed cross-entropies over the same predictions.
 #[derive(Clone, Debug)]
 pub(crate) struct Sums {
-    predictions: u64,
     clean: f64,
-    sae: f64,
-    zero: f64,
-    mean: f64,
+    spliced: SplicedSums,
 }
 
 const NATS: &str = "nats/token";
@@ -63,29 +60,23 @@ impl Family for Sums {
     ];
 
     fn new(_: Shape) -> Self {
-        Self { predictions: 0, clean: 0.0, sae: 0.0, zero: 0.0, mean: 0.0 }
+        Self { clean: 0.0, spliced: SplicedSums::default() }
     }
 
     fn add_predictions(&mut self, predictions: &Predictions) {
-        self.predictions += predictions.clean.len() as u64;
         self.clean += predictions.clean.iter().sum::<f64>();
-        self.sae += predictions.sae.ce.iter().sum::<f64>();
-        self.zero += predictions.zero.ce.iter().sum::<f64>();
-        self.mean += predictions.mean.ce.iter().sum::<f64>();
+        self.spliced.add(predictions, |spliced| &spliced.ce);
     }
 
     fn merge(&mut self, other: &Self) {
-        self.predictions += other.predictions;
         self.clean += other.clean;
-        self.sae += other.sae;
-        self.zero += other.zero;
-        self.mean += other.mean;
+        self.spliced.merge(&other.spliced);
     }
 
     fn values(&self) -> Vec<f64> {
-        let n = self.predictions as f64;
-        let recovered = |ablated: f64| (ablated - self.sae) / (ablated - self.clean);
-        let means = [self.clean, self.sae, self.zero, self.mean].map(|sum| sum / n);
-        means.into_iter().chain([recovered(self.zero), recovered(self.mean)]).collect()
+        let SplicedSums { predictions, sae, zero, mean } = self.spliced;
+        let recovered = |ablated: f64| (ablated - sae) / (ablated - self.clean);
+        let means = [self.clean, sae, zero, mean].map(|sum| sum / predictions as f64);
+        means.into_iter().chain([recovered(zero), recovered(mean)]).collect()
     }
 }

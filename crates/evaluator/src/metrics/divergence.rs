@@ -1,15 +1,10 @@
 //! How far splicing moves the model's predictions, whatever the next token was.
 
-use super::{Better, Definition, Family, Predictions, Shape};
+use super::{Better, Definition, Family, Predictions, Shape, spliced_sums::SplicedSums};
 
 /// Summed divergences over the same predictions.
 #[derive(Clone, Debug)]
-pub(crate) struct Sums {
-    predictions: u64,
-    sae: f64,
-    zero: f64,
-    mean: f64,
-}
+pub(crate) struct Sums(SplicedSums);
 
 const NATS: &str = "nats/token";
 
@@ -46,25 +41,20 @@ impl Family for Sums {
     ];
 
     fn new(_: Shape) -> Self {
-        Self { predictions: 0, sae: 0.0, zero: 0.0, mean: 0.0 }
+        Self(SplicedSums::default())
     }
 
     fn add_predictions(&mut self, predictions: &Predictions) {
-        self.predictions += predictions.clean.len() as u64;
-        self.sae += predictions.sae.kl.iter().sum::<f64>();
-        self.zero += predictions.zero.kl.iter().sum::<f64>();
-        self.mean += predictions.mean.kl.iter().sum::<f64>();
+        self.0.add(predictions, |spliced| &spliced.kl);
     }
 
     fn merge(&mut self, other: &Self) {
-        self.predictions += other.predictions;
-        self.sae += other.sae;
-        self.zero += other.zero;
-        self.mean += other.mean;
+        self.0.merge(&other.0);
     }
 
     fn values(&self) -> Vec<f64> {
-        let n = self.predictions as f64;
-        vec![self.sae / n, self.zero / n, self.mean / n, (self.zero - self.sae) / self.zero]
+        let SplicedSums { predictions, sae, zero, mean } = self.0;
+        let n = predictions as f64;
+        vec![sae / n, zero / n, mean / n, (zero - sae) / zero]
     }
 }

@@ -6,6 +6,8 @@
 //!
 //! Families know neither a model nor a dictionary, only numbers on the host.
 
+mod spliced_sums;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
