@@ -48,7 +48,8 @@ pub(crate) fn run(args: &RunArgs, stages: &[Stage]) -> Outcome {
             runner.harvest(plans.harvest.as_ref().expect("every stage to run was planned"), &chosen)
         }
         Stage::Train => runner.train(&chosen),
-        Stage::Eval => runner.eval(&chosen),
+        // Planned for the dictionary that is there, unless this command was to train it first.
+        Stage::Eval => runner.eval(plans.eval.as_ref().filter(|_| plans.train.is_none()), &chosen),
     })?;
     // An evaluation has shown its report.
     match stages.last().and_then(|&stage| Some((stage, runner.places.of(stage)?))) {
@@ -177,8 +178,11 @@ impl Runner<'_> {
         })
     }
 
-    fn eval(&self, chosen: &Chosen) -> Outcome {
-        let plan = self.eval_plan(None).map_err(Failure::into_run)?;
+    fn eval(&self, planned: Option<&EvalPlan>, chosen: &Chosen) -> Outcome {
+        let plan = match planned {
+            Some(plan) => plan.clone(),
+            None => self.eval_plan(None).map_err(Failure::into_run)?,
+        };
         let Places { out, dictionary, .. } = &self.places;
         let work = plan.work(&self.checkpoint, dictionary).map_err(Failure::run)?;
         if let Some(report) = Report::up_to_date(out, &work) {

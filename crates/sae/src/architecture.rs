@@ -95,6 +95,12 @@ pub struct SparseForm {
     pub apply_b_dec_to_input: bool,
 }
 
+impl SparseForm {
+    /// Added to ‖W_dec,i‖₂² before the root is taken. Keeps the gradient of a norm finite at a row of zeros; too small to
+    /// change any other norm.
+    pub const TINY: f32 = 1e-30;
+}
+
 /// Declares the module of each architecture, its variant of [`SaeConfig`] and [`Sae`], and the dispatch.
 macro_rules! architectures {
     ($($name:ident => $module:ident),+ $(,)?) => {

@@ -19,9 +19,6 @@ use crate::weights::{Weights, random_directions};
 /// Norm of every decoder row at the start.
 const INITIAL_NORM: f64 = 0.1;
 
-/// Keeps the gradient of a norm finite at a row of zeros; too small to change any other norm.
-const TINY: f32 = 1e-30;
-
 /// Norms below this count as this when rows are divided by them (SAELens does the same).
 const SMALLEST_NORM: f32 = 1e-8;
 
@@ -51,7 +48,7 @@ pub struct Relu {
 impl Relu {
     /// ‖W_dec,i‖₂ of every row, `[d_sae, 1]`.
     fn decoder_norms(&self) -> Tensor<2> {
-        (self.w_dec.val().square().sum_dim(1) + TINY).sqrt()
+        (self.w_dec.val().square().sum_dim(1) + SparseForm::TINY).sqrt()
     }
 }
 

@@ -8,7 +8,7 @@ use burn::{
 };
 
 /// Added to the norm that is divided by, as PyTorch's `clip_grad_norm_` does.
-const EPSILON: f64 = 1e-6;
+pub(super) const EPSILON: f64 = 1e-6;
 
 /// Multiplies every gradient by min(1, `largest` / norm of all). Returns the norm before, `[1]`.
 pub(super) fn clip_norm<M: Module>(module: &M, gradients: &mut GradientsParams, largest: f64) -> Tensor<1> {

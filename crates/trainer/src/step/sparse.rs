@@ -22,7 +22,7 @@ use self::{
     all::All,
     vectors::{add, dot, transposed},
 };
-use super::{StepStats, TrainStep};
+use super::{StepStats, TrainStep, clip};
 use crate::{Rates, TrainPlan};
 
 /// Tokens that one task works on.
@@ -37,12 +37,6 @@ const DENSE: f64 = 0.05;
 
 /// Numbers that one task of the optimiser works on.
 const CHUNK: usize = 1 << 14;
-
-/// Keeps the gradient of a norm finite at a row of zeros, as the architectures do.
-const TINY: f32 = 1e-30;
-
-/// Added to the norm that clipping divides by, as PyTorch's `clip_grad_norm_` does.
-const CLIP_EPSILON: f64 = 1e-6;
 
 /// Gradients on the host, global clipping, Adam.
 pub struct SparseStep {
@@ -206,7 +200,7 @@ impl SparseStep {
         let input = shifted.as_deref().unwrap_or(x);
         let norms: Vec<f32> = {
             let rows = self.weights.dec.par_chunks(d_in);
-            rows.map(|row| Arch::new().dispatch(|| (dot(row, row) + TINY).sqrt())).collect()
+            rows.map(|row| Arch::new().dispatch(|| (dot(row, row) + SparseForm::TINY).sqrt())).collect()
         };
         let shared = Shared {
             size: self.size,
@@ -280,7 +274,7 @@ impl SparseStep {
             sums.iter().sum::<f64>()
         });
         let norm = squares.iter().sum::<f64>().sqrt();
-        let factor = (self.grad_clip / (norm + CLIP_EPSILON)).min(1.0) as f32;
+        let factor = (self.grad_clip / (norm + clip::EPSILON)).min(1.0) as f32;
         self.time += 1;
         // 1 − β in double precision, as PyTorch has it: in single, 1 − 0.999 is off by 5e-5 of itself.
         let [rest_1, rest_2] = self.betas.map(|beta| (1.0 - beta) as f32);
