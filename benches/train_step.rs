@@ -1,6 +1,6 @@
-//! One training step, Adam included: 4096 tokens, by shape and step; of the sparse step both paths, at the density that
-//! a training has after its warm-up (about 1 % of the latents active on a token), at 6 %, and with none active: what encoding
-//! and Adam take.
+//! One training step, Adam included: 4096 tokens, by shape, architecture and step. Of the fused step both paths and both
+//! precisions, at the density that a training has after its warm-up (about 1 % of the latents active on a token), at 6 %,
+//! and with none active: what encoding and Adam take.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -9,11 +9,12 @@ use std::hint::black_box;
 use burn::tensor::{Device, Distribution, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use monosema_core::{BlockHook, HookPoint, Seed};
+use monosema_kernels::Path;
 use monosema_sae::{Sae, Weights};
 use monosema_store::HookColumn;
 use monosema_trainer::{
     Rates, StoreFacts, TrainConfig, TrainPlan, Width,
-    step::{AutodiffStep, Path, SparseStep, TrainStep},
+    step::{AutodiffStep, FusedStep, Precision, TrainStep},
 };
 
 #[global_allocator]
@@ -57,18 +58,18 @@ fn bench(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("autodiff", &shape), |bencher| {
             bencher.iter(|| black_box(autodiff.step(x.clone(), RATES).loss.into_scalar::<f32>()));
         });
-        let sparse = |threshold| SparseStep::new(&start(&plan, threshold, &device), &plan, &device).unwrap();
-        let mut step = sparse(at_one_percent);
-        group.bench_function(BenchmarkId::new("dense path", &shape), |bencher| {
-            bencher.iter(|| black_box(step.step_by(Path::Dense, x.clone(), RATES).loss.into_scalar::<f32>()));
-        });
-        for (active, threshold) in THRESHOLDS {
-            let mut step = sparse(threshold);
-            group.bench_function(BenchmarkId::new(format!("sparse path, {active}"), &shape), |bencher| {
-                bencher.iter(|| {
-                    black_box(step.step_by(Path::Sparse, x.clone(), RATES).loss.into_scalar::<f32>())
-                });
+        let mut fused = |name: &str, precision, path, threshold| {
+            let plan = TrainPlan { precision, ..plan.clone() };
+            let mut step = FusedStep::new(start(&plan, threshold, &device), &plan, &device).unwrap();
+            step.force(Some(path));
+            group.bench_function(BenchmarkId::new(name, &shape), |bencher| {
+                bencher.iter(|| black_box(step.step(x.clone(), RATES).loss.into_scalar::<f32>()));
             });
+        };
+        fused("dense path", Precision::Auto, Path::Dense, at_one_percent);
+        for (active, threshold) in THRESHOLDS {
+            fused(&format!("sparse path, f32, {active}"), Precision::F32, Path::Sparse, threshold);
+            fused(&format!("sparse path, {active}"), Precision::Auto, Path::Sparse, threshold);
         }
     }
     group.finish();

@@ -14,7 +14,7 @@ use monosema_sae::{Sae, SaeConfig, Weights};
 use monosema_store::HookColumn;
 use monosema_trainer::{
     Rates, StoreFacts, TrainConfig, TrainPlan, Width,
-    step::{AutodiffStep, SparseStep, TrainStep},
+    step::{AutodiffStep, FusedStep, TrainStep},
 };
 use safetensors::SafeTensors;
 
@@ -89,12 +89,12 @@ fn gradients_are_pytorchs() {
         let sae = start(&device);
         let loss = sae.loss(batch(0, &device).autodiff(), RATES.l1);
         let gradients = GradientsParams::from_grads(loss.total.backward(), &sae);
-        let Sae::Relu(relu) = &sae;
+        let affine = sae.affine();
         let found = [
-            values(gradients.get::<2>(relu.w_enc.id).unwrap()),
-            values(gradients.get::<1>(relu.b_enc.id).unwrap()),
-            values(gradients.get::<2>(relu.w_dec.id).unwrap()),
-            values(gradients.get::<1>(relu.b_dec.id).unwrap()),
+            values(gradients.get::<2>(affine.w_enc.id).unwrap()),
+            values(gradients.get::<1>(affine.b_enc.id).unwrap()),
+            values(gradients.get::<2>(affine.w_dec.id).unwrap()),
+            values(gradients.get::<1>(affine.b_dec.id).unwrap()),
         ];
         for (name, found) in NAMES.iter().zip(found) {
             assert_close(name, &found, &golden(&format!("gradient.{name}")).1, GRADIENT_TOLERANCE);
@@ -113,10 +113,10 @@ fn ten_steps_are_pytorchs() {
     };
     let facts = StoreFacts { hooks, tokens: (N * STEPS) as u64 };
     let plan = TrainPlan::resolve(&config, &facts, Seed(0)).unwrap();
-    for (device, kind) in [("flex", "autodiff"), ("ndarray", "autodiff"), ("flex", "sparse")] {
+    for (device, kind) in [("flex", "autodiff"), ("ndarray", "autodiff"), ("flex", "fused")] {
         let device = if device == "flex" { Device::flex() } else { Device::ndarray() };
         let mut step: Box<dyn TrainStep> = match kind {
-            "sparse" => Box::new(SparseStep::new(&start(&device).valid(), &plan, &device).unwrap()),
+            "fused" => Box::new(FusedStep::new(start(&device).valid(), &plan, &device).unwrap()),
             _ => Box::new(AutodiffStep::new(start(&device), &plan)),
         };
         for index in 0..STEPS {

@@ -5,9 +5,10 @@ use burn::{
     tensor::{Device, Tensor},
 };
 use monosema_core::Seed;
+use monosema_kernels::{Form, Parameters};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::Weights;
+use crate::{Affine, Weights};
 
 /// How large a dictionary is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,11 +43,19 @@ pub trait Architecture: Module {
     /// `architecture` in a SAELens `cfg.json`.
     const SAELENS_NAME: &'static str;
 
+    /// Whether the loss has a sparsity penalty.
+    const PENALISED: bool = true;
+
+    /// Whether decoder rows keep a norm of 1 in training.
+    const KEEPS_UNIT_DECODER: bool = false;
+
     /// Configurations that together reach every branch of the code; the conformance tests try each.
     fn variants() -> Vec<Self::Config>;
 
     /// Names and shapes of all weights.
-    fn shapes(size: Size) -> Vec<(&'static str, Vec<usize>)>;
+    fn shapes(size: Size) -> Vec<(&'static str, Vec<usize>)> {
+        Affine::shapes(size)
+    }
 
     /// Initial weights, generated on the host: a seed means the same weights on every device.
     fn initial_weights(config: &Self::Config, size: Size, seed: Seed) -> Weights;
@@ -55,50 +64,58 @@ pub trait Architecture: Module {
     fn from_weights(config: &Self::Config, weights: Weights, device: &Device) -> Self;
 
     /// The weights, copied to the host.
-    fn to_weights(&self) -> Weights;
+    fn to_weights(&self) -> Weights {
+        self.affine().to_weights()
+    }
 
-    /// What a training step on the active latents alone must know; `None` if it does not apply.
-    fn sparse_form(_: &Self::Config) -> Option<SparseForm> {
+    /// Whether a dictionary of this size can have this configuration; if not, what was expected and what was found.
+    fn check(_: &Self::Config, _: Size) -> Result<(), (String, String)> {
+        Ok(())
+    }
+
+    /// What the fused step must know to train it; `None` if it cannot.
+    fn form(_: &Self::Config) -> Option<Form> {
         None
     }
 
+    /// A module with the parameters of a fused step.
+    fn from_parameters(config: &Self::Config, parameters: Parameters) -> Self;
+
+    /// Encoder and decoder.
+    fn affine(&self) -> &Affine;
+
+    /// Changes encoder and decoder.
+    fn map_affine(self, change: impl FnOnce(Affine) -> Affine) -> Self;
+
     /// The configuration it was made with.
     fn config(&self) -> Self::Config;
-
-    /// Its size.
-    fn size(&self) -> Size;
 
     /// `x [n, d_in]` → activations `[n, d_sae]`, none negative.
     fn encode(&self, x: Tensor<2>) -> Tensor<2>;
 
     /// `acts [n, d_sae]` → x̂ `[n, d_in]`.
-    fn decode(&self, acts: Tensor<2>) -> Tensor<2>;
+    fn decode(&self, acts: Tensor<2>) -> Tensor<2> {
+        self.affine().decode(acts)
+    }
 
     /// The loss on `x [n, d_in]` with `sparsity` as the penalty's coefficient (λ).
-    fn loss(&self, x: Tensor<2>, sparsity: f64) -> Loss;
+    fn loss(&self, x: Tensor<2>, sparsity: f64) -> Loss {
+        let acts = self.encode(x.clone());
+        let x_hat = self.decode(acts.clone());
+        self.affine().loss(x, x_hat, acts, sparsity)
+    }
 
     /// Trained on `scale · x`, becomes a function of `x`: encode(x) = encode'(scale · x) and
     /// decode(acts) = decode'(acts) / scale.
-    fn fold_scale(self, scale: f64) -> Self;
+    fn fold_scale(self, scale: f64) -> Self {
+        self.map_affine(|affine| affine.fold_scale(scale))
+    }
 
     /// The same function x → x̂ with decoder rows of norm 1 (rows of zeros excepted); activations grow by the
     /// norms that the rows had.
-    fn unit_decoder(self) -> Self;
-}
-
-/// The mathematics of an architecture that a step may compute on its active latents alone: weights `W_enc`, `b_enc`,
-/// `W_dec` and `b_dec`; acts = max(0, input·W_enc + b_enc); x̂ = acts·W_dec + b_dec; and
-/// loss = mean over tokens of ‖x − x̂‖² + λ Σᵢ actsᵢ‖W_dec,i‖₂.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SparseForm {
-    /// Whether the input is x − b_dec, instead of x.
-    pub apply_b_dec_to_input: bool,
-}
-
-impl SparseForm {
-    /// Added to ‖W_dec,i‖₂² before the root is taken. Keeps the gradient of a norm finite at a row of zeros; too small to
-    /// change any other norm.
-    pub const TINY: f32 = 1e-30;
+    fn unit_decoder(self) -> Self {
+        self.map_affine(Affine::unit_decoder)
+    }
 }
 
 /// Declares the module of each architecture, its variant of [`SaeConfig`] and [`Sae`], and the dispatch.
@@ -139,9 +156,27 @@ macro_rules! architectures {
                 match self { $(Self::$name(_) => $module::$name::shapes(size),)+ }
             }
 
-            /// What a training step on the active latents alone must know; `None` if it does not apply.
-            pub fn sparse_form(&self) -> Option<SparseForm> {
-                match self { $(Self::$name(config) => $module::$name::sparse_form(config),)+ }
+            /// Whether a dictionary of this size can have this configuration.
+            ///
+            /// # Errors
+            /// What was expected, and what was found.
+            pub fn check(&self, size: Size) -> Result<(), (String, String)> {
+                match self { $(Self::$name(config) => $module::$name::check(config, size),)+ }
+            }
+
+            /// What the fused step must know to train it; `None` if it cannot.
+            pub fn form(&self) -> Option<Form> {
+                match self { $(Self::$name(config) => $module::$name::form(config),)+ }
+            }
+
+            /// Whether the loss has a sparsity penalty.
+            pub fn penalised(&self) -> bool {
+                match self { $(Self::$name(_) => $module::$name::PENALISED,)+ }
+            }
+
+            /// Whether decoder rows keep a norm of 1 in training.
+            pub fn keeps_unit_decoder(&self) -> bool {
+                match self { $(Self::$name(_) => $module::$name::KEEPS_UNIT_DECODER,)+ }
             }
 
             /// `architecture` in a SAELens `cfg.json`.
@@ -200,9 +235,26 @@ macro_rules! architectures {
                 match self { $(Self::$name(sae) => SaeConfig::$name(sae.config()),)+ }
             }
 
+            /// One with the parameters of a fused step.
+            pub fn from_parameters(config: &SaeConfig, parameters: Parameters) -> Self {
+                match config {
+                    $(SaeConfig::$name(c) => Self::$name($module::$name::from_parameters(c, parameters)),)+
+                }
+            }
+
+            /// Encoder and decoder.
+            pub fn affine(&self) -> &Affine {
+                match self { $(Self::$name(sae) => sae.affine(),)+ }
+            }
+
+            /// Changes encoder and decoder.
+            pub fn map_affine(self, change: impl FnOnce(Affine) -> Affine) -> Self {
+                match self { $(Self::$name(sae) => Self::$name(sae.map_affine(change)),)+ }
+            }
+
             /// Its size.
             pub fn size(&self) -> Size {
-                match self { $(Self::$name(sae) => sae.size(),)+ }
+                self.affine().size()
             }
 
             /// `x [n, d_in]` → activations `[n, d_sae]`, none negative.
@@ -231,6 +283,7 @@ macro_rules! architectures {
 
 architectures! {
     Relu => relu,
+    TopK => top_k,
 }
 
 impl Default for SaeConfig {

@@ -22,12 +22,18 @@ fn uniform(rng: &mut impl Rng, n: usize) -> Vec<f32> {
     (0..n).map(|_| rng.random_range(-1.0..1.0)).collect()
 }
 
-/// Weights as training leaves them: nothing zero, nothing tied.
+/// Weights as training leaves them: nothing zero, nothing tied, decoder rows of norm 1 where they are kept so.
 fn trained_weights(config: &SaeConfig, seed: u64) -> Weights {
     let mut rng = Seed(seed).stream("conformance");
     let mut weights = Weights::default();
     for (name, shape) in config.shapes(SIZE) {
-        let values = uniform(&mut rng, shape.iter().product());
+        let mut values = uniform(&mut rng, shape.iter().product());
+        if name == "W_dec" && config.keeps_unit_decoder() {
+            for row in values.chunks_mut(SIZE.d_in) {
+                let norm = row.iter().map(|v| v * v).sum::<f32>().sqrt();
+                row.iter_mut().for_each(|v| *v /= norm);
+            }
+        }
         weights.insert_data(name, TensorData::new(values, shape));
     }
     weights

@@ -10,15 +10,18 @@
 //! Architecture invariant: this crate knows no optimiser, no schedule, no Arrow and no language model.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod affine;
 pub mod architecture;
 #[cfg(test)]
 mod conformance;
 mod dictionary;
 mod error;
 pub mod formats;
+mod largest;
 mod weights;
 
-pub use architecture::{Architecture, Loss, Sae, SaeConfig, Size, SparseForm};
+pub use affine::Affine;
+pub use architecture::{Architecture, Loss, Sae, SaeConfig, Size};
 pub use dictionary::{Description, Dictionary, Metadata};
 pub use error::SaeError;
 pub use weights::Weights;

@@ -4,7 +4,7 @@ use monosema_core::HookPoint;
 use monosema_sae::SaeConfig;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
-use crate::step::StepKind;
+use crate::step::{Precision, StepKind};
 
 /// The `[train]` section. Every number that is left out is the recipe's ([`Recipe::numbers`]).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -45,6 +45,8 @@ pub struct TrainConfig {
     pub grad_clip: Option<f64>,
     /// Which step trains: `auto`, or `autodiff` to hold results against.
     pub step: StepKind,
+    /// How that step multiplies: `auto`, or `f32` throughout.
+    pub precision: Precision,
     /// A latent that was silent for so many tokens counts as dead.
     pub dead_after_tokens: Option<u64>,
     /// Steps between two lines of the logs.

@@ -11,7 +11,10 @@ use monosema_store::{BatchPlan, HookColumn, Store};
 use serde::Serialize;
 
 use crate::{
-    Recipe, Schedule, TrainConfig, TrainError, Width, config::Numbers, step::StepKind, window::EXACT,
+    Recipe, Schedule, TrainConfig, TrainError, Width,
+    config::Numbers,
+    step::{Precision, StepKind},
+    window::EXACT,
 };
 
 /// The fields of [`TrainPlan`] that the result does not depend on.
@@ -45,6 +48,8 @@ pub struct TrainPlan {
     pub architecture: SaeConfig,
     /// Which step trains.
     pub step: StepKind,
+    /// How that step multiplies.
+    pub precision: Precision,
     /// The hook point trained on.
     pub hook: HookPoint,
     /// Width of the activations.
@@ -121,6 +126,7 @@ impl TrainPlan {
         let buffer = numbers.shuffle_buffer_tokens.min(usize::try_from(facts.tokens).unwrap_or(usize::MAX));
         let buffer = buffer.max(numbers.batch_tokens);
         let size = Size { d_in, d_sae };
+        numbers.architecture.check(size).map_err(|(expected, found)| bad("architecture", expected, found))?;
         let shapes = numbers.architecture.shapes(size);
         let parameters: u64 = shapes.iter().map(|(_, shape)| shape.iter().product::<usize>() as u64).sum();
         Ok(Self {
@@ -146,6 +152,7 @@ impl TrainPlan {
             memory_bytes: memory_bytes(parameters, size, batch, buffer as u64),
             architecture: numbers.architecture,
             step: config.step,
+            precision: config.precision,
         })
     }
 
@@ -180,15 +187,18 @@ impl TrainPlan {
 }
 
 fn with_overrides(config: &TrainConfig, recipe: Numbers) -> Numbers {
+    let architecture = config.architecture.clone().unwrap_or(recipe.architecture);
+    // A recipe's coefficient is for an architecture with a penalty.
+    let l1 = if architecture.penalised() { recipe.l1 } else { 0.0 };
     Numbers {
-        architecture: config.architecture.clone().unwrap_or(recipe.architecture),
+        architecture,
         batch_tokens: config.batch_tokens.unwrap_or(recipe.batch_tokens),
         shuffle_buffer_tokens: config.shuffle_buffer_tokens.unwrap_or(recipe.shuffle_buffer_tokens),
         scale_tokens: config.scale_tokens.unwrap_or(recipe.scale_tokens),
         lr: config.lr.unwrap_or(recipe.lr),
         lr_warmup_fraction: config.lr_warmup_fraction.unwrap_or(recipe.lr_warmup_fraction),
         lr_decay_fraction: config.lr_decay_fraction.unwrap_or(recipe.lr_decay_fraction),
-        l1: config.l1.unwrap_or(recipe.l1),
+        l1: config.l1.unwrap_or(l1),
         l1_warmup_fraction: config.l1_warmup_fraction.unwrap_or(recipe.l1_warmup_fraction),
         adam_betas: config.adam_betas.unwrap_or(recipe.adam_betas),
         adam_eps: config.adam_eps.unwrap_or(recipe.adam_eps),
@@ -227,6 +237,9 @@ fn check(numbers: &Numbers) -> Result<(), TrainError> {
     }
     if !(numbers.l1.is_finite() && numbers.l1 >= 0.0) {
         return Err(bad("l1", "a number from 0 on", numbers.l1));
+    }
+    if numbers.l1 > 0.0 && !numbers.architecture.penalised() {
+        return Err(bad("l1", "nothing: the loss of this architecture has no penalty", numbers.l1));
     }
     if !numbers.adam_betas.iter().all(|beta| (0.0..1.0).contains(beta)) {
         return Err(bad("adam_betas", "two numbers from 0 to below 1", format!("{:?}", numbers.adam_betas)));

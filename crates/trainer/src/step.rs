@@ -1,33 +1,42 @@
 //! One training step, behind a trait: the loop hands in a batch and learns what happened.
 //!
-//! [`AutodiffStep`] does it with burn's autodiff, for every architecture on every device. [`SparseStep`] computes the
-//! same on the active latents alone, where it can.
+//! [`AutodiffStep`] does it with burn's autodiff, for every architecture on every device. [`FusedStep`] computes the
+//! same as one operation, where it can.
 
 mod autodiff;
 mod clip;
-mod product;
-mod sparse;
+mod fused;
+mod unit_decoder;
 
 use burn::tensor::{Device, Tensor};
 use monosema_core::Seed;
 use monosema_sae::Sae;
 use serde::{Deserialize, Serialize};
 
-pub use self::{
-    autodiff::AutodiffStep,
-    sparse::{Path, SparseStep},
-};
+pub use self::{autodiff::AutodiffStep, fused::FusedStep};
 use crate::{Rates, TrainPlan};
 
 /// Which step trains.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StepKind {
-    /// [`SparseStep`] where architecture and device allow it, [`AutodiffStep`] elsewhere. They differ by rounding.
+    /// [`FusedStep`] where architecture and device allow it, [`AutodiffStep`] elsewhere. They differ by rounding.
     #[default]
     Auto,
     /// [`AutodiffStep`].
     Autodiff,
+}
+
+/// How the fused step multiplies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// On processors with instructions for bf16, encoding looks in bf16 for the latents that may be active, and computes
+    /// those in f32: the result is that of f32, to rounding.
+    #[default]
+    Auto,
+    /// In f32 throughout.
+    F32,
 }
 
 /// The step that `plan` asks for on `device` (plain, without autodiff), with weights drawn from `seed`; and what it is
@@ -35,9 +44,9 @@ pub enum StepKind {
 pub fn begin(plan: &TrainPlan, seed: Seed, device: &Device) -> (Box<dyn TrainStep>, &'static str) {
     let init = |device: &Device| Sae::init(&plan.architecture, plan.size(), seed, device);
     if plan.step == StepKind::Auto
-        && let Some(step) = SparseStep::new(&init(device), plan, device)
+        && let Some(step) = FusedStep::new(init(device), plan, device)
     {
-        return (Box::new(step), "sparse");
+        return (Box::new(step), "fused");
     }
     (Box::new(AutodiffStep::new(init(&device.clone().autodiff()), plan)), "autodiff")
 }

@@ -7,20 +7,18 @@
 //! SAELens calls it `standard`.
 
 use burn::{
-    module::{Module, Param},
+    module::Module,
     tensor::{Device, Tensor, activation::relu},
 };
 use monosema_core::Seed;
+use monosema_kernels::{Activation, Form, Parameters};
 use serde::{Deserialize, Serialize};
 
-use super::{Architecture, Loss, Size, SparseForm};
-use crate::weights::{Weights, random_directions};
+use super::{Architecture, Size};
+use crate::{Affine, Weights};
 
 /// Norm of every decoder row at the start.
 const INITIAL_NORM: f64 = 0.1;
-
-/// Norms below this count as this when rows are divided by them (SAELens does the same).
-const SMALLEST_NORM: f32 = 1e-8;
 
 /// What can be chosen of a [`Relu`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -33,23 +31,7 @@ pub struct ReluConfig {
 /// See the [module](self).
 #[derive(Module, Debug)]
 pub struct Relu {
-    /// `[d_in, d_sae]`.
-    pub w_enc: Param<Tensor<2>>,
-    /// `[d_sae]`.
-    pub b_enc: Param<Tensor<1>>,
-    /// `[d_sae, d_in]`.
-    pub w_dec: Param<Tensor<2>>,
-    /// `[d_in]`.
-    pub b_dec: Param<Tensor<1>>,
-    /// [`ReluConfig::apply_b_dec_to_input`].
-    pub apply_b_dec_to_input: bool,
-}
-
-impl Relu {
-    /// ‖W_dec,i‖₂ of every row, `[d_sae, 1]`.
-    fn decoder_norms(&self) -> Tensor<2> {
-        (self.w_dec.val().square().sum_dim(1) + SparseForm::TINY).sqrt()
-    }
+    affine: Affine,
 }
 
 impl Architecture for Relu {
@@ -61,95 +43,41 @@ impl Architecture for Relu {
         [false, true].map(|apply_b_dec_to_input| ReluConfig { apply_b_dec_to_input }).into()
     }
 
-    fn shapes(Size { d_in, d_sae }: Size) -> Vec<(&'static str, Vec<usize>)> {
-        vec![
-            ("W_enc", vec![d_in, d_sae]),
-            ("b_enc", vec![d_sae]),
-            ("W_dec", vec![d_sae, d_in]),
-            ("b_dec", vec![d_in]),
-        ]
-    }
-
     /// Decoder rows of norm 0.1 in random directions, the encoder their transpose, biases 0.
-    fn initial_weights(_: &ReluConfig, Size { d_in, d_sae }: Size, seed: Seed) -> Weights {
-        let w_dec = random_directions(seed, d_sae, d_in, INITIAL_NORM);
-        let w_enc = (0..d_in * d_sae).map(|i| w_dec[(i % d_sae) * d_in + i / d_sae]).collect();
-        let mut weights = Weights::default();
-        weights.insert("W_enc", w_enc, [d_in, d_sae]);
-        weights.insert("b_enc", vec![0.0; d_sae], [d_sae]);
-        weights.insert("W_dec", w_dec, [d_sae, d_in]);
-        weights.insert("b_dec", vec![0.0; d_in], [d_in]);
-        weights
+    fn initial_weights(_: &ReluConfig, size: Size, seed: Seed) -> Weights {
+        Affine::initial_weights(size, INITIAL_NORM, seed)
     }
 
-    fn from_weights(config: &ReluConfig, mut weights: Weights, device: &Device) -> Self {
-        Self {
-            w_enc: weights.take("W_enc", device),
-            b_enc: weights.take("b_enc", device),
-            w_dec: weights.take("W_dec", device),
-            b_dec: weights.take("b_dec", device),
+    fn from_weights(config: &ReluConfig, weights: Weights, device: &Device) -> Self {
+        Self { affine: Affine::from_weights(config.apply_b_dec_to_input, weights, device) }
+    }
+
+    fn form(config: &ReluConfig) -> Option<Form> {
+        Some(Form {
+            activation: Activation::Relu,
             apply_b_dec_to_input: config.apply_b_dec_to_input,
-        }
+            unit_decoder: Self::KEEPS_UNIT_DECODER,
+        })
     }
 
-    fn to_weights(&self) -> Weights {
-        let mut weights = Weights::default();
-        weights.insert_param("W_enc", &self.w_enc);
-        weights.insert_param("b_enc", &self.b_enc);
-        weights.insert_param("W_dec", &self.w_dec);
-        weights.insert_param("b_dec", &self.b_dec);
-        weights
+    fn from_parameters(config: &ReluConfig, parameters: Parameters) -> Self {
+        Self { affine: Affine::from_parameters(config.apply_b_dec_to_input, parameters) }
     }
 
-    fn sparse_form(config: &ReluConfig) -> Option<SparseForm> {
-        Some(SparseForm { apply_b_dec_to_input: config.apply_b_dec_to_input })
+    fn affine(&self) -> &Affine {
+        &self.affine
+    }
+
+    fn map_affine(self, change: impl FnOnce(Affine) -> Affine) -> Self {
+        Self { affine: change(self.affine) }
     }
 
     fn config(&self) -> ReluConfig {
-        ReluConfig { apply_b_dec_to_input: self.apply_b_dec_to_input }
-    }
-
-    fn size(&self) -> Size {
-        let [d_in, d_sae] = self.w_enc.dims();
-        Size { d_in, d_sae }
+        ReluConfig { apply_b_dec_to_input: self.affine.apply_b_dec_to_input }
     }
 
     fn encode(&self, x: Tensor<2>) -> Tensor<2> {
-        let x = if self.apply_b_dec_to_input { x - self.b_dec.val().unsqueeze() } else { x };
-        relu(x.matmul(self.w_enc.val()) + self.b_enc.val().unsqueeze())
-    }
-
-    fn decode(&self, acts: Tensor<2>) -> Tensor<2> {
-        acts.matmul(self.w_dec.val()) + self.b_dec.val().unsqueeze()
-    }
-
-    fn loss(&self, x: Tensor<2>, sparsity: f64) -> Loss {
-        let acts = self.encode(x.clone());
-        let x_hat = self.decode(acts.clone());
-        let squared_error = (x_hat - x).square().sum_dim(1).mean();
-        // A product with a column of norms reads the [n, d_sae] activations once and writes [n, 1].
-        let penalty = acts.clone().matmul(self.decoder_norms()).mean();
-        let total = squared_error.clone() + penalty.clone().mul_scalar(sparsity);
-        Loss { total, squared_error, penalty, acts }
-    }
-
-    fn fold_scale(self, scale: f64) -> Self {
-        Self {
-            w_enc: self.w_enc.map(|w| w.mul_scalar(scale)),
-            w_dec: self.w_dec.map(|w| w.div_scalar(scale)),
-            b_dec: self.b_dec.map(|b| b.div_scalar(scale)),
-            ..self
-        }
-    }
-
-    fn unit_decoder(self) -> Self {
-        let norms = self.decoder_norms().clamp_min(SMALLEST_NORM);
-        Self {
-            w_enc: self.w_enc.map(|w| w * norms.clone().transpose()),
-            b_enc: self.b_enc.map(|b| b * norms.clone().squeeze_dim(1)),
-            w_dec: self.w_dec.map(|w| w / norms),
-            ..self
-        }
+        relu(self.affine.pre_acts(x))
     }
 }
 
@@ -199,6 +127,6 @@ mod tests {
         let size = Size { d_in: 5, d_sae: 11 };
         let weights = Relu::initial_weights(&ReluConfig::default(), size, Seed(1));
         let sae = Relu::from_weights(&ReluConfig::default(), weights, &Device::flex());
-        assert_eq!(values(sae.w_enc.val()), values(sae.w_dec.val().transpose()));
+        assert_eq!(values(sae.affine.w_enc.val()), values(sae.affine.w_dec.val().transpose()));
     }
 }

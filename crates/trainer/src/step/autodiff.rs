@@ -6,7 +6,7 @@ use burn::{
 };
 use monosema_sae::Sae;
 
-use super::{StepStats, TrainStep, clip::clip_norm};
+use super::{StepStats, TrainStep, clip::clip_norm, unit_decoder};
 use crate::{Rates, TrainPlan};
 
 /// Autodiff, global clipping, Adam.
@@ -15,6 +15,7 @@ pub struct AutodiffStep {
     sae: Option<Sae>,
     optimiser: ModuleOptimizer,
     grad_clip: f64,
+    keeps_unit_decoder: bool,
 }
 
 impl AutodiffStep {
@@ -25,7 +26,8 @@ impl AutodiffStep {
             .with_beta_1(beta_1 as f32)
             .with_beta_2(beta_2 as f32)
             .with_epsilon(plan.adam_eps as f32);
-        Self { sae: Some(sae), optimiser: adam.init(), grad_clip: plan.grad_clip }
+        let keeps_unit_decoder = sae.config().keeps_unit_decoder();
+        Self { sae: Some(sae), optimiser: adam.init(), grad_clip: plan.grad_clip, keeps_unit_decoder }
     }
 }
 
@@ -36,8 +38,12 @@ impl TrainStep for AutodiffStep {
         let fired = count_active(loss.acts.inner());
         let (total, squared_error, penalty) = (loss.total, loss.squared_error.inner(), loss.penalty.inner());
         let mut gradients = GradientsParams::from_grads(total.backward(), &sae);
+        if self.keeps_unit_decoder {
+            unit_decoder::project(&sae, &mut gradients);
+        }
         let grad_norm = clip_norm(&sae, &mut gradients, self.grad_clip);
-        self.sae = Some(self.optimiser.step(rates.lr, sae, gradients));
+        let sae = self.optimiser.step(rates.lr, sae, gradients);
+        self.sae = Some(if self.keeps_unit_decoder { unit_decoder::normalise(sae) } else { sae });
         StepStats { loss: total.inner(), squared_error, penalty, grad_norm, fired }
     }
 

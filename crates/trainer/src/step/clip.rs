@@ -6,9 +6,7 @@ use burn::{
     optim::GradientsParams,
     tensor::Tensor,
 };
-
-/// Added to the norm that is divided by, as PyTorch's `clip_grad_norm_` does.
-pub(super) const EPSILON: f64 = 1e-6;
+use monosema_kernels::CLIP_EPSILON;
 
 /// Multiplies every gradient by min(1, `largest` / norm of all). Returns the norm before, `[1]`.
 pub(super) fn clip_norm<M: Module>(module: &M, gradients: &mut GradientsParams, largest: f64) -> Tensor<1> {
@@ -16,7 +14,7 @@ pub(super) fn clip_norm<M: Module>(module: &M, gradients: &mut GradientsParams, 
     module.visit(&mut squares);
     let norm = squares.sum.expect("a module that is trained has parameters").sqrt();
     // Computed where the gradients are: reading the norm would make the host wait in every step.
-    let factor = norm.clone().add_scalar(EPSILON).recip().mul_scalar(largest).clamp_max(1.0);
+    let factor = norm.clone().add_scalar(CLIP_EPSILON).recip().mul_scalar(largest).clamp_max(1.0);
     module.visit(&mut Scale { gradients, factor });
     norm
 }

@@ -1,0 +1,80 @@
+//! Pre-activations in f32.
+
+use std::ops::Range;
+
+use pulp::Simd;
+
+use super::{
+    encode::{Product, Side},
+    line::{LANES, Line, lines},
+    pack,
+    tile::{self, Across, Along, COLUMNS, LINES, Tile},
+};
+
+/// `W_enc` and `b_enc` in the order in which tiles read them.
+pub(super) struct Exact {
+    d_in: usize,
+    /// `[d_sae / COLUMNS, d_in]`.
+    weights: Vec<Along>,
+    bias: Vec<Line>,
+}
+
+impl Exact {
+    /// Packs `enc [d_sae, d_in]` and `b_enc [d_sae]`.
+    pub(super) fn new(enc: &[f32], b_enc: &[f32], d_in: usize) -> Self {
+        Self { d_in, weights: pack::along_rows(enc, d_in), bias: bias(b_enc) }
+    }
+}
+
+impl Product for Exact {
+    type Tokens = Vec<Across>;
+
+    const EXACT: bool = true;
+
+    fn terms(&self) -> usize {
+        self.d_in
+    }
+
+    #[inline(always)]
+    fn tokens<S: Simd>(&self, _: S, x: &[f32]) -> Vec<Across> {
+        pack::across(x, self.d_in)
+    }
+
+    #[inline(always)]
+    fn multiply<S: Simd>(
+        &self,
+        simd: S,
+        tokens: &Vec<Across>,
+        [group, panel]: [usize; 2],
+        terms: Range<usize>,
+        tile: &mut Tile,
+    ) {
+        let across = &tokens[group * self.d_in..][terms.clone()];
+        tile::multiply(simd, across, &self.weights[panel * self.d_in..][terms], tile);
+    }
+
+    #[inline(always)]
+    fn bound<S: Simd>(
+        &self,
+        simd: S,
+        _: Side,
+        _: &Vec<Across>,
+        _: usize,
+        line: usize,
+        product: &Line,
+    ) -> Line {
+        let mut sum = Line::ZERO;
+        let terms = product.vectors::<S>().iter().zip(self.bias[line].vectors::<S>());
+        for (sum, (product, bias)) in sum.vectors_mut::<S>().iter_mut().zip(terms) {
+            *sum = simd.add_f32s(*product, *bias);
+        }
+        sum
+    }
+}
+
+/// `b_enc` in lines, as many as panels have; never positive where there is no latent.
+pub(super) fn bias(b_enc: &[f32]) -> Vec<Line> {
+    let mut bias = lines(b_enc, f32::NEG_INFINITY);
+    bias.resize(b_enc.len().div_ceil(COLUMNS) * LINES, Line([f32::NEG_INFINITY; LANES]));
+    bias
+}

@@ -1,0 +1,204 @@
+//! Pre-activations from numbers rounded to bf16, which processors multiply several times as fast, and a bound on what
+//! that loses. Latents that the bound leaves in doubt are computed again in f32, so nothing is missed.
+//!
+//! With x = x̃ + δx and w = w̃ + δw, where x̃ and w̃ are the rounded vectors,
+//!
+//! ⟨x, w⟩ − ⟨x̃, w̃⟩ = ⟨δx, w⟩ + ⟨x̃, δw⟩ ≤ ‖δx‖‖w‖ + ‖x̃‖‖δw‖
+//!
+//! by Cauchy and Schwarz, and the four norms are known: they are measured while rounding. To that comes what sums in f32
+//! lose, here and in the exact product: at most d_in · 2⁻²³ ‖x‖‖w‖ (Higham 2002, section 3.1).
+
+use std::ops::Range;
+
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::{
+    encode::{Product, Side},
+    exact,
+    line::{LANES, Line, lines},
+    pairs::{self, AcrossPairs, AlongPairs, LinePairs, Multiplier},
+    tile::{COLUMNS, LINES, ROWS, Tile},
+    vectors::dot,
+};
+
+/// Norms are themselves rounded sums.
+const SLACK: f32 = 1.0 + 1e-4;
+
+/// `W_enc` and `b_enc` in the order in which tiles read them, rounded, and what rounding lost.
+pub(super) struct Screened {
+    multiplier: Multiplier,
+    d_in: usize,
+    /// `[d_sae / COLUMNS, d_in / 2]`.
+    weights: Vec<AlongPairs>,
+    bias: Vec<Line>,
+    /// What adding the bias rounds off.
+    rounding: Vec<Line>,
+    /// ‖w‖ of every latent.
+    whole: Vec<Line>,
+    /// ‖δw‖ of every latent, and the rounding of sums.
+    lost: Vec<Line>,
+}
+
+/// Tokens of a task, rounded, and what rounding lost.
+pub(super) struct Tokens {
+    pairs: Vec<AcrossPairs>,
+    norms: Vec<Norms>,
+}
+
+/// Of a vector and of what rounding took from it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Norms {
+    whole: f32,
+    lost: f32,
+}
+
+impl Screened {
+    /// Below this share of active latents, it is faster than the exact product.
+    pub(super) const WORTHWHILE: f64 = 0.06;
+
+    /// Rounds and packs `enc [d_sae, d_in]` and `b_enc [d_sae]`.
+    pub(super) fn new(multiplier: Multiplier, enc: &[f32], b_enc: &[f32], d_in: usize) -> Self {
+        let half = d_in.div_ceil(2);
+        let panels = b_enc.len().div_ceil(COLUMNS);
+        let mut weights = vec![[LinePairs::ZERO; LINES]; panels * half];
+        let mut norms = vec![Norms::default(); panels * COLUMNS];
+        let tasks = weights.par_chunks_exact_mut(half).zip(enc.par_chunks(d_in * COLUMNS));
+        tasks.zip(norms.par_chunks_exact_mut(COLUMNS)).for_each(|((panel, rows), norms)| {
+            let mut pairs = vec![0; half];
+            for (i, (row, norms)) in rows.chunks_exact(d_in).zip(norms).enumerate() {
+                *norms = Arch::new().dispatch(Round { row, pairs: &mut pairs });
+                let (line, lane) = (i / LANES, i % LANES);
+                panel.iter_mut().zip(&pairs).for_each(|(along, pair)| along[line].0[lane] = *pair);
+            }
+        });
+        let sums = (d_in + LANES) as f32 * f32::EPSILON;
+        let whole: Vec<f32> = norms.iter().map(|norms| norms.whole).collect();
+        let lost: Vec<f32> = norms.iter().map(|norms| norms.lost + sums * norms.whole).collect();
+        // What adding the bias may round off, here and there; and products too small for f32.
+        let of_bias = |b: &f32| 4.0 * f32::EPSILON * b.abs() + f32::MIN_POSITIVE / f32::EPSILON;
+        let rounding: Vec<f32> = b_enc.iter().map(of_bias).collect();
+        Self {
+            multiplier,
+            d_in,
+            weights,
+            bias: exact::bias(b_enc),
+            rounding: exact::bias(&rounding),
+            whole: lines(&whole, 0.0),
+            lost: lines(&lost, 0.0),
+        }
+    }
+}
+
+impl Product for Screened {
+    type Tokens = Tokens;
+
+    const EXACT: bool = false;
+
+    fn terms(&self) -> usize {
+        self.d_in.div_ceil(2)
+    }
+
+    #[inline(always)]
+    fn tokens<S: Simd>(&self, simd: S, x: &[f32]) -> Tokens {
+        let half = self.terms();
+        let groups = x.len().div_ceil(self.d_in * ROWS);
+        let mut across = vec![[0; ROWS]; groups * half];
+        let mut norms = Vec::with_capacity(groups * ROWS);
+        let mut pairs = vec![0; half];
+        for (group, rows) in across.chunks_exact_mut(half).zip(x.chunks(self.d_in * ROWS)) {
+            for (i, row) in rows.chunks_exact(self.d_in).enumerate() {
+                norms.push(round(simd, row, &mut pairs));
+                group.iter_mut().zip(&pairs).for_each(|(across, pair)| across[i] = *pair);
+            }
+        }
+        Tokens { pairs: across, norms }
+    }
+
+    #[inline(always)]
+    fn multiply<S: Simd>(
+        &self,
+        _: S,
+        tokens: &Tokens,
+        [group, panel]: [usize; 2],
+        terms: Range<usize>,
+        tile: &mut Tile,
+    ) {
+        let half = self.terms();
+        let across = &tokens.pairs[group * half..][terms.clone()];
+        self.multiplier.multiply(across, &self.weights[panel * half..][terms], tile);
+    }
+
+    #[inline(always)]
+    fn bound<S: Simd>(
+        &self,
+        simd: S,
+        side: Side,
+        tokens: &Tokens,
+        token: usize,
+        line: usize,
+        product: &Line,
+    ) -> Line {
+        let Norms { whole, lost } = tokens.norms[token];
+        let (x_whole, x_lost) = (simd.splat_f32s(whole), simd.splat_f32s(lost));
+        let of = |lines: &[Line], i: usize| lines[line].vectors::<S>()[i];
+        let mut bound = Line::ZERO;
+        for (i, (bound, product)) in
+            bound.vectors_mut::<S>().iter_mut().zip(product.vectors::<S>()).enumerate()
+        {
+            let sum = simd.add_f32s(*product, of(&self.bias, i));
+            let margin = simd.mul_add_e_f32s(x_whole, of(&self.lost, i), of(&self.rounding, i));
+            let margin = simd.mul_add_e_f32s(x_lost, of(&self.whole, i), margin);
+            *bound = match side {
+                Side::Lower => simd.sub_f32s(sum, margin),
+                Side::Upper => simd.add_f32s(sum, margin),
+            };
+        }
+        bound
+    }
+}
+
+struct Round<'a> {
+    row: &'a [f32],
+    pairs: &'a mut [u32],
+}
+
+impl WithSimd for Round<'_> {
+    type Output = Norms;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Norms {
+        round(simd, self.row, self.pairs)
+    }
+}
+
+/// Rounds `row` to `pairs`; an odd one out is paired with 0.
+#[inline(always)]
+fn round<S: Simd>(simd: S, row: &[f32], pairs: &mut [u32]) -> Norms {
+    let mut sums = [Line::ZERO; 2];
+    let (chunks, rest) = row.as_chunks::<{ 2 * LANES }>();
+    let (pair_chunks, pair_rest) = pairs.as_chunks_mut::<LANES>();
+    for (row, pairs) in chunks.iter().zip(pair_chunks) {
+        round_pairs(row, pairs, &mut sums);
+    }
+    let mut padded = [0.0; 2 * LANES];
+    padded[..rest.len()].copy_from_slice(rest);
+    let mut last = [0; LANES];
+    round_pairs(&padded, &mut last, &mut sums);
+    pair_rest.copy_from_slice(&last[..pair_rest.len()]);
+    let norm = |line: &Line| dot(simd, &line.0, &[1.0; LANES]).sqrt() * SLACK;
+    Norms { whole: norm(&sums[0]), lost: norm(&sums[1]) }
+}
+
+/// Rounds `row` to `pairs`, and adds squares to `sums`: of the numbers, and of what rounding took from them.
+#[inline(always)]
+fn round_pairs(row: &[f32; 2 * LANES], pairs: &mut [u32; LANES], sums: &mut [Line; 2]) {
+    for i in 0..LANES {
+        let (a, b) = (row[2 * i], row[2 * i + 1]);
+        let (low, high) = (pairs::bf16(a), pairs::bf16(b));
+        pairs[i] = low | (high << 16);
+        let (lost_a, lost_b) = (a - pairs::value(low), b - pairs::value(high));
+        sums[0].0[i] += a * a + b * b;
+        sums[1].0[i] += lost_a * lost_a + lost_b * lost_b;
+    }
+}

@@ -1,0 +1,162 @@
+//! Which pre-activations are active.
+
+use pulp::Simd;
+
+use super::line::bits;
+
+/// What a token's entries must be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Select {
+    /// Above a floor, which is 0 or more.
+    Above(f32),
+    /// Positive, and among so many largest of the token.
+    Largest(usize),
+}
+
+impl Select {
+    /// What every entry is above.
+    pub(super) fn floor(self) -> f32 {
+        match self {
+            Self::Above(floor) => floor,
+            Self::Largest(_) => 0.0,
+        }
+    }
+
+    /// Whether floors rise while a token is encoded, so that lower bounds matter.
+    pub(super) fn prunes(self) -> bool {
+        matches!(self, Self::Largest(_))
+    }
+}
+
+/// Active latents of a token, in ascending order, and their pre-activations.
+pub(super) type Entries = Vec<(u32, f32)>;
+
+/// Latents that may turn out to be active on a token, while it is encoded.
+pub(super) struct Candidates {
+    /// Pre-activations up to here are not among those to keep.
+    pub(super) floor: f32,
+    /// Ascending.
+    candidates: Vec<Candidate>,
+}
+
+/// A latent, and between what its pre-activation is.
+#[derive(Clone, Copy)]
+struct Candidate {
+    latent: u32,
+    lower: f32,
+    upper: f32,
+}
+
+/// Entries that a token has room for before it must grow.
+const ROOM: usize = 128;
+
+/// Halvings of an interval in [`Candidates::prune`].
+const HALVINGS: usize = 8;
+
+impl Candidates {
+    /// None yet.
+    #[inline(always)]
+    pub(super) fn above(floor: f32) -> Self {
+        Self { floor, candidates: Vec::with_capacity(ROOM) }
+    }
+
+    /// Adds one.
+    #[inline(always)]
+    pub(super) fn push(&mut self, latent: u32, lower: f32, upper: f32) {
+        self.candidates.push(Candidate { latent, lower, upper });
+    }
+
+    /// Latents and upper bounds.
+    #[inline(always)]
+    pub(super) fn entries(&self) -> Entries {
+        let mut entries = Vec::with_capacity(self.candidates.len());
+        for candidate in &self.candidates {
+            entries.push((candidate.latent, candidate.upper));
+        }
+        entries
+    }
+
+    /// Raises the floor to below the `k` largest so far, and drops those that cannot be among them.
+    #[inline(always)]
+    pub(super) fn prune<S: Simd>(&mut self, simd: S, k: usize) {
+        if self.candidates.len() < 2 * k + 32 {
+            return;
+        }
+        let mut lower = Vec::with_capacity(self.candidates.len());
+        for candidate in &self.candidates {
+            lower.push(candidate.lower);
+        }
+        let (vectors, rest) = S::as_simd_f32s(&lower);
+        let rest = simd.partial_load_f32s(rest);
+        let mut most = rest;
+        for vector in vectors {
+            most = simd.max_f32s(most, *vector);
+        }
+        let (mut low, mut high) = (self.floor, simd.reduce_max_f32s(most));
+        for _ in 0..HALVINGS {
+            let middle = 0.5 * (low + high);
+            let splat = simd.splat_f32s(middle);
+            let mut n = bits::<S>(simd.greater_than_f32s(rest, splat)).count_ones();
+            for vector in vectors {
+                n += bits::<S>(simd.greater_than_f32s(*vector, splat)).count_ones();
+            }
+            if n as usize >= k {
+                low = middle;
+            } else {
+                high = middle;
+            }
+        }
+        self.floor = low;
+        let mut kept = 0;
+        for i in 0..self.candidates.len() {
+            self.candidates[kept] = self.candidates[i];
+            kept += usize::from(self.candidates[i].upper > low);
+        }
+        self.candidates.truncate(kept);
+    }
+}
+
+/// Keeps the `k` largest of a token, 1 or more; of equals, those of lower latents.
+#[inline(always)]
+pub(super) fn largest(k: usize, entries: &mut Entries) {
+    if entries.len() <= k {
+        return;
+    }
+    let mut values: Vec<f32> = entries.iter().map(|(_, value)| *value).collect();
+    let mut threshold = Threshold::new(k, &mut values);
+    entries.retain(|(_, value)| threshold.keeps(*value));
+}
+
+/// Keeps the `k` largest of all tokens of all tasks, 1 or more; of equals, those of earlier tokens.
+pub(super) fn largest_of_batch(k: usize, tasks: &mut [Vec<Entries>]) {
+    let mut values: Vec<f32> = tasks.iter().flatten().flatten().map(|(_, value)| *value).collect();
+    if values.len() <= k {
+        return;
+    }
+    let mut threshold = Threshold::new(k, &mut values);
+    tasks.iter_mut().flatten().for_each(|entries| entries.retain(|(_, value)| threshold.keeps(*value)));
+}
+
+/// What the `k` largest of some values are.
+struct Threshold {
+    smallest: f32,
+    /// How many of those equal to the smallest are still to be kept.
+    equals: usize,
+}
+
+impl Threshold {
+    /// Of more than `k` values, and `k` of 1 or more; reorders them.
+    #[inline(always)]
+    fn new(k: usize, values: &mut [f32]) -> Self {
+        let (larger, smallest, _) = values.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
+        let smallest = *smallest;
+        Self { smallest, equals: k - larger.iter().filter(|value| **value > smallest).count() }
+    }
+
+    #[inline(always)]
+    fn keeps(&mut self, value: f32) -> bool {
+        let equal = value == self.smallest && self.equals > 0;
+        self.equals -= usize::from(equal);
+        value > self.smallest || equal
+    }
+}

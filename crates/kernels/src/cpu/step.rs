@@ -1,0 +1,285 @@
+//! One step from front to back: encode, go through the decoder and back, gather the gradients, and move.
+//!
+//! Every sum has an order of its own that does not depend on the number of threads: the same numbers come out to the
+//! bit on any number of cores.
+
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::{
+    adam::{Rule, Update},
+    encode::{Product, encode},
+    exact::Exact,
+    gradients::{self, Batch, Latents},
+    pairs::Multiplier,
+    screened::Screened,
+    select::{self, Entries, Select},
+    through::{self, Block, Decoder},
+    vectors::{add, dot},
+};
+use crate::{Activation, CLIP_EPSILON, Form, NORM_TINY, Path, Precision, Settings};
+
+/// Tokens that one task works on.
+pub(super) const TOKENS: usize = 128;
+
+/// Latents that one task of the gradients works on.
+const LATENTS: usize = 32;
+
+/// Numbers that one task of the optimiser works on.
+const CHUNK: usize = 1 << 14;
+
+/// A value for every parameter.
+pub(crate) struct Values<T> {
+    /// `[d_sae, d_in]`.
+    pub(crate) w_enc: T,
+    /// `[d_sae, d_in]`.
+    pub(crate) w_dec: T,
+    /// `[d_sae]`.
+    pub(crate) b_enc: T,
+    /// `[d_in]`.
+    pub(crate) b_dec: T,
+}
+
+impl<T> Values<T> {
+    fn into_parts(self) -> [T; 4] {
+        [self.w_enc, self.w_dec, self.b_enc, self.b_dec]
+    }
+}
+
+/// What a step changes.
+pub(crate) struct State<'a> {
+    pub(crate) parameters: Values<&'a mut [f32]>,
+    pub(crate) gradients: Values<&'a mut [f32]>,
+    /// Adam's moments.
+    pub(crate) first: Values<&'a mut [f32]>,
+    pub(crate) second: Values<&'a mut [f32]>,
+}
+
+/// What a step found.
+pub(crate) struct Found {
+    pub(crate) squared_error: f64,
+    pub(crate) penalty: f64,
+    pub(crate) grad_norm: f64,
+    pub(crate) share: f64,
+    pub(crate) floor: f32,
+    pub(crate) path: Path,
+    pub(crate) fired: Vec<f32>,
+}
+
+/// Takes a step on `x [n, d_in]`.
+pub(crate) fn step(state: State<'_>, x: &[f32], form: Form, settings: &Settings) -> Found {
+    let State { parameters, mut gradients, first, second } = state;
+    let (d_in, d_sae) = (parameters.b_dec.len(), parameters.b_enc.len());
+    let n = x.len() / d_in;
+    let shifted = form.apply_b_dec_to_input.then(|| minus(x, parameters.b_dec));
+    let input = shifted.as_deref().unwrap_or(x);
+
+    let entries = activate(&parameters, input, form, settings);
+    let active: usize = entries.iter().flatten().map(Vec::len).sum();
+    let share = active as f64 / (n * d_sae) as f64;
+    let floor = smallest(&entries);
+    let path = settings.path.unwrap_or_else(|| Path::for_share(share));
+
+    let norms: Vec<f32> =
+        parameters.w_dec.par_chunks(d_in).map(|row| Arch::new().dispatch(Norm(row))).collect();
+    let of_penalty = (settings.l1 / n as f64) as f32;
+    let packed = (path == Path::Dense).then(|| through::Packed::new(parameters.w_dec, d_in));
+    let decoder = Decoder {
+        dec: parameters.w_dec,
+        b_dec: parameters.b_dec,
+        weights: &norms,
+        of_error: 2.0 / n as f32,
+        of_penalty,
+        packed: packed.as_ref(),
+    };
+    let tasks = entries.par_iter().zip(x.par_chunks(TOKENS * d_in));
+    let blocks: Vec<Block> = tasks.map(|(entries, x)| Block::new(decoder, entries, x)).collect();
+
+    let packed = (path == Path::Dense).then(|| gradients::Packed::new(input, &blocks, d_in));
+    let batch = Batch {
+        blocks: &blocks,
+        input,
+        d_in,
+        penalty: (of_penalty != 0.0).then_some((of_penalty, &norms)),
+        unit_decoder: form.unit_decoder,
+        packed: packed.as_ref(),
+    };
+    let mut fired = vec![0.0; d_sae];
+    let of_latents = of_latents(batch, &parameters, &mut gradients, &mut fired);
+    let of_b_dec = of_b_dec(&blocks, &parameters, &mut gradients, form.apply_b_dec_to_input);
+    let grad_norm = (of_latents + of_b_dec).sqrt();
+
+    adam([parameters, gradients, first, second], d_in, form, grad_norm, settings);
+    let mean = |of: fn(&Block) -> f64| blocks.iter().map(of).sum::<f64>() / n as f64;
+    Found {
+        squared_error: mean(|block| block.squared_error),
+        penalty: mean(|block| block.penalty),
+        grad_norm,
+        share,
+        floor,
+        path,
+        fired,
+    }
+}
+
+/// The entries of every token of `input [n, d_in]`, task by task.
+fn activate(
+    parameters: &Values<&mut [f32]>,
+    input: &[f32],
+    form: Form,
+    settings: &Settings,
+) -> Vec<Vec<Entries>> {
+    let (d_in, d_sae) = (parameters.b_dec.len(), parameters.b_enc.len());
+    let of_batch = |k: usize| k.min(d_sae) * (input.len() / d_in);
+    let select = match form.activation {
+        Activation::Relu => Select::Above(0.0),
+        Activation::TopK { k } => Select::Largest(k),
+        Activation::BatchTopK { .. } => Select::Above(GUESS * settings.hints.floor.max(0.0)),
+    };
+    let encoded = |select| {
+        // Where many latents are active, screening leaves most of the work still to do.
+        let screens = settings.precision == Precision::Auto && settings.hints.share < Screened::WORTHWHILE;
+        match Multiplier::detect().filter(|_| screens) {
+            Some(multiplier) => {
+                let product = Screened::new(multiplier, parameters.w_enc, parameters.b_enc, d_in);
+                all(&product, parameters, select, input)
+            }
+            None => all(&Exact::new(parameters.w_enc, parameters.b_enc, d_in), parameters, select, input),
+        }
+    };
+    let mut entries = encoded(select);
+    if let Activation::BatchTopK { k } = form.activation {
+        let found: usize = entries.iter().flatten().map(Vec::len).sum();
+        if found < of_batch(k) && select.floor() > 0.0 {
+            entries = encoded(Select::Above(0.0));
+        }
+        select::largest_of_batch(of_batch(k), &mut entries);
+    }
+    entries
+}
+
+/// A batch's smallest active pre-activation is taken to be no less than this much of the last one's. If it is, encoding is
+/// repeated.
+const GUESS: f32 = 0.8;
+
+fn all<P: Product>(
+    product: &P,
+    parameters: &Values<&mut [f32]>,
+    select: Select,
+    input: &[f32],
+) -> Vec<Vec<Entries>> {
+    let weights = [&*parameters.w_enc, &*parameters.b_enc];
+    let tasks = input.par_chunks(TOKENS * parameters.b_dec.len());
+    tasks.map(|input| encode(product, weights, select, input)).collect()
+}
+
+/// The smallest pre-activation of all entries, 0 if there is none.
+fn smallest(entries: &[Vec<Entries>]) -> f32 {
+    let values = entries.iter().flatten().flatten().map(|(_, value)| *value);
+    values.reduce(f32::min).unwrap_or(0.0)
+}
+
+/// Gradients of the latents' rows and biases; Σ of their squares.
+fn of_latents(
+    batch: Batch<'_>,
+    parameters: &Values<&mut [f32]>,
+    gradients: &mut Values<&mut [f32]>,
+    fired: &mut [f32],
+) -> f64 {
+    let rows = LATENTS * batch.d_in;
+    let matrices = gradients.w_enc.par_chunks_mut(rows).zip(gradients.w_dec.par_chunks_mut(rows));
+    let vectors = gradients.b_enc.par_chunks_mut(LATENTS).zip(fired.par_chunks_mut(LATENTS));
+    let tasks = parameters.w_dec.par_chunks(rows).zip(matrices.zip(vectors)).enumerate();
+    let squares: Vec<f64> = tasks
+        .map(|(task, (w_dec, ((enc, dec), (b_enc, fired))))| {
+            Latents { first: task * LATENTS, w_dec, enc, dec, b_enc, fired }.compute(batch)
+        })
+        .collect();
+    squares.iter().sum()
+}
+
+/// Gradient of the decoder's bias; Σ of its squares.
+fn of_b_dec(
+    blocks: &[Block],
+    parameters: &Values<&mut [f32]>,
+    gradients: &mut Values<&mut [f32]>,
+    of_input: bool,
+) -> f64 {
+    let d_in = parameters.b_dec.len();
+    let ones = |rows: &[f32]| vec![1.0; rows.len() / d_in];
+    let errors: Vec<Vec<f32>> =
+        blocks.par_iter().map(|block| weighted_sum(&block.error, &ones(&block.error), d_in)).collect();
+    let b_dec = &mut *gradients.b_dec;
+    b_dec.fill(0.0);
+    errors.iter().for_each(|error| add(b_dec, 1.0, error));
+    if of_input {
+        let tasks = parameters.w_enc.par_chunks(TOKENS * d_in).zip(gradients.b_enc.par_chunks(TOKENS));
+        let pulls: Vec<Vec<f32>> = tasks.map(|(rows, pulls)| weighted_sum(rows, pulls, d_in)).collect();
+        pulls.iter().for_each(|pull| add(b_dec, -1.0, pull));
+    }
+    b_dec.iter().map(|gradient| f64::from(*gradient).powi(2)).sum()
+}
+
+/// Σ weightsᵢ · rowsᵢ.
+fn weighted_sum(rows: &[f32], weights: &[f32], d_in: usize) -> Vec<f32> {
+    let mut sum = vec![0.0; d_in];
+    Arch::new().dispatch(|| {
+        for (row, weight) in rows.chunks_exact(d_in).zip(weights) {
+            add(&mut sum, *weight, row);
+        }
+    });
+    sum
+}
+
+/// Each row of `x` minus `row`.
+fn minus(x: &[f32], row: &[f32]) -> Vec<f32> {
+    let mut shifted = vec![0.0; x.len()];
+    let rows = shifted.par_chunks_mut(row.len()).zip(x.par_chunks(row.len()));
+    rows.for_each(|(shifted, x)| {
+        shifted.iter_mut().zip(x.iter().zip(row)).for_each(|(shifted, (x, row))| *shifted = x - row);
+    });
+    shifted
+}
+
+/// Clips the gradients by their norm together, takes Adam's step, and makes rows of the decoder as long as they must be.
+fn adam(
+    [parameters, gradients, first, second]: [Values<&mut [f32]>; 4],
+    d_in: usize,
+    form: Form,
+    grad_norm: f64,
+    settings: &Settings,
+) {
+    let Settings { lr, betas, eps, grad_clip, time, .. } = *settings;
+    let rule = Rule {
+        factor: (grad_clip / (grad_norm + CLIP_EPSILON)).min(1.0) as f32,
+        betas: betas.map(|beta| beta as f32),
+        rest: betas.map(|beta| (1.0 - beta) as f32),
+        correct: betas.map(|beta| (1.0 / (1.0 - beta.powi(time))) as f32),
+        lr: lr as f32,
+        eps: eps as f32,
+    };
+    // Whole rows, so that a task can see to their norms.
+    let chunk = CHUNK.next_multiple_of(d_in);
+    let unit_rows = [None, form.unit_decoder.then_some(d_in), None, None];
+    let parts = parameters.into_parts().into_iter().zip(gradients.into_parts());
+    let moments = first.into_parts().into_iter().zip(second.into_parts());
+    for (((weights, gradients), (first, second)), unit_rows) in parts.zip(moments).zip(unit_rows) {
+        let tasks = weights.par_chunks_mut(chunk).zip(gradients.par_chunks(chunk));
+        let moments = first.par_chunks_mut(chunk).zip(second.par_chunks_mut(chunk));
+        tasks.zip(moments).for_each(|((weights, gradients), (first, second))| {
+            Arch::new().dispatch(Update { rule, weights, gradients, first, second, unit_rows });
+        });
+    }
+}
+
+/// ‖row‖₂, never 0.
+struct Norm<'a>(&'a [f32]);
+
+impl WithSimd for Norm<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> f32 {
+        (dot(simd, self.0, self.0) + NORM_TINY).sqrt()
+    }
+}

@@ -1,0 +1,164 @@
+//! The training step of a sparse autoencoder as one operation: encode, select, decode, the error, every gradient,
+//! clipping, Adam. Exact: what autodiff computes, to rounding.
+//!
+//! Of the five matrix products of a dense step only encoding has to be dense. Few latents are active on a token, and
+//! only they take part in what follows. While many are (the first steps of a training), products over all of them are
+//! faster; [`Path`] is the choice.
+//!
+//! It does not know architectures, configurations, files or schedules: [`Form`] says what it needs to know of them.
+
+mod cpu;
+mod extension;
+
+use burn::tensor::Tensor;
+
+/// The mathematics that a step computes: acts = activation(input·W_enc + b_enc), x̂ = acts·W_dec + b_dec, and
+/// loss = mean over tokens of ‖x − x̂‖² + λ Σᵢ actsᵢ‖W_dec,i‖₂.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Form {
+    /// What makes activations of pre-activations.
+    pub activation: Activation,
+    /// Whether the input is x − b_dec, instead of x.
+    pub apply_b_dec_to_input: bool,
+    /// Whether rows of W_dec keep a norm of 1: what points along them is taken from their gradients, and after the step
+    /// they are divided by their norms (Bricken et al. 2023, appendix "Neuron resampling and the constraint").
+    pub unit_decoder: bool,
+}
+
+/// Which latents are active. The activation of those is their pre-activation, and its gradient passes through them alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// Those with positive pre-activations.
+    Relu,
+    /// Of those, the `k` largest of each token (Gao et al. 2024, section 2.3).
+    TopK {
+        /// 1 or more.
+        k: usize,
+    },
+    /// Of those, the `k · n` largest of a batch of n tokens (Bussmann et al. 2024).
+    BatchTopK {
+        /// 1 or more.
+        k: usize,
+    },
+}
+
+/// Added to ‖W_dec,i‖₂² before the root is taken. Keeps the gradient of a norm finite at a row of zeros; too small to
+/// change any other norm.
+pub const NORM_TINY: f32 = 1e-30;
+
+/// Norms below this count as this when rows are divided by them (SAELens does the same).
+pub const SMALLEST_NORM: f32 = 1e-8;
+
+/// Added to the norm that is divided by when gradients are clipped, as PyTorch's `clip_grad_norm_` does.
+pub const CLIP_EPSILON: f64 = 1e-6;
+
+/// How a step goes on after encoding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// By matrix products over all latents.
+    Dense,
+    /// Over the active latents.
+    Sparse,
+}
+
+impl Path {
+    /// From this share of active latents on, products over all of them are faster on the CPU.
+    const DENSE: f64 = 0.2;
+
+    /// The faster one for this share of active latents.
+    pub fn for_share(share: f64) -> Self {
+        if share >= Self::DENSE { Self::Dense } else { Self::Sparse }
+    }
+}
+
+/// How numbers are multiplied while encoding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// In bf16 first where the processor has instructions for that, to find out which latents may be active, and those
+    /// again in f32; elsewhere in f32. The result is that of f32.
+    #[default]
+    Auto,
+    /// In f32.
+    F32,
+}
+
+/// The parameters of a dictionary, or a number for each of them.
+#[derive(Clone, Debug)]
+pub struct Parameters {
+    /// W_enc transposed, so that what belongs to a latent lies together: `[d_sae, d_in]`.
+    pub w_enc: Tensor<2>,
+    /// `[d_sae, d_in]`.
+    pub w_dec: Tensor<2>,
+    /// `[d_sae]`.
+    pub b_enc: Tensor<1>,
+    /// `[d_in]`.
+    pub b_dec: Tensor<1>,
+}
+
+/// What a step changes.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// The dictionary.
+    pub parameters: Parameters,
+    /// Their gradients in the last step, before clipping.
+    pub gradients: Parameters,
+    /// Adam's first moments.
+    pub first: Parameters,
+    /// Adam's second moments.
+    pub second: Parameters,
+}
+
+/// What a step is told.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Settings {
+    /// λ.
+    pub l1: f64,
+    /// Learning rate.
+    pub lr: f64,
+    /// Of Adam.
+    pub betas: [f64; 2],
+    /// Of Adam.
+    pub eps: f64,
+    /// The norm that all gradients together are clipped to.
+    pub grad_clip: f64,
+    /// Steps taken so far, this one included.
+    pub time: i32,
+    /// How to multiply.
+    pub precision: Precision,
+    /// Forces a path.
+    pub path: Option<Path>,
+    /// What the step before found: it makes this one faster, and changes nothing else.
+    pub hints: Hints,
+}
+
+/// What a step can tell the next one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Hints {
+    /// Share of latents that were active.
+    pub share: f64,
+    /// The smallest active pre-activation.
+    pub floor: f32,
+}
+
+impl Default for Hints {
+    /// Nothing is known: as if every latent had been active.
+    fn default() -> Self {
+        Self { share: 1.0, floor: 0.0 }
+    }
+}
+
+/// What a step found.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Mean over tokens of ‖x − x̂‖² before the step, of the penalty before its coefficient, and the gradients' norm before
+    /// clipping, `[3]`.
+    pub numbers: Tensor<1>,
+    /// On how many tokens each latent was active, `[d_sae]`.
+    pub fired: Tensor<1>,
+    /// For the next step.
+    pub hints: Hints,
+    /// The path that was taken.
+    pub path: Path,
+}
+
+pub use extension::{step, supports};

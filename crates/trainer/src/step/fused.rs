@@ -1,0 +1,96 @@
+//! The step as one operation over all it does, where there is one for the architecture and the device.
+
+use burn::tensor::{Device, Tensor};
+use monosema_kernels::{self as kernels, Form, Hints, Parameters, Path, Settings, State};
+use monosema_sae::{Sae, SaeConfig};
+
+use super::{Precision, StepStats, TrainStep};
+use crate::{Rates, TrainPlan};
+
+/// [`kernels::step`].
+pub struct FusedStep {
+    config: SaeConfig,
+    form: Form,
+    /// Present between steps; a step takes it and gives it back, and changes it in place.
+    state: Option<State>,
+    /// Of the next step, but for what the schedule says.
+    settings: Settings,
+    /// The path of the last step.
+    path: Path,
+}
+
+impl FusedStep {
+    /// Begins to train `sae` with the plan's optimiser; `None` if there is no fused step for its architecture or for
+    /// `device`.
+    pub fn new(sae: Sae, plan: &TrainPlan, device: &Device) -> Option<Self> {
+        let config = sae.config();
+        let form = config.form().filter(|_| kernels::supports(device))?;
+        let precision = match plan.precision {
+            Precision::Auto => kernels::Precision::Auto,
+            Precision::F32 => kernels::Precision::F32,
+        };
+        let settings = Settings {
+            l1: 0.0,
+            lr: 0.0,
+            betas: plan.adam_betas,
+            eps: plan.adam_eps,
+            grad_clip: plan.grad_clip,
+            time: 0,
+            precision,
+            path: None,
+            hints: Hints::default(),
+        };
+        let parameters = sae.affine().to_parameters();
+        let zeros = || {
+            let Parameters { w_enc, w_dec, b_enc, b_dec } = &parameters;
+            Parameters {
+                w_enc: w_enc.zeros_like(),
+                w_dec: w_dec.zeros_like(),
+                b_enc: b_enc.zeros_like(),
+                b_dec: b_dec.zeros_like(),
+            }
+        };
+        let (gradients, first, second) = (zeros(), zeros(), zeros());
+        let state = Some(State { parameters, gradients, first, second });
+        Some(Self { config, form, state, settings, path: Path::Dense })
+    }
+
+    /// Forces the path of every step to come; `None` leaves it to the density.
+    pub fn force(&mut self, path: Option<Path>) {
+        self.settings.path = path;
+    }
+}
+
+impl TrainStep for FusedStep {
+    fn step(&mut self, x: Tensor<2>, rates: Rates) -> StepStats {
+        let state = self.state.take().expect("it is given back at the end of every step");
+        let settings = &mut self.settings;
+        settings.time += 1;
+        (settings.l1, settings.lr) = (rates.l1, rates.lr);
+        let (state, found) = kernels::step(state, x, self.form, *settings);
+        self.state = Some(state);
+        settings.hints = found.hints;
+        if found.path != self.path {
+            let (time, share) = (settings.time, 100.0 * found.hints.share);
+            tracing::info!(
+                "train: step {time} takes the {:?} path, {share:.2} % of latents active",
+                found.path
+            );
+            self.path = found.path;
+        }
+        let number = |i| found.numbers.clone().narrow(0, i, 1);
+        let (squared_error, penalty) = (number(0), number(1));
+        StepStats {
+            loss: squared_error.clone() + penalty.clone() * rates.l1,
+            squared_error,
+            penalty,
+            grad_norm: number(2),
+            fired: found.fired,
+        }
+    }
+
+    fn sae(&self) -> Sae {
+        let state = self.state.as_ref().expect("it is given back at the end of every step");
+        Sae::from_parameters(&self.config, state.parameters.clone())
+    }
+}
