@@ -18,7 +18,7 @@ use monosema_trainer::{
 };
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: monosema_allocator::MiMalloc = monosema_allocator::MiMalloc;
 
 const BATCH: usize = 4096;
 
@@ -43,6 +43,7 @@ fn start(plan: &TrainPlan, threshold: f32, device: &Device) -> Sae {
 }
 
 fn bench(criterion: &mut Criterion) {
+    monosema_allocator::keep_pages();
     let device = Device::flex();
     let mut group = criterion.benchmark_group("train_step");
     group.throughput(Throughput::Elements(BATCH as u64)).sample_size(10);

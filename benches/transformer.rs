@@ -10,12 +10,13 @@ use monosema_core::{BlockHook, HookPoint};
 use monosema_transformer::{Capture, Checkpoint, NoTap};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: monosema_allocator::MiMalloc = monosema_allocator::MiMalloc;
 
 const BATCH: usize = 16;
 const SEQ: usize = 128;
 
 fn bench(criterion: &mut Criterion) {
+    monosema_allocator::keep_pages();
     let device = Device::flex();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/demo/model");
     let model = Checkpoint::open(&path).unwrap().load(&device).unwrap();

@@ -218,7 +218,7 @@ def reference_gradients(problem: Problem, maths: Maths) -> dict[str, torch.Tenso
 
 
 def check(impl: str, problem: Problem, loop: Loop) -> None:
-    """After one step Adam's first moment is 1 - beta1 times the gradient it was given. Exits with 1 on a difference."""
+    """After one step Adam's first moment is 1 - beta1 times the gradient it got. Exits with 1 on a difference."""
     failed = False
     reference = reference_gradients(problem, loop.maths)
     for name, moment in loop.first_moments().items():

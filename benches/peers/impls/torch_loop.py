@@ -98,7 +98,7 @@ def dense_l1_bf16(problem: Problem) -> Loop:
 
 
 class Compressed:
-    """Where [n, d_sae] activations are not zero, as CSR of them and of their transpose, for products with dense ones."""
+    """Where activations [n, d_sae] are not zero: CSR of them and of their transpose, for products with dense ones."""
 
     def __init__(self, rows_end: Tensor, columns: Tensor, shape: tuple[int, int]):
         """rows_end: [n + 1] i32; columns: [nnz] i32."""

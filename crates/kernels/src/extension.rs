@@ -8,7 +8,7 @@ use burn::{
     tensor::{Device, Tensor, TensorData},
 };
 
-use crate::{Form, Found, Hints, Parameters, Path, Settings, State, cpu};
+use crate::{Form, Found, Hints, Parameters, Path, Phases, Settings, State, cpu};
 
 /// Whether a step can be taken on `device`.
 pub fn supports(device: &Device) -> bool {
@@ -28,10 +28,10 @@ pub fn step(state: State, x: Tensor<2>, form: Form, settings: Settings) -> (Stat
         assert_eq!(shapes, ([d_sae, d_in], [d_sae, d_in], [d_sae], [d_in]), "the state has one size");
     }
     assert_eq!(x.dims()[1], d_in, "tokens are as wide as the dictionary");
-    let Stepped { state, numbers, fired, hints, path } =
+    let Stepped { state, numbers, fired, hints, path, phases } =
         Dispatch::sae_step(state.into(), x.into_dispatch(), form, settings);
     let found =
-        Found { numbers: Tensor::from_dispatch(numbers), fired: Tensor::from_dispatch(fired), hints, path };
+        Found { numbers: Tensor::from_dispatch(numbers), fired: Tensor::from_dispatch(fired), hints, path, phases };
     (state.into(), found)
 }
 
@@ -66,6 +66,7 @@ pub struct Stepped<B: Backend> {
     fired: FloatTensor<B>,
     hints: Hints,
     path: Path,
+    phases: Phases,
 }
 
 /// What a backend must implement.
@@ -100,6 +101,7 @@ impl SaeStep for Flex {
             fired: vector(found.fired),
             hints: Hints { share: found.share, floor: found.floor },
             path: found.path,
+            phases: found.phases,
         }
     }
 }

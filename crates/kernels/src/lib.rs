@@ -10,6 +10,8 @@
 mod cpu;
 mod extension;
 
+use std::time::Duration;
+
 use burn::tensor::Tensor;
 
 /// The mathematics that a step computes: acts = activation(input·W_enc + b_enc), x̂ = acts·W_dec + b_dec, and
@@ -159,6 +161,21 @@ pub struct Found {
     pub hints: Hints,
     /// The path that was taken.
     pub path: Path,
+    /// Where the time went.
+    pub phases: Phases,
+}
+
+/// How long the parts of a step took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Phases {
+    /// Pre-activations, and the choice of the active ones.
+    pub encode: Duration,
+    /// Decoding, the error, and the gradients of pre-activations.
+    pub decode: Duration,
+    /// The gradients of all parameters, and their norm.
+    pub gradients: Duration,
+    /// Clipping and Adam.
+    pub update: Duration,
 }
 
 pub use extension::{step, supports};

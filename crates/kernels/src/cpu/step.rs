@@ -3,6 +3,8 @@
 //! Every sum has an order of its own that does not depend on the number of threads: the same numbers come out to the
 //! bit on any number of cores.
 
+use std::time::{Duration, Instant};
+
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
@@ -17,7 +19,7 @@ use super::{
     through::{self, Block, Decoder},
     vectors::{add, dot},
 };
-use crate::{Activation, CLIP_EPSILON, Form, NORM_TINY, Path, Precision, Settings};
+use crate::{Activation, CLIP_EPSILON, Form, NORM_TINY, Path, Phases, Precision, Settings};
 
 /// Tokens that one task works on.
 pub(super) const TOKENS: usize = 128;
@@ -46,6 +48,17 @@ impl<T> Values<T> {
     }
 }
 
+/// Measures one phase after the other.
+struct Lap(Instant);
+
+impl Lap {
+    /// The time since the last phase ended.
+    fn end(&mut self) -> Duration {
+        let begun = std::mem::replace(&mut self.0, Instant::now());
+        self.0 - begun
+    }
+}
+
 /// What a step changes.
 pub(crate) struct State<'a> {
     pub(crate) parameters: Values<&'a mut [f32]>,
@@ -63,6 +76,7 @@ pub(crate) struct Found {
     pub(crate) share: f64,
     pub(crate) floor: f32,
     pub(crate) path: Path,
+    pub(crate) phases: Phases,
     pub(crate) fired: Vec<f32>,
 }
 
@@ -71,10 +85,12 @@ pub(crate) fn step(state: State<'_>, x: &[f32], form: Form, settings: &Settings)
     let State { parameters, mut gradients, first, second } = state;
     let (d_in, d_sae) = (parameters.b_dec.len(), parameters.b_enc.len());
     let n = x.len() / d_in;
+    let (mut phases, mut lap) = (Phases::default(), Lap(Instant::now()));
     let shifted = form.apply_b_dec_to_input.then(|| minus(x, parameters.b_dec));
     let input = shifted.as_deref().unwrap_or(x);
 
     let entries = activate(&parameters, input, form, settings);
+    phases.encode = lap.end();
     let active: usize = entries.iter().flatten().map(Vec::len).sum();
     let share = active as f64 / (n * d_sae) as f64;
     let floor = smallest(&entries);
@@ -94,6 +110,7 @@ pub(crate) fn step(state: State<'_>, x: &[f32], form: Form, settings: &Settings)
     };
     let tasks = entries.par_iter().zip(x.par_chunks(TOKENS * d_in));
     let blocks: Vec<Block> = tasks.map(|(entries, x)| Block::new(decoder, entries, x)).collect();
+    phases.decode = lap.end();
 
     let packed = (path == Path::Dense).then(|| gradients::Packed::new(input, &blocks, d_in));
     let batch = Batch {
@@ -108,8 +125,10 @@ pub(crate) fn step(state: State<'_>, x: &[f32], form: Form, settings: &Settings)
     let of_latents = of_latents(batch, &parameters, &mut gradients, &mut fired);
     let of_b_dec = of_b_dec(&blocks, &parameters, &mut gradients, form.apply_b_dec_to_input);
     let grad_norm = (of_latents + of_b_dec).sqrt();
+    phases.gradients = lap.end();
 
     adam([parameters, gradients, first, second], d_in, form, grad_norm, settings);
+    phases.update = lap.end();
     let mean = |of: fn(&Block) -> f64| blocks.iter().map(of).sum::<f64>() / n as f64;
     Found {
         squared_error: mean(|block| block.squared_error),
@@ -118,6 +137,7 @@ pub(crate) fn step(state: State<'_>, x: &[f32], form: Form, settings: &Settings)
         share,
         floor,
         path,
+        phases,
         fired,
     }
 }

@@ -1,7 +1,7 @@
 //! The step as one operation over all it does, where there is one for the architecture and the device.
 
 use burn::tensor::{Device, Tensor};
-use monosema_kernels::{self as kernels, Form, Hints, Parameters, Path, Settings, State};
+use monosema_kernels::{self as kernels, Form, Hints, Parameters, Path, Phases, Settings, State};
 use monosema_sae::{Sae, SaeConfig};
 
 use super::{Precision, StepStats, TrainStep};
@@ -17,6 +17,7 @@ pub struct FusedStep {
     settings: Settings,
     /// The path of the last step.
     path: Path,
+    phases: Phases,
 }
 
 impl FusedStep {
@@ -52,12 +53,17 @@ impl FusedStep {
         };
         let (gradients, first, second) = (zeros(), zeros(), zeros());
         let state = Some(State { parameters, gradients, first, second });
-        Some(Self { config, form, state, settings, path: Path::Dense })
+        Some(Self { config, form, state, settings, path: Path::Dense, phases: Phases::default() })
     }
 
     /// Forces the path of every step to come; `None` leaves it to the density.
     pub fn force(&mut self, path: Option<Path>) {
         self.settings.path = path;
+    }
+
+    /// Where the time of the last step went.
+    pub fn phases(&self) -> Phases {
+        self.phases
     }
 }
 
@@ -70,6 +76,7 @@ impl TrainStep for FusedStep {
         let (state, found) = kernels::step(state, x, self.form, *settings);
         self.state = Some(state);
         settings.hints = found.hints;
+        self.phases = found.phases;
         if found.path != self.path {
             let (time, share) = (settings.time, 100.0 * found.hints.share);
             tracing::info!(

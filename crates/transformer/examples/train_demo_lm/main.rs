@@ -41,7 +41,7 @@ use serde::Serialize;
 
 /// Every step frees and takes the same large tensors: an allocator that keeps its pages saves a fifth of the time.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: monosema_allocator::MiMalloc = monosema_allocator::MiMalloc;
 
 /// Trains the demo's language model.
 #[derive(Parser, Clone, Debug, Serialize)]

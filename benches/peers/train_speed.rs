@@ -1,0 +1,191 @@
+//! Times our training step on given inputs and prints one object of JSON: what `compare` runs beside the peers.
+
+use std::{error::Error, fs, path::PathBuf, time::Instant};
+
+use burn::tensor::{Device, Tensor, TensorData};
+use clap::{Parser, ValueEnum};
+use monosema_core::{BlockHook, HookPoint, Seed};
+use monosema_kernels::Phases;
+use monosema_sae::{
+    Sae, SaeConfig, Weights,
+    architecture::{relu::ReluConfig, top_k::TopKConfig},
+};
+use monosema_store::HookColumn;
+use monosema_trainer::{
+    Rates, StoreFacts, TrainConfig, TrainPlan, Width,
+    step::{AutodiffStep, FusedStep, Precision, TrainStep},
+};
+use safetensors::SafeTensors;
+use serde_json::json;
+
+#[global_allocator]
+static ALLOCATOR: monosema_allocator::MiMalloc = monosema_allocator::MiMalloc;
+
+/// Steps before the clock starts: the first ones find out the density and fetch memory.
+const WARM_UP: usize = 5;
+
+/// So small that the density stays what it is.
+const RATES: Rates = Rates { lr: 1e-7, l1: 1.0 };
+
+#[derive(Parser)]
+struct Args {
+    /// Safetensors with `x`, `W_enc`, `b_enc`, `W_dec` and `b_dec`.
+    #[arg(long)]
+    inputs: PathBuf,
+    /// `D_INxD_SAE`.
+    #[arg(long, value_parser = shape)]
+    shape: [usize; 2],
+    /// Tokens a step.
+    #[arg(long)]
+    batch: usize,
+    #[arg(long)]
+    threads: usize,
+    #[arg(long)]
+    steps: usize,
+    #[arg(long = "impl")]
+    implementation: Implementation,
+    /// Active latents of the TopK implementations.
+    #[arg(long, default_value = "32")]
+    k: std::num::NonZeroUsize,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Implementation {
+    /// ReLU and L1; encoding is screened in bf16 where the processor can.
+    Ours,
+    /// The same in f32 throughout.
+    OursF32,
+    /// ReLU and L1 through burn's autodiff.
+    OursAutodiff,
+    OursTopk,
+    OursTopkF32,
+    /// The matrix product of burn's CPU backend at the shape of encoding.
+    Gemm,
+}
+
+fn shape(text: &str) -> Result<[usize; 2], String> {
+    let (d_in, d_sae) = text.split_once('x').ok_or("expected D_INxD_SAE, for instance 576x4608")?;
+    let number = |text: &str| text.parse().map_err(|e| format!("{text}: {e}"));
+    Ok([number(d_in)?, number(d_sae)?])
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    monosema_allocator::keep_pages();
+    let args = Args::parse();
+    rayon::ThreadPoolBuilder::new().num_threads(args.threads).build_global()?;
+    let bytes = fs::read(&args.inputs)?;
+    let inputs = SafeTensors::deserialize(&bytes)?;
+    let [d_in, d_sae] = args.shape;
+    let name = args.implementation.to_possible_value().ok_or("every implementation has a name")?;
+    let x = numbers(&inputs, "x")?;
+    let batches: Vec<Tensor<2>> = x
+        .chunks_exact(args.batch * d_in)
+        .map(|x| Tensor::from_data(TensorData::new(x.to_vec(), [args.batch, d_in]), &Device::flex()))
+        .collect();
+    if args.implementation == Implementation::Gemm {
+        let w_enc = Tensor::<2>::from_data(
+            TensorData::new(numbers(&inputs, "W_enc")?, [d_in, d_sae]),
+            &Device::flex(),
+        );
+        let seconds = timed(args.steps, |i| drop(batches[i % batches.len()].clone().matmul(w_enc.clone()))).0;
+        let flop = 2.0 * (args.batch * d_in * d_sae * args.steps) as f64;
+        println!("{}", json!({"impl": "gemm", "threads": args.threads, "gflops": flop / seconds / 1e9}));
+        return Ok(());
+    }
+    let top_k = matches!(args.implementation, Implementation::OursTopk | Implementation::OursTopkF32);
+    let architecture = if top_k {
+        SaeConfig::TopK(TopKConfig { k: args.k, ..TopKConfig::default() })
+    } else {
+        SaeConfig::Relu(ReluConfig::default())
+    };
+    let in_f32 = matches!(args.implementation, Implementation::OursF32 | Implementation::OursTopkF32);
+    let config = TrainConfig {
+        architecture: Some(architecture.clone()),
+        width: Width::Latents(d_sae),
+        batch_tokens: Some(args.batch),
+        precision: if in_f32 { Precision::F32 } else { Precision::Auto },
+        ..TrainConfig::default()
+    };
+    let hook = HookPoint::block(0, BlockHook::ResidPost);
+    let facts = StoreFacts { hooks: vec![HookColumn { hook, width: d_in }], tokens: 1 << 30 };
+    let plan = TrainPlan::resolve(&config, &facts, Seed(0))?;
+    let rates = Rates { l1: if top_k { 0.0 } else { RATES.l1 }, ..RATES };
+    let sae = |device: &Device| -> Result<Sae, Box<dyn Error>> {
+        let mut weights = Weights::default();
+        weights.insert("W_enc", numbers(&inputs, "W_enc")?, [d_in, d_sae]);
+        weights.insert("b_enc", numbers(&inputs, "b_enc")?, [d_sae]);
+        weights.insert("W_dec", numbers(&inputs, "W_dec")?, [d_sae, d_in]);
+        weights.insert("b_dec", numbers(&inputs, "b_dec")?, [d_in]);
+        Ok(Sae::from_weights(&architecture, weights, device))
+    };
+    let mut l0 = 0.0;
+    let mut take = |step: &mut dyn TrainStep, i: usize| {
+        let fired = step.step(batches[i % batches.len()].clone(), rates).fired;
+        l0 = fired.sum().into_scalar::<f32>() / args.batch as f32;
+    };
+    let (seconds, cpu_seconds, phases) = if args.implementation == Implementation::OursAutodiff {
+        let mut step = AutodiffStep::new(sae(&Device::flex().autodiff())?, &plan);
+        (0..WARM_UP).for_each(|i| take(&mut step, i));
+        let (seconds, cpu_seconds) = timed(args.steps, |i| take(&mut step, i));
+        (seconds, cpu_seconds, None)
+    } else {
+        let device = Device::flex();
+        let mut step = FusedStep::new(sae(&device)?, &plan, &device).ok_or("the fused step runs on the CPU")?;
+        (0..WARM_UP).for_each(|i| take(&mut step, i));
+        let mut sum = [0.0; 4];
+        let (seconds, cpu_seconds) = timed(args.steps, |i| {
+            take(&mut step, i);
+            let Phases { encode, decode, gradients, update } = step.phases();
+            let parts = [encode, decode, gradients, update];
+            sum.iter_mut().zip(parts).for_each(|(sum, part)| *sum += part.as_secs_f64());
+        });
+        let [encode, decode, gradients, update] = sum.map(|sum| sum / args.steps as f64 * 1e3);
+        let encode_gflops = 2.0 * (args.batch * d_in * d_sae) as f64 / encode / 1e6;
+        let phases = json!({
+            "encode_ms": encode, "decode_ms": decode, "gradients_ms": gradients, "update_ms": update,
+            "encode_gflops": encode_gflops,
+        });
+        (seconds, cpu_seconds, Some(phases))
+    };
+    let tokens = (args.steps * args.batch) as f64;
+    let result = json!({
+        "impl": name.get_name(),
+        "shape": format!("{d_in}x{d_sae}"),
+        "threads": args.threads,
+        "tokens_per_s": tokens / seconds,
+        "tokens_per_cpu_s": cpu_seconds.map(|seconds| tokens / seconds),
+        "peak_mb": peak_mb(),
+        "l0": l0,
+        "step_ms": seconds / args.steps as f64 * 1e3,
+        "phases": phases,
+    });
+    println!("{result}");
+    Ok(())
+}
+
+fn numbers(inputs: &SafeTensors<'_>, name: &str) -> Result<Vec<f32>, Box<dyn Error>> {
+    let bytes = inputs.tensor(name)?.data().to_vec();
+    Ok(bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+}
+
+/// Seconds that `steps` steps took, on the clock and of all processors together.
+fn timed(steps: usize, mut step: impl FnMut(usize)) -> (f64, Option<f64>) {
+    let (start, cpu) = (Instant::now(), cpu_seconds());
+    (0..steps).for_each(&mut step);
+    (start.elapsed().as_secs_f64(), cpu.zip(cpu_seconds()).map(|(before, after)| after - before))
+}
+
+/// Processor time of this process, on Linux: fields 14 and 15 of `stat`, in hundredths of a second.
+fn cpu_seconds() -> Option<f64> {
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks: f64 = fields.get(11..13)?.iter().filter_map(|field| field.parse::<f64>().ok()).sum();
+    Some(ticks / 100.0)
+}
+
+/// The most memory that this process held at once, on Linux.
+fn peak_mb() -> Option<f64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().trim_end_matches(" kB").parse::<f64>().ok()? / 1024.0)
+}
