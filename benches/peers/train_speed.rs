@@ -25,7 +25,7 @@ static ALLOCATOR: monosema_allocator::MiMalloc = monosema_allocator::MiMalloc;
 const WARM_UP: usize = 5;
 
 /// So small that the density stays what it is.
-const RATES: Rates = Rates { lr: 1e-7, l1: 1.0 };
+const RATES: Rates = Rates { lr: 1e-7, l1: 5.0 };
 
 #[derive(Parser)]
 struct Args {
@@ -113,7 +113,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let sae = |device: &Device| -> Result<Sae, Box<dyn Error>> {
         let mut weights = Weights::default();
         weights.insert("W_enc", numbers(&inputs, "W_enc")?, [d_in, d_sae]);
-        weights.insert("b_enc", numbers(&inputs, "b_enc")?, [d_sae]);
+        // The file's bias is the threshold of ReLU.
+        let b_enc = if top_k { vec![0.0; d_sae] } else { numbers(&inputs, "b_enc")? };
+        weights.insert("b_enc", b_enc, [d_sae]);
         weights.insert("W_dec", numbers(&inputs, "W_dec")?, [d_sae, d_in]);
         weights.insert("b_dec", numbers(&inputs, "b_dec")?, [d_in]);
         Ok(Sae::from_weights(&architecture, weights, device))
@@ -183,9 +185,9 @@ fn cpu_seconds() -> Option<f64> {
     Some(ticks / 100.0)
 }
 
-/// The most memory that this process held at once, on Linux.
+/// The most memory that this process held at once, in 10⁶ bytes, on Linux.
 fn peak_mb() -> Option<f64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.trim().trim_end_matches(" kB").parse::<f64>().ok()? / 1024.0)
+    Some(line.trim().trim_end_matches(" kB").parse::<f64>().ok()? * 1.024e-3)
 }
