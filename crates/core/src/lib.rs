@@ -5,6 +5,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod ahead;
 mod atomic;
 pub mod config;
 mod digest;
@@ -13,6 +14,7 @@ pub mod manifest;
 mod progress;
 mod seed;
 
+pub use ahead::Ahead;
 pub use atomic::AtomicFile;
 pub use digest::{Digest, Hasher, digest_bytes, digest_file};
 pub use hook::{BlockHook, HookPoint, UnknownHook};

@@ -1,26 +1,28 @@
 //! Batches of activations, read and decoded ahead of whoever uses them.
 
 use std::{
-    sync::{
-        Arc,
-        mpsc::{Receiver, SyncSender, sync_channel},
-    },
-    thread::{self, JoinHandle},
+    iter::{self, Peekable},
+    sync::Arc,
+    vec,
 };
 
-use monosema_core::{HookPoint, Seed};
+use monosema_core::{Ahead, HookPoint, Seed};
+use rand_chacha::ChaCha8Rng;
 
 use crate::{
     HookColumn, StoreError, VectorDtype,
-    shard::{RawRows, Shard},
+    shard::{RawRows, Shard, Token},
     shuffle::{self, Buffer, GroupId},
 };
 
-/// Row groups read ahead.
-const GROUPS_AHEAD: usize = 4;
+/// Row groups that wait to be shuffled.
+const GROUPS_AHEAD: usize = 2;
 
-/// Batches made ahead.
+/// Batches that wait to be taken.
 const BATCHES_AHEAD: usize = 2;
+
+/// What is done to each vector once it is decoded.
+pub(crate) type Visit = Box<dyn FnMut(&mut [f32]) -> f64 + Send>;
 
 /// Shuffled batches to make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,10 +81,12 @@ pub struct Batch {
     pub documents: Vec<u64>,
     /// Positions in their context windows `[n]`.
     pub positions: Vec<u32>,
+    /// The sum of what the visitor of [`Store::visited_batches`](crate::Store::visited_batches) returned.
+    pub sum: f64,
 }
 
 impl Batch {
-    pub(crate) fn with_capacity(n: usize, width: usize) -> Self {
+    fn with_capacity(n: usize, width: usize) -> Self {
         Self {
             x: Vec::with_capacity(n * width),
             n: 0,
@@ -90,53 +94,57 @@ impl Batch {
             token_ids: Vec::with_capacity(n),
             documents: Vec::with_capacity(n),
             positions: Vec::with_capacity(n),
+            sum: 0.0,
         }
     }
 
-    /// Appends rows, whose vectors are `bytes` of `dtype`.
-    pub(crate) fn push(
+    /// Appends tokens and as many vectors.
+    fn extend<'a>(
         &mut self,
-        ids: &[u32],
-        documents: &[u64],
-        positions: &[u32],
-        bytes: &[u8],
+        tokens: impl Iterator<Item = Token>,
+        vectors: impl Iterator<Item = &'a [u8]>,
         dtype: VectorDtype,
+        mut visit: impl FnMut(&mut [f32]) -> f64,
     ) {
-        self.token_ids.extend_from_slice(ids);
-        self.documents.extend_from_slice(documents);
-        self.positions.extend_from_slice(positions);
-        let start = self.x.len();
-        self.x.resize(start + ids.len() * self.width, 0.0);
-        dtype.decode(bytes, &mut self.x[start..]);
-        self.n += ids.len();
+        for Token { id, position, document } in tokens {
+            self.token_ids.push(id);
+            self.positions.push(position);
+            self.documents.push(document);
+            self.n += 1;
+        }
+        for vector in vectors {
+            let start = self.x.len();
+            self.x.resize(start + self.width, 0.0);
+            let x = &mut self.x[start..];
+            dtype.decode(vector, x);
+            self.sum += visit(x);
+        }
     }
 }
 
 /// A stream of batches. Dropping it stops the threads behind it.
-pub struct Batches {
-    receiver: Option<Receiver<Result<Batch, StoreError>>>,
-    threads: Vec<JoinHandle<()>>,
-}
+pub struct Batches(Ahead<Result<Batch, StoreError>>);
 
 impl Batches {
     /// A stream of nothing but `error`.
     pub(crate) fn failed(error: StoreError) -> Self {
-        let (sender, receiver) = sync_channel(1);
-        sender.send(Err(error)).expect("the receiver is right here");
-        Self { receiver: Some(receiver), threads: Vec::new() }
+        Self(Ahead::new(1, iter::once(Err(error))))
     }
 
-    /// Ends the threads; a panic in one of them goes on here.
-    fn join(&mut self) {
-        // A thread that waits for room in a channel sees that nobody listens, and ends.
-        self.receiver = None;
-        for thread in self.threads.drain(..) {
-            if let Err(panic) = thread.join()
-                && !thread::panicking()
-            {
-                std::panic::resume_unwind(panic);
-            }
-        }
+    /// Makes batches until there is none, or an error.
+    fn made_by(mut make: impl FnMut() -> Result<Option<Batch>, StoreError> + Send + 'static) -> Self {
+        let mut failed = false;
+        Self(Ahead::new(
+            BATCHES_AHEAD,
+            iter::from_fn(move || {
+                if failed {
+                    return None;
+                }
+                let made = make().transpose();
+                failed = matches!(made, Some(Err(_)));
+                made
+            }),
+        ))
     }
 }
 
@@ -144,148 +152,128 @@ impl Iterator for Batches {
     type Item = Result<Batch, StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let next = self.receiver.as_ref()?.recv();
-        if !matches!(next, Ok(Ok(_))) {
-            self.join();
-        }
-        next.ok()
+        self.0.next()
     }
 }
 
-impl Drop for Batches {
-    fn drop(&mut self) {
-        self.join();
-    }
-}
+/// Row groups, read ahead.
+type Groups = Ahead<Result<RawRows, StoreError>>;
 
-/// Reads the row groups `order` names, and hands them on until one fails or nobody listens.
-fn read_groups(
-    shards: &[Shard],
+fn read(
+    shards: Arc<Vec<Shard>>,
     column: HookColumn,
-    order: impl Iterator<Item = GroupId>,
-    sender: &SyncSender<Result<RawRows, StoreError>>,
-) {
-    for id in order {
-        let rows = shards[id.shard].read(id.group, column);
-        let failed = rows.is_err();
-        if sender.send(rows).is_err() || failed {
-            return;
-        }
-    }
+    order: impl Iterator<Item = GroupId> + Send + 'static,
+) -> Groups {
+    Ahead::new(GROUPS_AHEAD, order.map(move |id| shards[id.shard].read(id.group, column)))
 }
 
 pub(crate) fn sequential(shards: Arc<Vec<Shard>>, column: HookColumn, batch_tokens: usize) -> Batches {
-    let (groups, from_reader) = sync_channel(GROUPS_AHEAD);
-    let (batches, receiver) = sync_channel(BATCHES_AHEAD);
     let dtype = shards[0].schema().dtype;
     let row_bytes = column.width * dtype.bytes();
-    let reader = thread::spawn(move || {
-        read_groups(&shards, column, shuffle::all_groups(&shards).into_iter(), &groups);
-    });
-    let cutter = thread::spawn(move || {
+    let order = shuffle::all_groups(&shards).into_iter();
+    let mut groups = read(shards, column, order);
+    let (mut rows, mut taken) = (RawRows::default(), 0);
+    Batches::made_by(move || {
         let mut batch = Batch::with_capacity(batch_tokens, column.width);
-        for rows in from_reader {
-            let rows = match rows {
-                Ok(rows) => rows,
-                Err(error) => return drop(batches.send(Err(error))),
-            };
-            let n = rows.token_ids.len();
-            let mut done = 0;
-            while done < n {
-                let part = done..(done + batch_tokens - batch.n).min(n);
-                let bytes = &rows.vectors[part.start * row_bytes..part.end * row_bytes];
-                let (ids, documents) = (&rows.token_ids[part.clone()], &rows.documents[part.clone()]);
-                batch.push(ids, documents, &rows.positions[part.clone()], bytes, dtype);
-                done = part.end;
-                if batch.n == batch_tokens {
-                    let full =
-                        std::mem::replace(&mut batch, Batch::with_capacity(batch_tokens, column.width));
-                    if batches.send(Ok(full)).is_err() {
-                        return;
-                    }
+        while batch.n < batch_tokens {
+            let n = (batch_tokens - batch.n).min(rows.tokens.len() - taken);
+            let tokens = rows.tokens[taken..taken + n].iter().copied();
+            batch.extend(tokens, rows.vectors(row_bytes).skip(taken).take(n), dtype, |_| 0.0);
+            taken += n;
+            if taken == rows.tokens.len() {
+                match groups.next() {
+                    Some(next) => (rows, taken) = (next?, 0),
+                    None => break,
                 }
             }
         }
-        if batch.n > 0 {
-            // Nobody listening is no error.
-            let _ = batches.send(Ok(batch));
-        }
-    });
-    Batches { receiver: Some(receiver), threads: vec![cutter, reader] }
+        Ok((batch.n > 0).then_some(batch))
+    })
 }
 
-pub(crate) fn shuffled(shards: Arc<Vec<Shard>>, column: HookColumn, plan: BatchPlan) -> Batches {
-    let (groups, from_reader) = sync_channel(GROUPS_AHEAD);
-    let (batches, receiver) = sync_channel(BATCHES_AHEAD);
-    let for_reader = shards.clone();
-    let reader = thread::spawn(move || {
-        let order = (0..).flat_map(|epoch| shuffle::order(&for_reader, plan.seed, epoch));
-        read_groups(&for_reader, column, order, &groups);
-    });
-    let mixer = thread::spawn(move || {
-        if let Err(error) = mix(&shards, column, plan, &from_reader, &batches) {
-            // Nobody listening is no error.
-            let _ = batches.send(Err(error));
-        }
-    });
-    Batches { receiver: Some(receiver), threads: vec![mixer, reader] }
-}
-
-/// Draws batches from a buffer that is refilled from `groups`, until all is delivered or nobody listens.
-fn mix(
-    shards: &[Shard],
+pub(crate) fn shuffled(
+    shards: Arc<Vec<Shard>>,
     column: HookColumn,
     plan: BatchPlan,
-    groups: &Receiver<Result<RawRows, StoreError>>,
-    batches: &SyncSender<Result<Batch, StoreError>>,
-) -> Result<(), StoreError> {
-    let group_tokens = |id: &GroupId| shards[id.shard].group_tokens(id.group);
-    let largest = shuffle::all_groups(shards).iter().map(group_tokens).max().unwrap_or(0);
-    let available: u64 = shards.iter().map(Shard::tokens).sum();
-    let capacity = plan.buffer_tokens.max(plan.batch_tokens + largest);
-    let capacity = capacity.min(usize::try_from(available).unwrap_or(usize::MAX));
-    let mut buffer = Buffer::with_capacity(capacity, column.width, shards[0].schema().dtype);
-    let batch_of = |left: u64| Batch::with_capacity(rows_in(plan.batch_tokens, left), column.width);
-    let mut left = plan.tokens;
-    let mut batch = batch_of(left);
-    for epoch in 0.. {
-        let mut rng = plan.seed.stream(&format!("store: draws of epoch {epoch}"));
-        let mut waiting = shuffle::order(shards, plan.seed, epoch).into_iter().peekable();
-        loop {
-            if left == 0 {
-                return Ok(());
-            }
-            let wanted = rows_in(plan.batch_tokens, left) - batch.n;
-            while let Some(next) = waiting.peek() {
-                if buffer.len() >= wanted && buffer.len() + group_tokens(next) > plan.buffer_tokens {
-                    break;
-                }
-                waiting.next();
-                match groups.recv() {
-                    Ok(rows) => buffer.push(&rows?),
-                    // The reader ended without an error to pass on: it panicked, and `join` will say so.
-                    Err(_) => return Ok(()),
-                }
-            }
-            if buffer.len() == 0 {
-                break;
-            }
-            for _ in 0..wanted.min(buffer.len()) {
-                buffer.draw(&mut rng, &mut batch);
-            }
-            if batch.n == rows_in(plan.batch_tokens, left) {
-                left -= batch.n as u64;
-                let full = std::mem::replace(&mut batch, batch_of(left));
-                if batches.send(Ok(full)).is_err() {
-                    return Ok(());
-                }
-            }
-        }
-    }
-    Ok(())
+    visit: Visit,
+) -> Batches {
+    let mut mixer = Mixer::new(shards, column, plan, visit);
+    Batches::made_by(move || mixer.next_batch())
 }
 
-/// Rows of a batch when `left` are to be delivered.
-fn rows_in(batch_tokens: usize, left: u64) -> usize {
-    usize::try_from(left).map_or(batch_tokens, |left| left.min(batch_tokens))
+/// Draws batches from a buffer that is refilled with row groups, epoch after epoch.
+struct Mixer {
+    shards: Arc<Vec<Shard>>,
+    column: HookColumn,
+    plan: BatchPlan,
+    visit: Visit,
+    groups: Groups,
+    buffer: Buffer,
+    epoch: u64,
+    /// The row groups of this epoch that are not in the buffer yet.
+    waiting: Peekable<vec::IntoIter<GroupId>>,
+    rng: ChaCha8Rng,
+    /// Tokens still to deliver.
+    left: u64,
+}
+
+impl Mixer {
+    fn new(shards: Arc<Vec<Shard>>, column: HookColumn, plan: BatchPlan, visit: Visit) -> Self {
+        let group_tokens = |id: &GroupId| shards[id.shard].group_tokens(id.group);
+        let largest = shuffle::all_groups(&shards).iter().map(group_tokens).max().unwrap_or(0);
+        let available: u64 = shards.iter().map(Shard::tokens).sum();
+        let capacity = plan.buffer_tokens.max(plan.batch_tokens + largest);
+        let capacity = capacity.min(usize::try_from(available).unwrap_or(usize::MAX));
+        let buffer = Buffer::with_capacity(capacity, column.width * shards[0].schema().dtype.bytes());
+        let for_reader = shards.clone();
+        let order = (0..).flat_map(move |epoch| shuffle::order(&for_reader, plan.seed, epoch));
+        let groups = read(shards.clone(), column, order);
+        let waiting = shuffle::order(&shards, plan.seed, 0).into_iter().peekable();
+        let rng = draws(plan.seed, 0);
+        Self { shards, column, plan, visit, groups, buffer, epoch: 0, waiting, rng, left: plan.tokens }
+    }
+
+    fn next_batch(&mut self) -> Result<Option<Batch>, StoreError> {
+        let n = usize::try_from(self.left)
+            .map_or(self.plan.batch_tokens, |left| left.min(self.plan.batch_tokens));
+        if n == 0 {
+            return Ok(None);
+        }
+        let mut batch = Batch::with_capacity(n, self.column.width);
+        let dtype = self.shards[0].schema().dtype;
+        while batch.n < n {
+            self.fill(n - batch.n)?;
+            if self.buffer.len() == 0 {
+                self.next_epoch();
+            }
+            let drawn = self.buffer.draw(self.buffer.len().min(n - batch.n), &mut self.rng);
+            batch.extend(drawn.tokens(), drawn.vectors(), dtype, &mut self.visit);
+        }
+        self.left -= n as u64;
+        Ok(Some(batch))
+    }
+
+    fn next_epoch(&mut self) {
+        self.epoch += 1;
+        self.waiting = shuffle::order(&self.shards, self.plan.seed, self.epoch).into_iter().peekable();
+        self.rng = draws(self.plan.seed, self.epoch);
+    }
+
+    /// Puts row groups of this epoch into the buffer, as long as they fit or it holds fewer than `wanted` rows.
+    fn fill(&mut self, wanted: usize) -> Result<(), StoreError> {
+        let Self { shards, plan, groups, buffer, waiting, .. } = self;
+        let tokens = |next: &GroupId| shards[next.shard].group_tokens(next.group);
+        while let Some(next) = waiting.peek()
+            && (buffer.len() < wanted || buffer.len() + tokens(next) <= plan.buffer_tokens)
+        {
+            waiting.next();
+            buffer.push(&groups.next().expect("there is always another epoch")?);
+        }
+        Ok(())
+    }
+}
+
+/// What decides the draws of an epoch.
+fn draws(seed: Seed, epoch: u64) -> ChaCha8Rng {
+    seed.stream(&format!("store: draws of epoch {epoch}"))
 }

@@ -3,15 +3,23 @@
 use std::{
     fs::File,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, GenericListArray, OffsetSizeTrait, RecordBatch},
+    buffer::Buffer,
     datatypes::{DataType, Float16Type, Float32Type, UInt32Type, UInt64Type},
 };
-use parquet::arrow::{
-    ProjectionMask,
-    arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder},
+use parquet::{
+    arrow::{
+        ProjectionMask,
+        arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder},
+    },
+    basic::{Encoding, Type},
+    column::page::Page,
+    errors::ParquetError,
+    file::reader::SerializedPageReader,
 };
 
 use crate::{DOCUMENT, HookColumn, POSITION, StoreError, StoreSchema, TOKEN_ID};
@@ -38,13 +46,20 @@ pub(crate) struct Shard {
     footer: ArrowReaderMetadata,
 }
 
-/// Tokens and their vectors of one hook, as bytes in the store's dtype.
+/// A token, and where it stood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Token {
+    pub(crate) id: u32,
+    pub(crate) position: u32,
+    pub(crate) document: u64,
+}
+
+/// Tokens and their vectors of one hook, in the store's dtype.
 #[derive(Debug, Default)]
 pub(crate) struct RawRows {
-    pub(crate) token_ids: Vec<u32>,
-    pub(crate) documents: Vec<u64>,
-    pub(crate) positions: Vec<u32>,
-    pub(crate) vectors: Vec<u8>,
+    pub(crate) tokens: Vec<Token>,
+    /// The vectors' bytes, in pages of whole vectors.
+    pub(crate) pages: Vec<Buffer>,
 }
 
 impl Shard {
@@ -76,7 +91,7 @@ impl Shard {
         usize::try_from(self.footer.metadata().row_group(group).num_rows()).unwrap_or(0)
     }
 
-    /// Reads a row group: the ids and the vectors of `column`.
+    /// Reads a row group: the tokens and the vectors of `column`.
     pub(crate) fn read(&self, group: usize, column: HookColumn) -> Result<RawRows, StoreError> {
         let damaged = |e: &dyn ToString| {
             StoreError::damaged(&self.path, format!("row group {group}: {}", e.to_string()))
@@ -84,9 +99,14 @@ impl Shard {
         let file = File::open(&self.path).map_err(StoreError::io(&self.path))?;
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.footer.clone());
         let name = column.hook.to_string();
-        let roots = [TOKEN_ID, DOCUMENT, POSITION, &name].map(|n| builder.schema().index_of(n));
-        let roots: Result<Vec<usize>, _> = roots.into_iter().collect();
-        let mask = ProjectionMask::roots(builder.parquet_schema(), roots.map_err(|e| damaged(&e))?);
+        let root = |name: &str| builder.schema().index_of(name).map_err(|e| damaged(&e));
+        let mut roots = vec![root(TOKEN_ID)?, root(DOCUMENT)?, root(POSITION)?];
+        let plain = self.plain_pages(group, column, root(&name)?)?;
+        let in_pages = plain.is_some();
+        if !in_pages {
+            roots.push(root(&name)?);
+        }
+        let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
         let n = self.group_tokens(group);
         let reader = builder
             .with_projection(mask)
@@ -94,55 +114,112 @@ impl Shard {
             .with_batch_size(n.max(1))
             .build()
             .map_err(|e| damaged(&e))?;
-        let mut rows = RawRows::default();
+        let mut rows = RawRows { tokens: Vec::with_capacity(n), pages: plain.unwrap_or_default() };
         for batch in reader {
-            rows.take(&batch.map_err(|e| damaged(&e))?, &name, column.width, &self.schema)
-                .map_err(|e| damaged(&e))?;
+            let batch = batch.map_err(|e| damaged(&e))?;
+            rows.take_tokens(&batch).map_err(|e| damaged(&e))?;
+            if !in_pages {
+                rows.take_vectors(&batch, &name, column.width, &self.schema).map_err(|e| damaged(&e))?;
+            }
         }
-        if rows.token_ids.len() != n {
-            return Err(damaged(&format!("expected {n} rows, found {}", rows.token_ids.len())));
+        if rows.tokens.len() != n {
+            return Err(damaged(&format!("expected {n} rows, found {}", rows.tokens.len())));
         }
         Ok(rows)
+    }
+
+    /// The vectors of a row group as they lie in the pages of the column `root`, which saves copying them; `None` if
+    /// they lie otherwise than plainly one after the other.
+    fn plain_pages(
+        &self,
+        group: usize,
+        column: HookColumn,
+        root: usize,
+    ) -> Result<Option<Vec<Buffer>>, StoreError> {
+        let metadata = self.footer.metadata();
+        let schema = metadata.file_metadata().schema_descr();
+        let n = self.group_tokens(group);
+        let row_bytes = column.width * self.schema.dtype.bytes();
+        let Some(leaf) = (0..schema.num_columns()).find(|&leaf| {
+            let column = schema.column(leaf);
+            schema.get_column_root_idx(leaf) == root
+                && column.physical_type() == Type::FIXED_LEN_BYTE_ARRAY
+                && usize::try_from(column.type_length()) == Ok(row_bytes)
+                && (column.max_def_level(), column.max_rep_level()) == (0, 0)
+        }) else {
+            return Ok(None);
+        };
+        let damaged = |e: ParquetError| StoreError::damaged(&self.path, format!("row group {group}: {e}"));
+        let file = File::open(&self.path).map_err(StoreError::io(&self.path))?;
+        let chunk = metadata.row_group(group).column(leaf);
+        let mut pages = Vec::new();
+        for page in SerializedPageReader::new(Arc::new(file), chunk, n, None).map_err(damaged)? {
+            match page.map_err(damaged)? {
+                Page::DataPage { buf, encoding: Encoding::PLAIN, .. }
+                | Page::DataPageV2 { buf, encoding: Encoding::PLAIN, .. }
+                    if buf.len() % row_bytes == 0 =>
+                {
+                    pages.push(Buffer::from(buf));
+                }
+                _ => return Ok(None),
+            }
+        }
+        let found = pages.iter().map(Buffer::len).sum::<usize>();
+        Ok((found == n * row_bytes).then_some(pages))
     }
 }
 
 impl RawRows {
-    fn take(
+    /// The vectors, each of `row_bytes`.
+    pub(crate) fn vectors(&self, row_bytes: usize) -> impl Iterator<Item = &[u8]> {
+        self.pages.iter().flat_map(move |page| page.chunks_exact(row_bytes))
+    }
+
+    fn take_tokens(&mut self, batch: &RecordBatch) -> Result<(), String> {
+        let ids =
+            column(batch, TOKEN_ID)?.as_primitive_opt::<UInt32Type>().ok_or_else(|| wrong_type(TOKEN_ID))?;
+        let documents =
+            column(batch, DOCUMENT)?.as_primitive_opt::<UInt64Type>().ok_or_else(|| wrong_type(DOCUMENT))?;
+        let positions =
+            column(batch, POSITION)?.as_primitive_opt::<UInt32Type>().ok_or_else(|| wrong_type(POSITION))?;
+        let tokens = ids.values().iter().zip(positions.values()).zip(documents.values());
+        self.tokens.extend(tokens.map(|((&id, &position), &document)| Token { id, position, document }));
+        Ok(())
+    }
+
+    fn take_vectors(
         &mut self,
         batch: &RecordBatch,
         hook: &str,
         width: usize,
         schema: &StoreSchema,
     ) -> Result<(), String> {
-        let column = |name: &str| {
-            let column = batch.column_by_name(name).ok_or_else(|| format!("no column `{name}`"))?;
-            if column.null_count() > 0 {
-                return Err(format!("column `{name}` has nulls"));
-            }
-            Ok(column)
-        };
-        let wrong = |name: &str| format!("column `{name}` is not of the type that the footer says");
-        let ids = column(TOKEN_ID)?.as_primitive_opt::<UInt32Type>().ok_or_else(|| wrong(TOKEN_ID))?;
-        let documents = column(DOCUMENT)?.as_primitive_opt::<UInt64Type>().ok_or_else(|| wrong(DOCUMENT))?;
-        let positions = column(POSITION)?.as_primitive_opt::<UInt32Type>().ok_or_else(|| wrong(POSITION))?;
-        let vectors = column(hook)?;
-        let bytes = vector_bytes(vectors, width).ok_or_else(|| wrong(hook))?;
+        let bytes = vector_bytes(column(batch, hook)?, width).ok_or_else(|| wrong_type(hook))?;
         let expected = batch.num_rows() * width * schema.dtype.bytes();
         if bytes.len() != expected {
             return Err(format!("column `{hook}`: expected {expected} bytes, found {}", bytes.len()));
         }
-        self.token_ids.extend_from_slice(ids.values());
-        self.documents.extend_from_slice(documents.values());
-        self.positions.extend_from_slice(positions.values());
-        self.vectors.extend_from_slice(bytes);
+        self.pages.push(bytes.clone());
         Ok(())
     }
 }
 
+fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, String> {
+    let column = batch.column_by_name(name).ok_or_else(|| format!("no column `{name}`"))?;
+    if column.null_count() > 0 {
+        return Err(format!("column `{name}` has nulls"));
+    }
+    Ok(column)
+}
+
+fn wrong_type(name: &str) -> String {
+    format!("column `{name}` is not of the type that the footer says")
+}
+
 /// The numbers of a column of vectors of `width`, as they lie in memory; `None` if it is no such column.
-fn vector_bytes(column: &ArrayRef, width: usize) -> Option<&[u8]> {
+fn vector_bytes(column: &ArrayRef, width: usize) -> Option<&Buffer> {
     let items = match column.data_type() {
-        DataType::FixedSizeBinary(_) => return Some(column.as_fixed_size_binary().value_data()),
+        DataType::FixedSizeBinary(_) => return Some(column.as_fixed_size_binary().values()),
         DataType::FixedSizeList(_, _) => column.as_fixed_size_list().values(),
         DataType::List(_) => evenly(column.as_list::<i32>(), width)?,
         DataType::LargeList(_) => evenly(column.as_list::<i64>(), width)?,
@@ -151,8 +228,8 @@ fn vector_bytes(column: &ArrayRef, width: usize) -> Option<&[u8]> {
     if items.null_count() > 0 {
         return None;
     }
-    let f32s = items.as_primitive_opt::<Float32Type>().map(|a| a.values().inner().as_slice());
-    f32s.or_else(|| items.as_primitive_opt::<Float16Type>().map(|a| a.values().inner().as_slice()))
+    let f32s = items.as_primitive_opt::<Float32Type>().map(|a| a.values().inner());
+    f32s.or_else(|| items.as_primitive_opt::<Float16Type>().map(|a| a.values().inner()))
 }
 
 /// The items of lists that follow one another from 0 and are all of length `width`.

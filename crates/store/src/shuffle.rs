@@ -3,10 +3,7 @@
 use monosema_core::Seed;
 use rand::{Rng, seq::SliceRandom};
 
-use crate::{
-    Batch, VectorDtype,
-    shard::{RawRows, Shard},
-};
+use crate::shard::{RawRows, Shard, Token};
 
 /// A row group of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,50 +25,78 @@ pub(crate) fn order(shards: &[Shard], seed: Seed, epoch: u64) -> Vec<GroupId> {
     groups
 }
 
-/// Rows waiting to be drawn. The vectors lie in one block, in the store's dtype: half the memory for 16 bits.
+/// Rows waiting to be drawn. A row is copied to a slot and stays there, its vector in the store's dtype (half the memory
+/// for 16 bits); what is shuffled is the slots' numbers, which fit into the cache.
 pub(crate) struct Buffer {
-    rows: RawRows,
+    /// The slots of the rows that wait.
+    waiting: Vec<u32>,
+    free: Vec<u32>,
+    tokens: Vec<Token>,
+    vectors: Vec<u8>,
     row_bytes: usize,
-    dtype: VectorDtype,
 }
 
 impl Buffer {
-    /// Room for `capacity` rows of `width` numbers.
-    pub(crate) fn with_capacity(capacity: usize, width: usize, dtype: VectorDtype) -> Self {
-        let row_bytes = width * dtype.bytes();
-        let rows = RawRows {
-            token_ids: Vec::with_capacity(capacity),
-            documents: Vec::with_capacity(capacity),
-            positions: Vec::with_capacity(capacity),
+    /// Room for `capacity` vectors of `row_bytes`.
+    pub(crate) fn with_capacity(capacity: usize, row_bytes: usize) -> Self {
+        Self {
+            waiting: Vec::with_capacity(capacity),
+            free: Vec::with_capacity(capacity),
+            tokens: Vec::with_capacity(capacity),
             vectors: Vec::with_capacity(capacity * row_bytes),
-        };
-        Self { rows, row_bytes, dtype }
+            row_bytes,
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.rows.token_ids.len()
+        self.waiting.len()
     }
 
     pub(crate) fn push(&mut self, rows: &RawRows) {
-        self.rows.token_ids.extend_from_slice(&rows.token_ids);
-        self.rows.documents.extend_from_slice(&rows.documents);
-        self.rows.positions.extend_from_slice(&rows.positions);
-        self.rows.vectors.extend_from_slice(&rows.vectors);
+        for (&token, vector) in rows.tokens.iter().zip(rows.vectors(self.row_bytes)) {
+            let slot = if let Some(slot) = self.free.pop() {
+                self.tokens[slot as usize] = token;
+                let start = slot as usize * self.row_bytes;
+                self.vectors[start..start + self.row_bytes].copy_from_slice(vector);
+                slot
+            } else {
+                self.tokens.push(token);
+                self.vectors.extend_from_slice(vector);
+                u32::try_from(self.tokens.len() - 1).expect("no memory holds 2³² vectors")
+            };
+            self.waiting.push(slot);
+        }
     }
 
-    /// Moves a row, any with equal probability, to `batch`. There must be one. The last row takes its place.
-    pub(crate) fn draw(&mut self, rng: &mut impl Rng, batch: &mut Batch) {
-        // Through u64, so that the stream is the same on every machine.
-        let i = rng.random_range(0..self.len() as u64) as usize;
-        let Self { rows, row_bytes, dtype } = self;
-        let id = rows.token_ids.swap_remove(i);
-        let document = rows.documents.swap_remove(i);
-        let position = rows.positions.swap_remove(i);
-        let place = i * *row_bytes..(i + 1) * *row_bytes;
-        batch.push(&[id], &[document], &[position], &rows.vectors[place.clone()], *dtype);
-        let last = rows.vectors.len() - *row_bytes;
-        rows.vectors.copy_within(last.., place.start);
-        rows.vectors.truncate(last);
+    /// Takes `n` rows, each any of those that are left with equal probability. There must be so many.
+    pub(crate) fn draw(&mut self, n: usize, rng: &mut impl Rng) -> Drawn<'_> {
+        let before = self.free.len();
+        for _ in 0..n {
+            // Through u64, so that the stream is the same on every machine.
+            let i = rng.random_range(0..self.len() as u64) as usize;
+            self.free.push(self.waiting.swap_remove(i));
+        }
+        Drawn { buffer: self, slots: &self.free[before..] }
+    }
+}
+
+/// Rows that were drawn. All their places are known before the first is looked up, and the processor can fetch many from
+/// memory at once.
+pub(crate) struct Drawn<'a> {
+    buffer: &'a Buffer,
+    slots: &'a [u32],
+}
+
+impl<'a> Drawn<'a> {
+    pub(crate) fn tokens(&self) -> impl Iterator<Item = Token> + use<'a> {
+        let Self { buffer, slots } = *self;
+        slots.iter().map(|&slot| buffer.tokens[slot as usize])
+    }
+
+    pub(crate) fn vectors(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let Self { buffer, slots } = *self;
+        let start = |&slot: &u32| slot as usize * buffer.row_bytes;
+        slots.iter().map(start).map(|start| &buffer.vectors[start..start + buffer.row_bytes])
     }
 }
 
@@ -79,29 +104,37 @@ impl Buffer {
 mod tests {
     use super::*;
 
+    /// Rows of two bytes, which are the token's number and 255 less it, in two pages.
+    fn rows(numbers: std::ops::Range<u8>) -> RawRows {
+        let token =
+            |i: u8| Token { id: i.into(), position: u32::from(i) + 200, document: u64::from(i) + 100 };
+        let page = |numbers: &[u8]| numbers.iter().flat_map(|&i| [i, 255 - i]).collect::<Vec<_>>().into();
+        let tokens = numbers.clone().map(token).collect();
+        let numbers: Vec<_> = numbers.collect();
+        let (first, second) = numbers.split_at(numbers.len() / 3);
+        RawRows { tokens, pages: vec![page(first), page(second)] }
+    }
+
     #[test]
     fn every_row_is_drawn_once_with_its_own_vector() {
-        let mut buffer = Buffer::with_capacity(50, 2, VectorDtype::F32);
-        let mut rows = RawRows::default();
-        for i in 0..50_u32 {
-            rows.token_ids.push(i);
-            rows.documents.push(u64::from(i) + 100);
-            rows.positions.push(i + 200);
-            VectorDtype::F32.encode(&[i as f32, -(i as f32)], &mut rows.vectors);
-        }
-        buffer.push(&rows);
-        let mut batch = Batch::with_capacity(50, 2);
+        let mut buffer = Buffer::with_capacity(50, 2);
         let mut rng = Seed(1).stream("test");
-        while buffer.len() > 0 {
-            buffer.draw(&mut rng, &mut batch);
+        let mut ids = Vec::new();
+        // Slots are used again, and there are more rows than was thought.
+        for (pushed, drawn) in [(0..40, 30), (40..80, 20), (80..120, 70)] {
+            buffer.push(&rows(pushed));
+            let drawn = buffer.draw(drawn, &mut rng);
+            for (token, vector) in drawn.tokens().zip(drawn.vectors()) {
+                let i = token.id as u8;
+                assert_eq!((token.position, token.document), (u32::from(i) + 200, u64::from(i) + 100));
+                assert_eq!(vector, [i, 255 - i]);
+                ids.push(i);
+            }
         }
-        for (row, &id) in batch.token_ids.iter().enumerate() {
-            assert_eq!((batch.documents[row], batch.positions[row]), (u64::from(id) + 100, id + 200));
-            assert_eq!(batch.x[2 * row..2 * row + 2], [id as f32, -(id as f32)]);
-        }
-        assert!(!batch.token_ids.is_sorted());
-        batch.token_ids.sort_unstable();
-        assert_eq!(batch.token_ids, (0..50).collect::<Vec<_>>());
+        assert_eq!(buffer.len(), 0);
+        assert!(!ids.is_sorted());
+        ids.sort_unstable();
+        assert_eq!(ids, (0..120).collect::<Vec<_>>());
     }
 
     #[test]
@@ -110,13 +143,10 @@ mod tests {
         let mut counts = [0; 10];
         let mut rng = Seed(2).stream("test");
         for _ in 0..20_000 {
-            let mut buffer = Buffer::with_capacity(10, 1, VectorDtype::F32);
-            let ids: Vec<u32> = (0..10).collect();
-            let documents = vec![0; 10];
-            buffer.push(&RawRows { token_ids: ids.clone(), documents, positions: ids, vectors: vec![0; 40] });
-            let mut batch = Batch::with_capacity(1, 1);
-            buffer.draw(&mut rng, &mut batch);
-            counts[batch.token_ids[0] as usize] += 1;
+            let mut buffer = Buffer::with_capacity(10, 2);
+            buffer.push(&rows(0..10));
+            let first = buffer.draw(1, &mut rng).tokens().next().unwrap();
+            counts[first.id as usize] += 1;
         }
         assert!(counts.iter().all(|count| (1790..2210).contains(count)), "{counts:?}");
     }

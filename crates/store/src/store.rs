@@ -107,9 +107,22 @@ impl Store {
     /// `batch_tokens` rows, but for the last where `plan.tokens` is no multiple. The first error, a plan that
     /// cannot work among them, ends the stream.
     pub fn batches(&self, plan: BatchPlan) -> Batches {
+        self.visited_batches(plan, |_| 0.0)
+    }
+
+    /// [`Store::batches`], with each vector `[width]` handed to `visit` as soon as it is decoded and still in the cache,
+    /// to be changed or measured, on a thread behind the stream and in the stream's order. [`Batch::sum`] adds up
+    /// what `visit` returns.
+    ///
+    /// [`Batch::sum`]: crate::Batch::sum
+    pub fn visited_batches(
+        &self,
+        plan: BatchPlan,
+        visit: impl FnMut(&mut [f32]) -> f64 + Send + 'static,
+    ) -> Batches {
         let column = self.hook_column(plan.hook).and_then(|column| plan.check(self.tokens).map(|()| column));
         match column {
-            Ok(column) => batches::shuffled(self.shards.clone(), column, plan),
+            Ok(column) => batches::shuffled(self.shards.clone(), column, plan, Box::new(visit)),
             Err(error) => Batches::failed(error),
         }
     }

@@ -4,11 +4,15 @@
 
 mod common;
 
-use std::{fs, path::Path};
+use std::{
+    fs::{self, File},
+    path::Path,
+};
 
 use common::{append, hook, schema, store};
 use monosema_core::Seed;
 use monosema_store::{BatchPlan, Layout, Rows, Store, StoreError, VectorDtype, Writer, WriterOptions};
+use parquet::file::reader::{FileReader, SerializedFileReader};
 
 fn names(dir: &Path) -> Vec<String> {
     let mut names: Vec<_> =
@@ -137,19 +141,25 @@ fn a_shard_damaged_inside_is_found_when_read_and_named() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path(), 250);
     let path = dir.path().join("shard-00001.parquet");
-    let mut bytes = fs::read(&path).unwrap();
-    // The first page header of the first row group.
-    bytes[4..40].fill(0xff);
-    fs::write(&path, &bytes).unwrap();
-    let opened = Store::open(dir.path()).unwrap();
-    assert!(opened.verify().unwrap_err().to_string().contains("shard-00001.parquet: expected sha256"));
-    let plan = BatchPlan { hook: hook(0), batch_tokens: 10, buffer_tokens: 20, seed: Seed(0), tokens: 1000 };
-    for batches in [store.sequential(hook(0), 10), store.batches(plan)] {
-        let results: Vec<_> = batches.collect();
-        let (last, before) = results.split_last().unwrap();
-        assert!(before.iter().all(Result::is_ok), "an error ends the stream");
-        let error = last.as_ref().unwrap_err().to_string();
-        assert!(error.contains("shard-00001.parquet: damaged, or not Parquet: row group 0"), "{error}");
+    let whole = fs::read(&path).unwrap();
+    let footer = SerializedFileReader::new(File::open(&path).unwrap()).unwrap();
+    // The first page header of the ids, and that of the vectors.
+    for column in [0, 3] {
+        let start = footer.metadata().row_group(0).column(column).byte_range().0 as usize;
+        let mut bytes = whole.clone();
+        bytes[start..start + 12].fill(0xff);
+        fs::write(&path, &bytes).unwrap();
+        let opened = Store::open(dir.path()).unwrap();
+        assert!(opened.verify().unwrap_err().to_string().contains("shard-00001.parquet: expected sha256"));
+        let plan =
+            BatchPlan { hook: hook(0), batch_tokens: 10, buffer_tokens: 20, seed: Seed(0), tokens: 1000 };
+        for batches in [store.sequential(hook(0), 10), store.batches(plan)] {
+            let results: Vec<_> = batches.collect();
+            let (last, before) = results.split_last().unwrap();
+            assert!(before.iter().all(Result::is_ok), "an error ends the stream");
+            let error = last.as_ref().unwrap_err().to_string();
+            assert!(error.contains("shard-00001.parquet: damaged, or not Parquet: row group 0"), "{error}");
+        }
     }
 }
 

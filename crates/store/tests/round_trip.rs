@@ -18,7 +18,11 @@ use common::{hook, schema, store, tokens_of, vector, write};
 use monosema_store::{Compression, Layout, Store, VectorDtype, WriterOptions};
 use parquet::{
     arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder},
-    file::metadata::KeyValue,
+    basic::Encoding,
+    file::{
+        metadata::KeyValue,
+        properties::{WriterProperties, WriterVersion},
+    },
 };
 
 #[test]
@@ -131,6 +135,51 @@ fn shards_that_other_programs_rewrote_are_read() {
     let store = Store::open(dir.path()).unwrap();
     let batch = store.sequential(hook(0), n).next().unwrap().unwrap();
     assert_eq!(tokens_of(&batch, 0), (0..n).collect::<Vec<_>>());
+}
+
+/// Pages are taken as they lie in the file only where that is what they say: not from a dictionary, nor with room for nulls.
+#[test]
+fn binary_shards_that_other_programs_rewrote_are_read() {
+    for (nullable, dictionary) in [(false, false), (false, true), (true, false), (true, true)] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("shard-00000.parquet");
+        let schema = schema(&[4], VectorDtype::F32, Layout::Binary);
+        write(dir.path(), &schema, WriterOptions::default(), 300, 300);
+        let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(&path).unwrap()).unwrap();
+        let metadata = reader.schema().metadata().clone();
+        let batches: Vec<_> = reader.with_batch_size(7).build().unwrap().map(Result::unwrap).collect();
+        let fields = batches[0]
+            .schema()
+            .fields()
+            .iter()
+            .map(|f| f.as_ref().clone().with_nullable(nullable))
+            .collect::<Vec<_>>();
+        let arrow = Arc::new(Schema::new_with_metadata(fields, metadata));
+        let options = WriterProperties::builder()
+            .set_dictionary_enabled(dictionary)
+            .set_data_page_row_count_limit(50)
+            .set_write_batch_size(10)
+            .set_writer_version(if nullable {
+                WriterVersion::PARQUET_2_0
+            } else {
+                WriterVersion::PARQUET_1_0
+            })
+            .set_encoding(Encoding::PLAIN);
+        let mut writer =
+            ArrowWriter::try_new(File::create(&path).unwrap(), arrow.clone(), Some(options.build())).unwrap();
+        for batch in batches {
+            writer.write(&RecordBatch::try_new(arrow.clone(), batch.columns().to_vec()).unwrap()).unwrap();
+        }
+        writer.close().unwrap();
+        common::seal(dir.path(), 300, &["shard-00000.parquet".to_owned()]);
+        let store = Store::open(dir.path()).unwrap();
+        let batch = store.sequential(hook(0), 300).next().unwrap().unwrap();
+        assert_eq!(
+            tokens_of(&batch, 0),
+            (0..300).collect::<Vec<_>>(),
+            "nullable {nullable}, dictionary {dictionary}"
+        );
+    }
 }
 
 #[test]

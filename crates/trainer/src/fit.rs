@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::Device;
 use monosema_core::Progress;
-use monosema_store::{Batch, StoreError};
+use monosema_store::StoreError;
 
 use crate::{
-    Logs, Rates, Record, Sample, TrainError, TrainPlan,
+    Logs, Rates, Record, TrainBatch, TrainError, TrainPlan,
     step::TrainStep,
     window::{Means, Window},
 };
@@ -28,7 +28,7 @@ pub struct Fitted {
     pub tokens_per_s: f64,
 }
 
-/// Trains what `step` holds for `plan.steps` steps on `batches`, each of `plan.batch_tokens` rows, on `device`
+/// Trains what `step` holds for `plan.steps` steps on `batches`, each of `plan.batch_tokens` rows, which lie on `device`
 /// (plain, without autodiff).
 ///
 /// # Errors
@@ -36,23 +36,19 @@ pub struct Fitted {
 /// be written.
 pub fn fit(
     plan: &TrainPlan,
-    sample: &Sample,
     step: &mut dyn TrainStep,
-    batches: impl IntoIterator<Item = Result<Batch, StoreError>>,
+    batches: impl IntoIterator<Item = Result<TrainBatch, StoreError>>,
     device: &Device,
     logs: &mut Logs,
 ) -> Result<Fitted, TrainError> {
-    let mean: Vec<_> = sample.mean.iter().map(|&m| (m * sample.scale) as f32).collect();
-    let mean = Tensor::<2>::from_data(TensorData::new(mean, [1, plan.d_in]), device);
     let mut batches = batches.into_iter();
     let mut window = Window::new(plan, device);
     let mut progress = Progress::start("train", "tokens", plan.tokens);
     let mut logged = (Instant::now(), 0);
     let mut last: Option<Record> = None;
     for index in 0..plan.steps {
-        let x = next_batch(plan, index, &mut batches, device)?.mul_scalar(sample.scale);
+        let TrainBatch { x, variance } = next_batch(plan, index, &mut batches)?;
         let rates = plan.schedule.at(index);
-        let variance = (x.clone() - mean.clone()).square().sum_dim(1).mean();
         let stats = step.step(x, rates);
         window.add(stats, variance);
         let done = index + 1;
@@ -81,18 +77,18 @@ pub fn fit(
 fn next_batch(
     plan: &TrainPlan,
     index: u64,
-    batches: &mut impl Iterator<Item = Result<Batch, StoreError>>,
-    device: &Device,
-) -> Result<Tensor<2>, TrainError> {
+    batches: &mut impl Iterator<Item = Result<TrainBatch, StoreError>>,
+) -> Result<TrainBatch, TrainError> {
     let wrong = |found: String| {
         let expected = format!("{} rows of {} numbers", plan.batch_tokens, plan.d_in);
         TrainError::Batch { step: index, expected, found }
     };
-    let Batch { x, n, width, .. } = batches.next().ok_or_else(|| wrong("the end of the data".into()))??;
-    if (n, width, x.len()) != (plan.batch_tokens, plan.d_in, plan.batch_tokens * plan.d_in) {
-        return Err(wrong(format!("{n} rows of {width}, {} numbers in all", x.len())));
+    let batch = batches.next().ok_or_else(|| wrong("the end of the data".into()))??;
+    let [n, width] = batch.x.dims();
+    if [n, width] != [plan.batch_tokens, plan.d_in] {
+        return Err(wrong(format!("{n} rows of {width}")));
     }
-    Ok(Tensor::from_data(TensorData::new(x, [n, width]), device))
+    Ok(batch)
 }
 
 fn check_finite(index: u64, means: &Means, rates: Rates) -> Result<(), TrainError> {
@@ -132,6 +128,7 @@ fn summary(record: &Record) -> String {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Tensor;
     use monosema_core::{BlockHook, HookPoint, Seed};
     use monosema_sae::Sae;
     use monosema_store::HookColumn;
@@ -183,14 +180,11 @@ mod tests {
         let (plan, device) = (plan(fired.len() as u64), Device::flex());
         let sae = Sae::init(&plan.architecture, plan.size(), Seed(0), &device);
         let mut step = Scripted { sae, fired, loss };
-        // Scaled by 2 these are (2, 4) and (4, 8), each (1, 2) away from their mean (3, 6).
-        let batch = Batch { x: vec![1.0, 2.0, 2.0, 4.0], n: 2, width: D_IN, ..Batch::default() };
-        let sample =
-            Sample { tokens: 2, mean_norm: 1.0, largest_norm: 1.0, scale: 2.0, mean: vec![1.5, 3.0] };
+        let batch = TrainBatch { x: Tensor::zeros([2, D_IN], &device), variance: 5.0 };
         let dir = tempfile::tempdir().unwrap();
         let mut logs = Logs::create(dir.path())?;
         let batches = std::iter::repeat_with(|| Ok(batch.clone())).take(batches);
-        let fitted = fit(&plan, &sample, &mut step, batches, &device, &mut logs)?;
+        let fitted = fit(&plan, &mut step, batches, &device, &mut logs)?;
         let text = std::fs::read_to_string(dir.path().join(crate::logs::METRICS)).unwrap();
         Ok((fitted, text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()))
     }
@@ -202,7 +196,7 @@ mod tests {
         let (fitted, records) = run(5, fired, 7.0).unwrap();
         let figures =
             |r: &Record| (r.step, r.tokens, r.l0, r.dead_share, r.fvu, r.loss, r.mse, r.l1, r.grad_norm);
-        // 7 firings in 6 tokens; the third latent has been silent for 2 steps. The variance is 1 + 4 = 5.
+        // 7 firings in 6 tokens; the third latent has been silent for 2 steps. 0.3 is 1.5 / 5.
         let third = f64::from(1.0_f32 / 3.0);
         assert_eq!(figures(&records[0]), (3, 6, 7.0 / 6.0, Some(third), 0.3, 7.0, 1.5, 0.5, 2.0));
         // 4 firings in 4 tokens; now it is the second latent.

@@ -12,7 +12,7 @@ use monosema_store::Store;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::{Fitted, Logs, Record, Sample, TrainError, TrainPlan, error::io, fit, logs, step};
+use crate::{Fitted, Logs, Record, Sample, TrainError, TrainPlan, error::io, fit, load, logs, step};
 
 /// What a training came to.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -65,8 +65,7 @@ pub fn train(
     let (mut step, kind) = step::begin(plan, plan.seed, device);
     tracing::info!("train: by the {kind} step");
     let mut logs = Logs::create(out)?;
-    let batches = store.batches(plan.batches(plan.tokens));
-    let fitted = fit(plan, &sample, &mut *step, batches, device, &mut logs)?;
+    let fitted = fit(plan, &mut *step, load(plan, &sample, store, device), device, &mut logs)?;
     let Fitted { last, log_sparsity, dead_latents, tokens_per_s } = fitted;
 
     let exported = step.sae().export(sample.scale);

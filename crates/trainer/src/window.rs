@@ -19,7 +19,7 @@ pub(crate) struct Window {
     d_sae: usize,
     batch_tokens: u64,
     device: Device,
-    /// Loss, squared error, penalty, gradient norm, variance of each step that the host has not seen, `[5]`.
+    /// Loss, squared error, penalty, gradient norm of each step that the host has not seen, `[4]`.
     waiting: Vec<Tensor<1>>,
     /// Firings in those steps, `[d_sae]`.
     fired: Tensor<1>,
@@ -38,7 +38,8 @@ pub(crate) struct Window {
 #[derive(Default)]
 struct Seen {
     steps: u64,
-    sums: [f64; 5],
+    sums: [f64; 4],
+    variance: f64,
     fired: u64,
 }
 
@@ -74,15 +75,16 @@ impl Window {
         }
     }
 
-    /// Adds a step; `variance` is the mean over its tokens of ‖x − x̄‖², `[1]`.
-    pub(crate) fn add(&mut self, stats: StepStats, variance: Tensor<1>) {
+    /// Adds a step; `variance` is the mean over its tokens of ‖x − x̄‖².
+    pub(crate) fn add(&mut self, stats: StepStats, variance: f64) {
         let waiting = self.waiting.len();
         // A latent fires at most once a token.
         if waiting == STEPS_WAITING || (waiting as u64 + 1) * self.batch_tokens > EXACT {
             self.drain();
         }
         let StepStats { loss, squared_error, penalty, grad_norm, fired } = stats;
-        self.waiting.push(Tensor::cat(vec![loss, squared_error, penalty, grad_norm, variance], 0));
+        self.waiting.push(Tensor::cat(vec![loss, squared_error, penalty, grad_norm], 0));
+        self.seen.variance += variance;
         self.silent = (self.silent.clone() + 1.0).mask_fill(fired.clone().greater_scalar(0.0), 0.0);
         self.fired = self.fired.clone() + fired;
         if self.until_end == 1 {
@@ -95,9 +97,10 @@ impl Window {
     /// Reads the means and begins anew. Waits for the device.
     pub(crate) fn read(&mut self) -> Means {
         self.drain();
-        let Seen { steps, sums, fired } = std::mem::take(&mut self.seen);
+        let Seen { steps, sums, variance, fired } = std::mem::take(&mut self.seen);
         let dead = self.silent.clone().greater_equal_scalar(self.dead_steps.min(EXACT) as f64);
-        let [loss, squared_error, penalty, grad_norm, variance] = sums.map(|sum| sum / steps as f64);
+        let [loss, squared_error, penalty, grad_norm] = sums.map(|sum| sum / steps as f64);
+        let variance = variance / steps as f64;
         let fired = fired as f64 / steps as f64;
         let dead = f64::from(dead.float().mean().into_scalar::<f32>());
         Means { loss, squared_error, penalty, grad_norm, variance, fired, dead }
@@ -117,7 +120,7 @@ impl Window {
         self.seen.steps += self.waiting.len() as u64;
         let means = Tensor::cat(std::mem::take(&mut self.waiting), 0).into_data();
         for (i, mean) in means.iter::<f64>().enumerate() {
-            self.seen.sums[i % 5] += mean;
+            self.seen.sums[i % 4] += mean;
         }
         let fired = std::mem::replace(&mut self.fired, Tensor::zeros([self.d_sae], &self.device));
         for (n, at_end) in fired.into_data().iter::<f64>().zip(&mut self.fired_at_end) {
@@ -164,7 +167,7 @@ mod tests {
             grad_norm: scalar(0.0),
             fired: Tensor::from_data(fired, &Device::flex()),
         };
-        window.add(stats, scalar(1.0));
+        window.add(stats, 1.0);
     }
 
     #[test]

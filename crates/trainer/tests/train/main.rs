@@ -9,8 +9,10 @@ use burn::tensor::{Device, Tensor, TensorData};
 use data::{hook, store, superposition};
 use monosema_core::{Manifest, Seed, Stage, digest_bytes};
 use monosema_sae::Dictionary;
-use monosema_store::Store;
-use monosema_trainer::{Record, StoreFacts, TrainConfig, TrainError, TrainPlan, TrainSummary, Width, train};
+use monosema_store::{BatchPlan, Store};
+use monosema_trainer::{
+    Record, Sample, StoreFacts, TrainConfig, TrainError, TrainPlan, TrainSummary, Width, load, train,
+};
 
 /// Small enough for a second or two.
 fn config() -> TrainConfig {
@@ -54,6 +56,51 @@ fn mean_max_cosine(directions: &[f32], rows: &[f32], d_in: usize) -> f32 {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
     let best = |direction: &[f32]| rows.chunks(d_in).map(|row| dot(row, direction)).fold(-1.0, f32::max);
     directions.chunks(d_in).map(best).sum::<f32>() / (directions.len() / d_in) as f32
+}
+
+#[test]
+fn loaded_batches_are_those_of_the_store_scaled_and_measured() {
+    let (acts, d_in) = (tempfile::tempdir().unwrap(), 35);
+    let (x, _) = superposition(1, 2000, d_in, 40, 2);
+    let store = store(acts.path(), &x, d_in);
+    let config = TrainConfig { tokens: Some(250 * 20), ..config() };
+    let plan = plan(&config, &store, 3);
+    let wanted = BatchPlan {
+        hook: hook(),
+        batch_tokens: 250,
+        buffer_tokens: 2000,
+        seed: Seed(3),
+        tokens: plan.tokens,
+    };
+    let sample = Sample::of(store.batches(wanted), d_in).unwrap();
+    let mut loaded = load(&plan, &sample, &store, &Device::flex());
+    for plain in store.batches(wanted) {
+        let (plain, loaded) = (plain.unwrap(), loaded.next().unwrap().unwrap());
+        let scaled: Vec<f32> = plain.x.iter().map(|x| x * sample.scale as f32).collect();
+        let distance = |(i, &x): (usize, &f32)| f64::from(x) - sample.mean[i % d_in] * sample.scale;
+        let squares: f64 = scaled.iter().enumerate().map(|x| distance(x).powi(2)).sum();
+        assert!((loaded.variance / (squares / 250.0) - 1.0).abs() < 1e-12, "{}", loaded.variance);
+        assert_eq!(loaded.x.dims(), [250, d_in]);
+        assert_eq!(loaded.x.into_data().try_to_vec::<f32>().unwrap(), scaled);
+    }
+    assert!(loaded.next().is_none());
+    // Whoever stops early leaves no thread behind: dropping joins them.
+    assert!(load(&plan, &sample, &store, &Device::flex()).nth(2).unwrap().is_ok());
+}
+
+#[test]
+fn what_cannot_be_read_comes_after_what_could() {
+    let acts = tempfile::tempdir().unwrap();
+    let (x, _) = superposition(1, 8000, 8, 12, 2);
+    let store = store(acts.path(), &x, 8);
+    let config = TrainConfig { tokens: Some(8000), shuffle_buffer_tokens: Some(250), ..config() };
+    let plan = plan(&config, &store, 3);
+    let sample = Sample::of(store.sequential(hook(), 250), 8).unwrap();
+    fs::remove_file(acts.path().join("shard-00001.parquet")).unwrap();
+    let loaded: Vec<_> = load(&plan, &sample, &store, &Device::flex()).collect();
+    let (last, before) = loaded.split_last().unwrap();
+    assert!(before.iter().all(Result::is_ok));
+    assert!(last.as_ref().unwrap_err().to_string().contains("shard-00001.parquet"));
 }
 
 #[test]

@@ -1,0 +1,99 @@
+//! What a training needs from the disk: the loop with a step that does nothing, from a store in the page cache and from
+//! one batch in memory, at width 576 in batches of 4096.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::{collections::BTreeMap, iter};
+
+use burn::tensor::{Device, Tensor};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use monosema_core::{BlockHook, HookPoint, Manifest, Seed, Stage, manifest::Work};
+use monosema_sae::Sae;
+use monosema_store::{HookColumn, Layout, Rows, Store, StoreSchema, VectorDtype, Writer, WriterOptions};
+use monosema_trainer::{
+    Logs, Rates, Sample, StoreFacts, TrainConfig, TrainPlan, Width, fit, load,
+    step::{StepStats, TrainStep},
+};
+use rand::Rng;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const WIDTH: usize = 576;
+const LATENTS: usize = 4608;
+const BATCH: usize = 4096;
+const STORED: u64 = 1 << 17;
+const TRAINED: u64 = 1 << 19;
+
+/// Does nothing.
+struct NoStep(Device);
+
+impl TrainStep for NoStep {
+    fn step(&mut self, _: Tensor<2>, _: Rates) -> StepStats {
+        let one = || Tensor::ones([1], &self.0);
+        let fired = Tensor::zeros([LATENTS], &self.0);
+        StepStats { loss: one(), squared_error: one(), penalty: one(), grad_norm: one(), fired }
+    }
+
+    fn sae(&self) -> Sae {
+        unreachable!("nobody asks for it")
+    }
+}
+
+fn store(directory: &std::path::Path, dtype: VectorDtype) -> Store {
+    let hook = HookPoint::block(9, BlockHook::ResidPost);
+    let schema =
+        StoreSchema { hooks: vec![HookColumn { hook, width: WIDTH }], dtype, layout: Layout::Binary };
+    let mut writer = Writer::create(directory, schema, WriterOptions::default()).unwrap();
+    let mut rng = Seed(0).stream("bench");
+    let (ids, documents) = ([0; BATCH], [0; BATCH]);
+    for _ in 0..STORED / BATCH as u64 {
+        let vectors: Vec<f32> = (0..BATCH * WIDTH).map(|_| rng.random_range(-10.0..10.0)).collect();
+        let rows = Rows { token_ids: &ids, documents: &documents, positions: &ids, vectors: &[&vectors] };
+        writer.append(rows).unwrap();
+    }
+    let written = writer.finish().unwrap();
+    let work = Work { stage: Stage::Harvest, config: ().into(), seed: Seed(0), inputs: BTreeMap::new() };
+    let counts = BTreeMap::from([("tokens".to_owned(), written.tokens)]);
+    Manifest::new(work, "cpu").seal(directory, counts, &written.shards).unwrap();
+    Store::open(directory).unwrap()
+}
+
+fn bench(criterion: &mut Criterion) {
+    let device = Device::flex();
+    let mut group = criterion.benchmark_group("loading");
+    group.throughput(Throughput::Elements(TRAINED)).sample_size(10);
+    for dtype in [VectorDtype::F32, VectorDtype::F16, VectorDtype::BF16] {
+        let directory = tempfile::tempdir().unwrap();
+        let store = store(directory.path(), dtype);
+        let config = TrainConfig {
+            width: Width::Latents(LATENTS),
+            tokens: Some(TRAINED),
+            batch_tokens: Some(BATCH),
+            shuffle_buffer_tokens: Some(1 << 16),
+            ..TrainConfig::default()
+        };
+        let plan = TrainPlan::resolve(&config, &StoreFacts::of(&store), Seed(0)).unwrap();
+        let sample = Sample::of(store.sequential(plan.hook, BATCH), WIDTH).unwrap();
+        let mut logs = Logs::create(directory.path()).unwrap();
+        group.bench_function(BenchmarkId::new("disk", dtype), |bencher| {
+            bencher.iter(|| {
+                let batches = load(&plan, &sample, &store, &device);
+                fit(&plan, &mut NoStep(device.clone()), batches, &device, &mut logs).unwrap()
+            });
+        });
+        if dtype == VectorDtype::F32 {
+            let batch = load(&plan, &sample, &store, &device).next().unwrap().unwrap();
+            group.bench_function("memory", |bencher| {
+                bencher.iter(|| {
+                    let batches = iter::repeat_with(|| Ok(batch.clone()));
+                    fit(&plan, &mut NoStep(device.clone()), batches, &device, &mut logs).unwrap()
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, bench);
+criterion_main!(benches);
