@@ -1,5 +1,7 @@
 //! Times our training step on given inputs and prints one object of JSON: what `compare` runs beside the peers.
 
+#![allow(clippy::print_stdout, reason = "the figures are the result")]
+
 use std::{error::Error, fs, path::PathBuf, time::Instant};
 
 use burn::tensor::{Device, Tensor, TensorData};
@@ -132,7 +134,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         (seconds, cpu_seconds, None)
     } else {
         let device = Device::flex();
-        let mut step = FusedStep::new(sae(&device)?, &plan, &device).ok_or("the fused step runs on the CPU")?;
+        let mut step =
+            FusedStep::new(sae(&device)?, &plan, &device).ok_or("the fused step runs on the CPU")?;
         (0..WARM_UP).for_each(|i| take(&mut step, i));
         let mut sum = [0.0; 4];
         let (seconds, cpu_seconds) = timed(args.steps, |i| {

@@ -30,8 +30,13 @@ pub fn step(state: State, x: Tensor<2>, form: Form, settings: Settings) -> (Stat
     assert_eq!(x.dims()[1], d_in, "tokens are as wide as the dictionary");
     let Stepped { state, numbers, fired, hints, path, phases } =
         Dispatch::sae_step(state.into(), x.into_dispatch(), form, settings);
-    let found =
-        Found { numbers: Tensor::from_dispatch(numbers), fired: Tensor::from_dispatch(fired), hints, path, phases };
+    let found = Found {
+        numbers: Tensor::from_dispatch(numbers),
+        fired: Tensor::from_dispatch(fired),
+        hints,
+        path,
+        phases,
+    };
     (state.into(), found)
 }
 

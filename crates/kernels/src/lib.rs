@@ -8,7 +8,7 @@
 //! It does not know architectures, configurations, files or schedules: [`Form`] says what it needs to know of them.
 
 mod cpu;
-mod extension;
+pub mod extension;
 
 use std::time::Duration;
 

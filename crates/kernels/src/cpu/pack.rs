@@ -51,3 +51,42 @@ pub(super) fn along_columns(matrices: &[&[f32]], width: usize) -> Vec<Along> {
     });
     packed
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_and_columns_find_their_places() {
+        let (n, width) = (COLUMNS + 2, 3);
+        let rows: Vec<f32> = (0..n * width).map(|i| i as f32 + 1.0).collect();
+        let at =
+            |row: usize, column: usize| rows.get(row * width + column).copied().filter(|_| column < width);
+
+        let across = across(&rows, width);
+        assert_eq!(across.len(), n.div_ceil(ROWS) * width);
+        for row in 0..n.next_multiple_of(ROWS) {
+            for column in 0..width {
+                let found = across[row / ROWS * width + column][row % ROWS];
+                assert_eq!(found, at(row, column).unwrap_or(0.0));
+            }
+        }
+        let lane = |along: &Along, i: usize| along[i / LANES].0[i % LANES];
+        let along = along_rows(&rows, width);
+        assert_eq!(along.len(), 2 * width);
+        for row in 0..2 * COLUMNS {
+            for column in 0..width {
+                let found = lane(&along[row / COLUMNS * width + column], row % COLUMNS);
+                assert_eq!(found, at(row, column).unwrap_or(0.0));
+            }
+        }
+        let (above, below) = rows.split_at(4 * width);
+        let along = along_columns(&[above, below], width);
+        assert_eq!(along.len(), n);
+        for (row, along) in along.iter().enumerate() {
+            for column in 0..COLUMNS {
+                assert_eq!(lane(along, column), at(row, column).unwrap_or(0.0));
+            }
+        }
+    }
+}

@@ -202,3 +202,98 @@ fn round_pairs(row: &[f32; 2 * LANES], pairs: &mut [u32; LANES], sums: &mut [Lin
         sums[1].0[i] += lost_a * lost_a + lost_b * lost_b;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Bounds<'a> {
+        product: &'a Screened,
+        x: &'a [f32],
+        tile: &'a Tile,
+    }
+
+    impl WithSimd for Bounds<'_> {
+        type Output = [Line; 2];
+
+        fn with_simd<S: Simd>(self, simd: S) -> [Line; 2] {
+            let tokens = self.product.tokens(simd, self.x);
+            [Side::Lower, Side::Upper]
+                .map(|side| self.product.bound(simd, side, &tokens, 0, 0, &self.tile[0][0]))
+        }
+    }
+
+    /// What a multiplier computes, in double precision.
+    fn product(x: &[f32], w: &[f32]) -> f32 {
+        let round = |v: &f32| f64::from(pairs::value(pairs::bf16(*v)));
+        x.iter().zip(w).map(|(x, w)| round(x) * round(w)).sum::<f64>() as f32
+    }
+
+    #[test]
+    fn rounding_is_to_the_nearest() {
+        for (value, expected) in [
+            (1.0, 1.0),
+            // Half way between 1 and the next, and then between odd and even.
+            (1.0 + 0.5_f32.powi(8), 1.0),
+            (1.003_906_4, 1.007_812_5),
+            (1.0 + 3.0 * 0.5_f32.powi(8), 1.015_625),
+            (-3.0, -3.0),
+            (1e-39, 0.0),
+            (-1e-39, 0.0),
+        ] {
+            assert_eq!(pairs::value(pairs::bf16(value)), expected, "{value}");
+        }
+    }
+
+    /// Numbers that round to one side all of them, numbers of mixed sizes, and zeros.
+    #[test]
+    fn the_product_is_within_its_bounds() {
+        let Some(multiplier) = Multiplier::detect() else { return };
+        let cases: [fn(usize) -> f32; 5] = [
+            |_| 1.003_9,
+            |i| 1.003_9 * if i % 2 == 0 { 1.0 } else { -1.0 },
+            |i| ((i * 37 % 101) as f32 - 50.0) * 0.317,
+            |i| 10_f32.powi((i % 9) as i32 - 4) * 1.237,
+            |_| 0.0,
+        ];
+        for d_in in [1, 2, 31, 32, 33, 577] {
+            for x_case in cases {
+                for w_case in cases {
+                    for bias in [0.0, -250.0] {
+                        let x: Vec<f32> = (0..d_in).map(x_case).collect();
+                        let w: Vec<f32> = (0..d_in).map(|i| w_case(i + 1)).collect();
+                        let screened = Screened::new(multiplier, &w, &[bias], d_in);
+                        let mut tile = crate::cpu::tile::ZEROS;
+                        tile[0][0].0[0] = product(&x, &w);
+                        let [lower, upper] =
+                            Arch::new().dispatch(Bounds { product: &screened, x: &x, tile: &tile });
+                        let exact: f64 = x.iter().zip(&w).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
+                        let (exact, lower, upper) =
+                            (exact + f64::from(bias), f64::from(lower.0[0]), f64::from(upper.0[0]));
+                        assert!(lower <= exact && exact <= upper, "{lower} {exact} {upper} at {d_in}");
+                        // What is not bounded closely would be computed twice.
+                        let norm = |v: &[f32]| v.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+                        assert!(upper - lower <= 0.017 * norm(&x) * norm(&w) + 1e-3, "{d_in}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_processor_multiplies_as_it_should() {
+        let Some(multiplier) = Multiplier::detect() else { return };
+        let d_in = 67;
+        let x: Vec<f32> = (0..d_in).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.317).collect();
+        let w: Vec<f32> = (0..2 * d_in).map(|i| ((i * 53 % 97) as f32 - 48.0) * 0.0191).collect();
+        let screened = Screened::new(multiplier, &w, &[0.0; 2], d_in);
+        let mut tile = crate::cpu::tile::ZEROS;
+        let tokens = screened.tokens(pulp::Scalar::new(), &x);
+        screened.multiply(pulp::Scalar::new(), &tokens, [0, 0], 0..screened.terms(), &mut tile);
+        for (latent, w) in w.chunks(d_in).enumerate() {
+            let (found, expected) = (tile[0][0].0[latent], product(&x, w));
+            assert!((found - expected).abs() < 1e-3 * expected.abs().max(1.0), "{found} {expected}");
+        }
+        assert_eq!(tile[1][0].0[0], 0.0);
+    }
+}

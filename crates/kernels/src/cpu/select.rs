@@ -160,3 +160,62 @@ impl Threshold {
         value > self.smallest || equal
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pulp::{Arch, WithSimd};
+
+    use super::*;
+
+    fn values(n: usize) -> Vec<f32> {
+        (0..n).map(|i| ((i * 2_654_435_761) % 1009) as f32 / 100.0).collect()
+    }
+
+    struct Prune<'a>(&'a mut Candidates, usize);
+
+    impl WithSimd for Prune<'_> {
+        type Output = ();
+
+        fn with_simd<S: Simd>(self, simd: S) {
+            self.0.prune(simd, self.1);
+        }
+    }
+
+    #[test]
+    fn pruning_loses_none_of_the_largest() {
+        for (n, k) in [(40, 3), (70, 19), (300, 1), (300, 130), (1000, 32)] {
+            for margin in [0.0, 0.3] {
+                let values = values(n);
+                let mut row = Candidates::above(0.0);
+                for (i, value) in values.iter().enumerate() {
+                    // The bounds are not centred on the value.
+                    let off = margin * (i % 5) as f32 / 4.0;
+                    row.push(i as u32, value - off, value - off + margin);
+                }
+                Arch::new().dispatch(Prune(&mut row, k));
+                let kept: Vec<usize> = row.entries().iter().map(|(latent, _)| *latent as usize).collect();
+                let mut order: Vec<usize> = (0..n).collect();
+                order.sort_by(|a, b| values[*b].total_cmp(&values[*a]));
+                let smallest = values[order[k - 1]];
+                assert!(order.iter().filter(|i| values[**i] > smallest).all(|i| kept.contains(i)));
+                assert!(kept.iter().filter(|i| values[**i] >= smallest).count() >= k, "{n} {k}");
+                assert!(row.floor <= smallest);
+                assert!(margin > 0.0 || n < 2 * k + 32 || kept.len() < n, "nothing was pruned");
+            }
+        }
+    }
+
+    #[test]
+    fn of_equals_the_first_are_kept() {
+        let of = |values: &[f32]| -> Entries { (0..).zip(values.iter().copied()).collect() };
+        let mut entries = of(&[1.0, 3.0, 2.0, 3.0, 3.0]);
+        largest(2, &mut entries);
+        assert_eq!(entries, [(1, 3.0), (3, 3.0)]);
+        largest(9, &mut entries);
+        assert_eq!(entries.len(), 2);
+
+        let mut tasks = vec![vec![of(&[1.0, 5.0]), of(&[2.0])], vec![of(&[2.0, 2.0, 7.0])]];
+        largest_of_batch(4, &mut tasks);
+        assert_eq!(tasks, [vec![vec![(1, 5.0)], vec![(0, 2.0)]], vec![vec![(0, 2.0), (2, 7.0)]]]);
+    }
+}

@@ -76,3 +76,54 @@ fn rows<S: Simd, const M: usize>(
         }
     }
 }
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use pulp::{
+        Scalar, WithSimd,
+        x86::{V3, V4},
+    };
+
+    use super::*;
+
+    const TERMS: usize = 37;
+
+    struct Product<'a> {
+        a: &'a [Across],
+        b: &'a [Along],
+    }
+
+    impl WithSimd for Product<'_> {
+        type Output = Vec<f32>;
+
+        fn with_simd<S: Simd>(self, simd: S) -> Vec<f32> {
+            let mut tile = [[Line([0.5; LANES]); LINES]; ROWS];
+            multiply(simd, self.a, self.b, &mut tile);
+            tile.iter().flatten().flat_map(|line| line.0).collect()
+        }
+    }
+
+    /// Small whole numbers, whose sums are exact in any order.
+    fn number(i: usize) -> f32 {
+        ((i * i + 3 * i) % 11) as f32 - 5.0
+    }
+
+    #[test]
+    fn a_tile_is_a_product_whatever_the_vectors() {
+        let a: Vec<Across> = (0..TERMS).map(|k| std::array::from_fn(|row| number(k * ROWS + row))).collect();
+        let column = |k: usize, column: usize| number(7 * k + column);
+        let along =
+            |k| std::array::from_fn(|j| Line(std::array::from_fn(|lane| column(k, j * LANES + lane))));
+        let b: Vec<Along> = (0..TERMS).map(along).collect();
+        let sum = |row: usize, c: usize| 0.5 + (0..TERMS).map(|k| a[k][row] * column(k, c)).sum::<f32>();
+        let expected: Vec<f32> = (0..ROWS * COLUMNS).map(|i| sum(i / COLUMNS, i % COLUMNS)).collect();
+        let product = || Product { a: &a, b: &b };
+        assert_eq!(product().with_simd(Scalar::new()), expected);
+        if let Some(simd) = V3::try_new() {
+            assert_eq!(Simd::vectorize(simd, product()), expected);
+        }
+        if let Some(simd) = V4::try_new() {
+            assert_eq!(Simd::vectorize(simd, product()), expected);
+        }
+    }
+}

@@ -22,15 +22,21 @@ use crate::{Affine, Weights, largest};
 
 /// What can be chosen of a [`TopK`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub struct TopKConfig {
     /// Latents that may be active on a token.
     pub k: NonZeroUsize,
     /// Whether `b_dec` is subtracted from the input before encoding.
+    #[serde(default = "yes")]
     pub apply_b_dec_to_input: bool,
     /// Whether activations are multiplied by the norms of their decoder rows before the largest are chosen, and
     /// divided by them again when decoding (SAELens). It makes no difference while the norms are 1, as they are here.
+    #[serde(default)]
     pub rescale_acts_by_decoder_norm: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Default for TopKConfig {

@@ -41,7 +41,11 @@ fn assert_cfg_fault(change: impl Fn(&mut Value), parts: &[&str]) {
 
 #[test]
 fn faults_of_the_configuration_name_the_key() {
-    assert_cfg_fault(|c| c["architecture"] = "topk".into(), &["`architecture`", "\"standard\"", "\"topk\""]);
+    assert_cfg_fault(
+        |c| c["architecture"] = "gated".into(),
+        &["`architecture`", "\"standard\"", "\"gated\""],
+    );
+    assert_cfg_fault(|c| c["architecture"] = "topk".into(), &["\"topk\"", "missing field `k`"]);
     assert_cfg_fault(|c| c["d_in"] = 0.into(), &["`d_in`", "from 1 on", "found 0"]);
     assert_cfg_fault(|c| c["d_sae"] = "5".into(), &["`d_sae`", "found \"5\""]);
     assert_cfg_fault(
