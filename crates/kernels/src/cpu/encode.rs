@@ -94,7 +94,10 @@ impl<P: Product> WithSimd for Encode<'_, P> {
         let mut encoding = Encoding { product, tokens, d_sae: b_enc.len(), select, rows };
         tiles::for_each(simd, extent, &mut encoding);
         let mut entries = Vec::with_capacity(n);
-        for (row, x) in encoding.rows.into_iter().zip(x.chunks_exact(d_in)) {
+        for (mut row, x) in encoding.rows.into_iter().zip(x.chunks_exact(d_in)) {
+            if let Select::Largest(k) = select {
+                row.prune(simd, k);
+            }
             let mut of_row = row.entries();
             if !P::EXACT {
                 refine(simd, [enc, b_enc], select.floor(), x, &mut of_row);
@@ -189,7 +192,9 @@ impl<P: Product> Tiles for Encoding<'_, P> {
     fn panels_done<S: Simd>(&mut self, simd: S) {
         if let Select::Largest(k) = self.select {
             for row in &mut self.rows {
-                row.prune(simd, k);
+                if row.crowded(k) {
+                    row.prune(simd, k);
+                }
             }
         }
     }
