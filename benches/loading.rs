@@ -17,9 +17,6 @@ use monosema_trainer::{
 };
 use rand::Rng;
 
-#[global_allocator]
-static ALLOCATOR: monosema_allocator::MiMalloc = monosema_allocator::MiMalloc;
-
 const WIDTH: usize = 576;
 const LATENTS: usize = 4608;
 const BATCH: usize = 4096;

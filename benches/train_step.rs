@@ -17,9 +17,6 @@ use monosema_trainer::{
     step::{AutodiffStep, FusedStep, Precision, TrainStep},
 };
 
-#[global_allocator]
-static ALLOCATOR: monosema_allocator::MiMalloc = monosema_allocator::MiMalloc;
-
 const BATCH: usize = 4096;
 
 /// Pre-activations have a standard deviation of 0.1 at the start: so many of them are above the threshold beside it.

@@ -9,9 +9,6 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use monosema_core::{BlockHook, HookPoint};
 use monosema_transformer::{Capture, Checkpoint, NoTap};
 
-#[global_allocator]
-static ALLOCATOR: monosema_allocator::MiMalloc = monosema_allocator::MiMalloc;
-
 const BATCH: usize = 16;
 const SEQ: usize = 128;
 

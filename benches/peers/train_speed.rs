@@ -20,9 +20,6 @@ use monosema_trainer::{
 use safetensors::SafeTensors;
 use serde_json::json;
 
-#[global_allocator]
-static ALLOCATOR: monosema_allocator::MiMalloc = monosema_allocator::MiMalloc;
-
 /// Steps before the clock starts: the first ones find out the density and fetch memory.
 const WARM_UP: usize = 5;
 

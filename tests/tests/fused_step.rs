@@ -1,4 +1,4 @@
-//! The step on active latents alone is the step of autodiff: after one step and after many, by either path, at any
+//! The fused step is the step of autodiff: after one step and after many, by either path, at any
 //! density, and to the bit on any number of threads.
 #![allow(clippy::unwrap_used)]
 
@@ -74,7 +74,7 @@ fn start(architecture: &SaeConfig, size: Size, bias: f32, device: &Device) -> Sa
             ("b_dec", &[n]) => weights.insert("b_dec", (0..n).map(|i| i as f32 / 50.0).collect(), [n]),
             ("W_enc", &[n, m]) => weights.insert("W_enc", values, [n, m]),
             ("W_dec", &[n, m]) => weights.insert("W_dec", values, [n, m]),
-            _ => unreachable!("{name} is no weight of a sparse form"),
+            _ => unreachable!("{name} is no weight of a form"),
         }
     }
     Sae::from_weights(architecture, weights, device)
@@ -140,16 +140,16 @@ fn one_step_is_that_of_autodiff_by_either_path() {
             let begin = start(architecture, size, bias, &device);
             let mut autodiff =
                 AutodiffStep::new(start(architecture, size, bias, &device.clone().autodiff()), &plan);
-            let mut sparse = fused(begin.clone(), &plan);
+            let mut fused_step = fused(begin.clone(), &plan);
             let expected = numbers(autodiff.step(x(), rates));
             let found = numbers({
-                sparse.force(Some(path));
-                sparse.step(x(), rates)
+                fused_step.force(Some(path));
+                fused_step.step(x(), rates)
             });
             for ((name, found), (_, expected)) in found.iter().zip(&expected) {
                 assert_close(&format!("{what} {name}"), found, expected, ROUNDING);
             }
-            for (name, apart) in distances(&begin, &sparse.sae(), &autodiff.sae()) {
+            for (name, apart) in distances(&begin, &fused_step.sae(), &autodiff.sae()) {
                 assert!(apart <= ONE_STEP, "{what} {name}: {apart:e}");
             }
         }
@@ -164,7 +164,7 @@ fn a_hundred_steps_are_those_of_autodiff() {
         let begin = start(architecture, size, bias, &device);
         let on_tape =
             || AutodiffStep::new(start(architecture, size, bias, &device.clone().autodiff()), &plan);
-        let mut sparse = fused(begin.clone(), &plan);
+        let mut fused_step = fused(begin.clone(), &plan);
         let (mut autodiff, mut touched) = (on_tape(), on_tape());
         let (mut found, mut own) = (Vec::new(), Vec::new());
         for index in 0..100 {
@@ -173,13 +173,13 @@ fn a_hundred_steps_are_those_of_autodiff() {
             let x = batch(n, size.d_in, index);
             touched.step(x.clone() + rounding(&x), rates);
             let expected = numbers(autodiff.step(x.clone(), rates));
-            let fired = numbers(sparse.step(x, rates)).pop();
+            let fired = numbers(fused_step.step(x, rates)).pop();
             if fired != expected.into_iter().next_back() && !architecture.penalised() {
                 // Two latents of a token were equal but for rounding, and another one was chosen: no more comparable.
                 assert!(index >= COMPARABLE, "{what}: step {index}");
                 break;
             }
-            found = distances(&begin, &sparse.sae(), &autodiff.sae());
+            found = distances(&begin, &fused_step.sae(), &autodiff.sae());
             own = distances(&begin, &touched.sae(), &autodiff.sae());
         }
         for ((name, found), (_, own)) in found.into_iter().zip(own) {

@@ -226,14 +226,60 @@ fn what_is_no_number_spoils_the_loss() {
     for (precision, activation) in [
         (Precision::F32, Activation::Relu),
         (Precision::Auto, Activation::Relu),
+        (Precision::F32, Activation::TopK { k: 3 }),
         (Precision::Auto, Activation::TopK { k: 3 }),
         (Precision::Auto, Activation::BatchTopK { k: 3 }),
     ] {
         let form = Form { activation, apply_b_dec_to_input: false, unit_decoder: false };
-        let x = matrix([size[0], size[1]], 5).slice_fill([7..8, 3..4], f32::NAN);
+        let x = matrix([size[0], size[1]], 5);
+        let mut p = parameters(size, 0.0);
+        p.b_enc = p.b_enc.slice_fill([700..701], f32::NAN);
         let hints = Hints { share: 0.0, floor: 0.1 };
-        let (_, found) =
-            step(state(parameters(size, 0.0)), x, form, settings(precision, Path::Sparse, hints));
+        let (_, found) = step(state(p), x, form, settings(precision, Path::Sparse, hints));
         assert!(values(&found.numbers)[0].is_nan(), "{activation:?} {precision:?}");
+    }
+}
+
+#[test]
+fn a_row_of_zeros_stays_one() {
+    let (size, x) = (SIZES[0], matrix([SIZES[0][0], SIZES[0][1]], 5));
+    for unit_decoder in [false, true] {
+        let form = Form { activation: Activation::Relu, apply_b_dec_to_input: true, unit_decoder };
+        let mut p = parameters(size, -1e3);
+        p.w_dec = p.w_dec.slice_fill([3..4, 0..size[1]], 0.0);
+        let settings = Settings { path: None, ..settings(Precision::Auto, Path::Sparse, Hints::default()) };
+        let (state, _) = step(state(p), x.clone(), form, settings);
+        let found = values(&state.parameters.w_dec.slice([3..4, 0..size[1]]));
+        assert_eq!(found, vec![0.0; size[1]]);
+    }
+}
+
+#[test]
+fn the_path_follows_the_density() {
+    let (size, x) = (SIZES[1], matrix([SIZES[1][0], SIZES[1][1]], 5));
+    let form = Form { activation: Activation::Relu, apply_b_dec_to_input: false, unit_decoder: false };
+    for (bias, expected) in [(0.0, Path::Dense), (-1.5, Path::Sparse)] {
+        let settings = Settings { path: None, ..settings(Precision::Auto, Path::Sparse, Hints::default()) };
+        let (_, found) = step(state(parameters(size, bias)), x.clone(), form, settings);
+        assert_eq!((found.path, Path::for_share(found.hints.share)), (expected, expected));
+    }
+}
+
+#[test]
+fn the_bits_do_not_depend_on_the_number_of_threads() {
+    let (size, x) = (SIZES[1], matrix([SIZES[1][0], SIZES[1][1]], 5));
+    for form in forms() {
+        for (precision, path) in
+            [(Precision::F32, Path::Sparse), (Precision::F32, Path::Dense), (Precision::Auto, Path::Sparse)]
+        {
+            let take = |threads| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let settings = settings(precision, path, Hints { share: 0.0, floor: 0.2 });
+                let (state, result) =
+                    pool.install(|| step(state(parameters(size, -0.3)), x.clone(), form, settings));
+                (found(&state, &result), values(&state.parameters.w_enc), values(&state.parameters.w_dec))
+            };
+            assert!(take(1) == take(3), "{form:?} {precision:?} {path:?}");
+        }
     }
 }

@@ -28,9 +28,6 @@ use crate::{
     failure::{Failure, Outcome},
 };
 
-#[global_allocator]
-static ALLOCATOR: monosema_allocator::MiMalloc = monosema_allocator::MiMalloc;
-
 fn main() -> ExitCode {
     monosema_allocator::keep_pages();
     device::fix_defaults();

@@ -16,4 +16,4 @@ mod tile;
 mod tiles;
 mod vectors;
 
-pub(crate) use step::{State, Values, step};
+pub(crate) use step::{State, Values, screens, step};

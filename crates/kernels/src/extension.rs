@@ -8,7 +8,7 @@ use burn::{
     tensor::{Device, Tensor, TensorData},
 };
 
-use crate::{Form, Found, Hints, Parameters, Path, Phases, Settings, State, cpu};
+use crate::{Activation, Form, Found, Hints, Parameters, Path, Phases, Settings, State, cpu};
 
 /// Whether a step can be taken on `device`.
 pub fn supports(device: &Device) -> bool {
@@ -19,7 +19,7 @@ pub fn supports(device: &Device) -> bool {
 /// autodiff. Where nothing else holds the state's tensors, it is changed in place.
 ///
 /// # Panics
-/// If shapes do not fit together, or on a device that is not [supported](supports).
+/// If shapes do not fit together, if there is no token, no latent, or a `k` of 0, or on a device that is not [supported](supports).
 pub fn step(state: State, x: Tensor<2>, form: Form, settings: Settings) -> (State, Found) {
     let [d_sae, d_in] = state.parameters.w_enc.dims();
     for values in [&state.parameters, &state.gradients, &state.first, &state.second] {
@@ -28,6 +28,11 @@ pub fn step(state: State, x: Tensor<2>, form: Form, settings: Settings) -> (Stat
         assert_eq!(shapes, ([d_sae, d_in], [d_sae, d_in], [d_sae], [d_in]), "the state has one size");
     }
     assert_eq!(x.dims()[1], d_in, "tokens are as wide as the dictionary");
+    let k = match form.activation {
+        Activation::Relu => 1,
+        Activation::TopK { k } | Activation::BatchTopK { k } => k,
+    };
+    assert!(x.dims()[0] * d_in * d_sae * k > 0, "there is something to compute");
     let Stepped { state, numbers, fired, hints, path, phases } =
         Dispatch::sae_step(state.into(), x.into_dispatch(), form, settings);
     let found = Found {

@@ -9,10 +9,17 @@
 
 mod cpu;
 pub mod extension;
+mod threshold;
 
 use std::time::Duration;
 
 use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    extension::{step, supports},
+    threshold::Threshold,
+};
 
 /// The mathematics that a step computes: acts = activation(input·W_enc + b_enc), x̂ = acts·W_dec + b_dec, and
 /// loss = mean over tokens of ‖x − x̂‖² + λ Σᵢ actsᵢ‖W_dec,i‖₂.
@@ -45,7 +52,7 @@ pub enum Activation {
 }
 
 /// Added to ‖W_dec,i‖₂² before the root is taken. Keeps the gradient of a norm finite at a row of zeros; too small to
-/// change any other norm.
+/// change a norm of 1e-11 or more.
 pub const NORM_TINY: f32 = 1e-30;
 
 /// Norms below this count as this when rows are divided by them (SAELens does the same).
@@ -74,7 +81,8 @@ impl Path {
 }
 
 /// How numbers are multiplied while encoding.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Precision {
     /// In bf16 first where the processor has instructions for that, to find out which latents may be active, and those
     /// again in f32; elsewhere in f32. The result is that of f32.
@@ -129,8 +137,13 @@ pub struct Settings {
     pub precision: Precision,
     /// Forces a path.
     pub path: Option<Path>,
-    /// What the step before found: it makes this one faster, and changes nothing else.
+    /// What the step before found: it makes this one faster, and changes what comes out by rounding at most.
     pub hints: Hints,
+}
+
+/// Whether this processor has instructions for what [`Precision::Auto`] speaks of.
+pub fn screens() -> bool {
+    cpu::screens()
 }
 
 /// What a step can tell the next one.
@@ -138,7 +151,7 @@ pub struct Settings {
 pub struct Hints {
     /// Share of latents that were active.
     pub share: f64,
-    /// The smallest active pre-activation.
+    /// The smallest active pre-activation of a batch from which the largest were chosen; 0 otherwise.
     pub floor: f32,
 }
 
@@ -177,5 +190,3 @@ pub struct Phases {
     /// Clipping and Adam.
     pub update: Duration,
 }
-
-pub use extension::{step, supports};

@@ -1,10 +1,11 @@
 //! Which activations of a token are among its largest.
 
 use burn::tensor::{Device, Tensor, TensorData};
+use monosema_kernels::Threshold;
 use rayon::prelude::*;
 
 /// 1 where an activation is among the `k` largest of its row, 0 elsewhere; of equals, those of lower latents count as
-/// larger. A constant: no gradient goes through the choice.
+/// larger (on the CPU). A constant: no gradient goes through the choice.
 ///
 /// # Shapes
 /// `acts [n, d_sae]`, the result likewise, with autodiff where `acts` have it.
@@ -28,15 +29,8 @@ pub(crate) fn of_rows(acts: Tensor<2>, k: usize) -> Tensor<2> {
 
 /// Turns the `k` largest of `row` into ones and the others into zeros.
 fn mark_largest(row: &mut [f32], k: usize) {
-    let mut sorted = row.to_vec();
-    let (larger, smallest, _) = sorted.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
-    let smallest = *smallest;
-    let mut equals = k - larger.iter().filter(|value| **value > smallest).count();
-    for value in row {
-        let equal = *value == smallest && equals > 0;
-        equals -= usize::from(equal);
-        *value = f32::from(*value > smallest || equal);
-    }
+    let mut threshold = Threshold::new(k, &mut row.to_vec());
+    row.iter_mut().for_each(|value| *value = f32::from(threshold.keeps(*value)));
 }
 
 #[cfg(test)]

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use burn::tensor::Device;
 use monosema_core::{
     HookPoint, Seed, Stage,
     manifest::{Input, Work},
 };
+use monosema_kernels::{Activation, Form};
 use monosema_sae::{SaeConfig, Size};
 use monosema_store::{BatchPlan, HookColumn, Store};
 use serde::Serialize;
@@ -149,11 +151,24 @@ impl TrainPlan {
             log_every_steps: numbers.log_every_steps,
             seed,
             disk_bytes: 4 * (parameters + d_sae as u64),
-            memory_bytes: memory_bytes(parameters, size, batch, buffer as u64),
+            memory_bytes: memory_bytes(
+                parameters,
+                numbers.architecture.form().filter(|_| config.step == StepKind::Auto),
+                size,
+                batch,
+                buffer as u64,
+            ),
             architecture: numbers.architecture,
             step: config.step,
             precision: config.precision,
         })
+    }
+
+    /// Whether the fused step trains it on `device`.
+    pub fn is_fused(&self, device: &Device) -> bool {
+        self.step == StepKind::Auto
+            && self.architecture.form().is_some()
+            && monosema_kernels::supports(device)
     }
 
     /// How large the dictionary will be.
@@ -283,11 +298,17 @@ fn latents(width: Width, d_in: usize) -> Result<usize, TrainError> {
         .ok_or_else(|| bad("width", format!("1 to {MOST_LATENTS} latents"), found))
 }
 
-/// Parameters, gradients, both moments and what Adam computes in between; a step's matrices of pre-activations,
-/// activations and their gradients; a few batches on their way; the shuffle buffer, at most f32.
-fn memory_bytes(parameters: u64, size: Size, batch: u64, buffer: u64) -> u64 {
+/// Parameters, gradients, both moments, and what Adam computes in between or encoding packs; of a fused step 20 bytes for
+/// every active latent of a token, half of all at the start of a ReLU's training, and of another one five matrices of
+/// pre-activations, activations and their gradients; a few batches on their way; the shuffle buffer, at most f32.
+fn memory_bytes(parameters: u64, form: Option<Form>, size: Size, batch: u64, buffer: u64) -> u64 {
     let (d_in, d_sae) = (size.d_in as u64, size.d_sae as u64);
-    4 * (7 * parameters + 5 * batch * d_sae + 10 * batch * d_in + buffer * d_in)
+    let active = match form.map(|form| form.activation) {
+        Some(Activation::TopK { k } | Activation::BatchTopK { k }) => (k as u64).min(d_sae),
+        Some(Activation::Relu) => d_sae.div_ceil(2),
+        None => d_sae,
+    };
+    4 * (7 * parameters + 5 * batch * active + 10 * batch * d_in + buffer * d_in)
 }
 
 #[cfg(test)]
@@ -355,6 +376,11 @@ mod tests {
             ("lr = nan", "lr"),
             ("l1 = -1.0", "l1: expected a number from 0 on, found -1"),
             ("adam_betas = [0.9, 1.0]", "adam_betas"),
+            ("architecture = { kind = 'top_k', k = 32 }\nl1 = 0.5", "l1: expected nothing"),
+            (
+                "architecture = { kind = 'top_k', k = 9 }\nwidth = { latents = 8 }",
+                "architecture: expected k of at most 8, the number of latents, found k = 9",
+            ),
             ("grad_clip = inf", "grad_clip"),
             ("lr_decay_fraction = 1.5", "lr_decay_fraction: expected a number from 0 to 1, found 1.5"),
             ("lr_warmup_fraction = 0.9", "lr_decay_fraction leaves"),

@@ -13,6 +13,8 @@ use monosema_core::Seed;
 use monosema_sae::Sae;
 use serde::{Deserialize, Serialize};
 
+pub use monosema_kernels::Precision;
+
 pub use self::{autodiff::AutodiffStep, fused::FusedStep};
 use crate::{Rates, TrainPlan};
 
@@ -27,23 +29,11 @@ pub enum StepKind {
     Autodiff,
 }
 
-/// How the fused step multiplies.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Precision {
-    /// On processors with instructions for bf16, encoding looks in bf16 for the latents that may be active, and computes
-    /// those in f32: the result is that of f32, to rounding.
-    #[default]
-    Auto,
-    /// In f32 throughout.
-    F32,
-}
-
 /// The step that `plan` asks for on `device` (plain, without autodiff), with weights drawn from `seed`; and what it is
 /// called.
 pub fn begin(plan: &TrainPlan, seed: Seed, device: &Device) -> (Box<dyn TrainStep>, &'static str) {
     let init = |device: &Device| Sae::init(&plan.architecture, plan.size(), seed, device);
-    if plan.step == StepKind::Auto
+    if plan.is_fused(device)
         && let Some(step) = FusedStep::new(init(device), plan, device)
     {
         return (Box::new(step), "fused");

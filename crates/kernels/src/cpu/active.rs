@@ -28,7 +28,7 @@ pub(super) struct ByLatent {
 }
 
 impl ByToken {
-    pub(super) fn new(tokens: &[Entries]) -> Self {
+    pub(super) fn new(tokens: Vec<Entries>) -> Self {
         let n = tokens.iter().map(Vec::len).sum();
         let mut by_token = Self {
             ends: Vec::with_capacity(tokens.len()),

@@ -6,9 +6,9 @@ use pulp::Simd;
 
 use super::{
     encode::{Product, Side},
-    line::{LANES, Line, lines},
+    line::{Line, padded},
     pack,
-    tile::{self, Across, Along, COLUMNS, LINES, Tile},
+    tile::{self, Across, Along, Tile},
 };
 
 /// `W_enc` and `b_enc` in the order in which tiles read them.
@@ -22,7 +22,7 @@ pub(super) struct Exact {
 impl Exact {
     /// Packs `enc [d_sae, d_in]` and `b_enc [d_sae]`.
     pub(super) fn new(enc: &[f32], b_enc: &[f32], d_in: usize) -> Self {
-        Self { d_in, weights: pack::along_rows(enc, d_in), bias: bias(b_enc) }
+        Self { d_in, weights: pack::along_rows(enc, d_in), bias: padded(b_enc) }
     }
 }
 
@@ -70,11 +70,4 @@ impl Product for Exact {
         }
         sum
     }
-}
-
-/// `b_enc` in lines, as many as panels have; never positive where there is no latent.
-pub(super) fn bias(b_enc: &[f32]) -> Vec<Line> {
-    let mut bias = lines(b_enc, f32::NEG_INFINITY);
-    bias.resize(b_enc.len().div_ceil(COLUMNS) * LINES, Line([f32::NEG_INFINITY; LANES]));
-    bias
 }

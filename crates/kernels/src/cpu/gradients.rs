@@ -92,11 +92,12 @@ impl WithSimd for Compute<'_, '_> {
             if batch.packed.is_none() {
                 sums(batch, &entries, enc, dec);
             }
-            let (mut acts, mut pulls) = (0.0, 0.0);
+            let (mut acts, mut pulls) = (0.0_f64, 0.0_f64);
             for entry in &entries {
-                acts += entry.act;
-                pulls += entry.pull;
+                acts += f64::from(entry.act);
+                pulls += f64::from(entry.pull);
             }
+            let (acts, pulls) = (acts as f32, pulls as f32);
             if let Some((of_penalty, norms)) = batch.penalty {
                 add(dec, of_penalty * acts / norms[first + i], w_dec);
             }
@@ -106,7 +107,7 @@ impl WithSimd for Compute<'_, '_> {
             }
             b_enc[i] = pulls;
             fired[i] = entries.len() as f32;
-            sum += squares(simd, enc) + squares(simd, dec) + f64::from(pulls * pulls);
+            sum += squares(simd, enc) + squares(simd, dec) + f64::from(pulls).powi(2);
         }
         sum
     }

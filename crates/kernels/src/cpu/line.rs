@@ -2,6 +2,8 @@
 
 use pulp::{Simd, bytemuck};
 
+use super::tile::LINES;
+
 /// Numbers in a [`Line`].
 pub(super) const LANES: usize = 16;
 
@@ -34,6 +36,13 @@ pub(super) fn lines(values: &[f32], fill: f32) -> Vec<Line> {
         line
     };
     values.chunks(LANES).map(line).collect()
+}
+
+/// `values` in whole panels of lines, filled up with 0.
+pub(super) fn padded(values: &[f32]) -> Vec<Line> {
+    let mut lines = lines(values, 0.0);
+    lines.resize(values.len().div_ceil(LINES * LANES) * LINES, Line::ZERO);
+    lines
 }
 
 /// Bit `i` is lane `i` of `mask`.

@@ -3,6 +3,7 @@
 use pulp::Simd;
 
 use super::line::bits;
+use crate::Threshold;
 
 /// What a token's entries must be.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -79,7 +80,7 @@ impl Candidates {
     /// Whether there are so many more than `k` that it is time to drop some.
     #[inline(always)]
     pub(super) fn crowded(&self, k: usize) -> bool {
-        self.candidates.len() >= 2 * k + 32
+        self.candidates.len() >= k.saturating_mul(2).saturating_add(32)
     }
 
     /// Raises the floor to below the `k` largest so far, and drops those that cannot be among them.
@@ -116,7 +117,9 @@ impl Candidates {
         let mut kept = 0;
         for i in 0..self.candidates.len() {
             self.candidates[kept] = self.candidates[i];
-            kept += usize::from(self.candidates[i].upper > low);
+            // What is no number is not dropped: it spoils the loss for all to see.
+            let below = self.candidates[i].upper <= low;
+            kept += usize::from(!below);
         }
         self.candidates.truncate(kept);
     }
@@ -141,30 +144,6 @@ pub(super) fn largest_of_batch(k: usize, tasks: &mut [Vec<Entries>]) {
     }
     let mut threshold = Threshold::new(k, &mut values);
     tasks.iter_mut().flatten().for_each(|entries| entries.retain(|(_, value)| threshold.keeps(*value)));
-}
-
-/// What the `k` largest of some values are.
-struct Threshold {
-    smallest: f32,
-    /// How many of those equal to the smallest are still to be kept.
-    equals: usize,
-}
-
-impl Threshold {
-    /// Of more than `k` values, and `k` of 1 or more; reorders them.
-    #[inline(always)]
-    fn new(k: usize, values: &mut [f32]) -> Self {
-        let (larger, smallest, _) = values.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
-        let smallest = *smallest;
-        Self { smallest, equals: k - larger.iter().filter(|value| **value > smallest).count() }
-    }
-
-    #[inline(always)]
-    fn keeps(&mut self, value: f32) -> bool {
-        let equal = value == self.smallest && self.equals > 0;
-        self.equals -= usize::from(equal);
-        value > self.smallest || equal
-    }
 }
 
 #[cfg(test)]

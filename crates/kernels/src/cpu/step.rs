@@ -93,7 +93,7 @@ pub(crate) fn step(state: State<'_>, x: &[f32], form: Form, settings: &Settings)
     phases.encode = lap.end();
     let active: usize = entries.iter().flatten().map(Vec::len).sum();
     let share = active as f64 / (n * d_sae) as f64;
-    let floor = smallest(&entries);
+    let floor = smallest(&entries, form.activation, n);
     let path = settings.path.unwrap_or_else(|| Path::for_share(share));
 
     let norms: Vec<f32> =
@@ -108,7 +108,7 @@ pub(crate) fn step(state: State<'_>, x: &[f32], form: Form, settings: &Settings)
         of_penalty,
         packed: packed.as_ref(),
     };
-    let tasks = entries.par_iter().zip(x.par_chunks(TOKENS * d_in));
+    let tasks = entries.into_par_iter().zip(x.par_chunks(TOKENS * d_in));
     let blocks: Vec<Block> = tasks.map(|(entries, x)| Block::new(decoder, entries, x)).collect();
     phases.decode = lap.end();
 
@@ -142,6 +142,11 @@ pub(crate) fn step(state: State<'_>, x: &[f32], form: Form, settings: &Settings)
     }
 }
 
+/// Whether there are instructions to screen with.
+pub(crate) fn screens() -> bool {
+    Multiplier::detect().is_some()
+}
+
 /// The entries of every token of `input [n, d_in]`, task by task.
 fn activate(
     parameters: &Values<&mut [f32]>,
@@ -149,31 +154,46 @@ fn activate(
     form: Form,
     settings: &Settings,
 ) -> Vec<Vec<Entries>> {
-    let (d_in, d_sae) = (parameters.b_dec.len(), parameters.b_enc.len());
-    let of_batch = |k: usize| k.min(d_sae) * (input.len() / d_in);
+    let d_in = parameters.b_dec.len();
     let select = match form.activation {
         Activation::Relu => Select::Above(0.0),
         Activation::TopK { k } => Select::Largest(k),
         Activation::BatchTopK { .. } => Select::Above(GUESS * settings.hints.floor.max(0.0)),
     };
-    let encoded = |select| {
-        // Where many latents are active, screening leaves most of the work still to do.
-        let screens = settings.precision == Precision::Auto && settings.hints.share < Screened::WORTHWHILE;
-        match Multiplier::detect().filter(|_| screens) {
-            Some(multiplier) => {
-                let product = Screened::new(multiplier, parameters.w_enc, parameters.b_enc, d_in);
-                all(&product, parameters, select, input)
-            }
-            None => all(&Exact::new(parameters.w_enc, parameters.b_enc, d_in), parameters, select, input),
+    // Where many latents are active, screening leaves most of the work still to do.
+    let screens = settings.precision == Precision::Auto && settings.hints.share < Screened::WORTHWHILE;
+    match Multiplier::detect().filter(|_| screens) {
+        Some(multiplier) => {
+            let product = Screened::new(multiplier, parameters.w_enc, parameters.b_enc, d_in);
+            activate_by(&product, parameters, input, form.activation, select)
         }
+        None => {
+            let product = Exact::new(parameters.w_enc, parameters.b_enc, d_in);
+            activate_by(&product, parameters, input, form.activation, select)
+        }
+    }
+}
+
+fn activate_by<P: Product>(
+    product: &P,
+    parameters: &Values<&mut [f32]>,
+    input: &[f32],
+    activation: Activation,
+    select: Select,
+) -> Vec<Vec<Entries>> {
+    let d_in = parameters.b_dec.len();
+    let weights = [&*parameters.w_enc, &*parameters.b_enc];
+    let encoded = |select| -> Vec<Vec<Entries>> {
+        input.par_chunks(TOKENS * d_in).map(|input| encode(product, weights, select, input)).collect()
     };
     let mut entries = encoded(select);
-    if let Activation::BatchTopK { k } = form.activation {
+    if let Activation::BatchTopK { k } = activation {
+        let wanted = k.saturating_mul(input.len() / d_in);
         let found: usize = entries.iter().flatten().map(Vec::len).sum();
-        if found < of_batch(k) && select.floor() > 0.0 {
+        if found < wanted && select.floor() > 0.0 {
             entries = encoded(Select::Above(0.0));
         }
-        select::largest_of_batch(of_batch(k), &mut entries);
+        select::largest_of_batch(wanted, &mut entries);
     }
     entries
 }
@@ -182,21 +202,15 @@ fn activate(
 /// repeated.
 const GUESS: f32 = 0.8;
 
-fn all<P: Product>(
-    product: &P,
-    parameters: &Values<&mut [f32]>,
-    select: Select,
-    input: &[f32],
-) -> Vec<Vec<Entries>> {
-    let weights = [&*parameters.w_enc, &*parameters.b_enc];
-    let tasks = input.par_chunks(TOKENS * parameters.b_dec.len());
-    tasks.map(|input| encode(product, weights, select, input)).collect()
-}
-
-/// The smallest pre-activation of all entries, 0 if there is none.
-fn smallest(entries: &[Vec<Entries>]) -> f32 {
-    let values = entries.iter().flatten().flatten().map(|(_, value)| *value);
-    values.reduce(f32::min).unwrap_or(0.0)
+/// The smallest pre-activation of all entries; 0 if that is no threshold, because every positive one is there.
+fn smallest(entries: &[Vec<Entries>], activation: Activation, n: usize) -> f32 {
+    let found: usize = entries.iter().flatten().map(Vec::len).sum();
+    match activation {
+        Activation::BatchTopK { k } if found >= k.saturating_mul(n) => {
+            entries.iter().flatten().flatten().map(|(_, value)| *value).fold(f32::INFINITY, f32::min)
+        }
+        _ => 0.0,
+    }
 }
 
 /// Gradients of the latents' rows and biases; Σ of their squares.
@@ -226,29 +240,43 @@ fn of_b_dec(
     of_input: bool,
 ) -> f64 {
     let d_in = parameters.b_dec.len();
-    let ones = |rows: &[f32]| vec![1.0; rows.len() / d_in];
-    let errors: Vec<Vec<f32>> =
-        blocks.par_iter().map(|block| weighted_sum(&block.error, &ones(&block.error), d_in)).collect();
-    let b_dec = &mut *gradients.b_dec;
-    b_dec.fill(0.0);
-    errors.iter().for_each(|error| add(b_dec, 1.0, error));
+    let mut parts: Vec<Vec<f32>> = blocks
+        .par_iter()
+        .map(|block| weighted_sum(&block.error, &vec![1.0; block.error.len() / d_in], d_in))
+        .collect();
+    let mut weights = vec![1.0; parts.len()];
     if of_input {
         let tasks = parameters.w_enc.par_chunks(TOKENS * d_in).zip(gradients.b_enc.par_chunks(TOKENS));
-        let pulls: Vec<Vec<f32>> = tasks.map(|(rows, pulls)| weighted_sum(rows, pulls, d_in)).collect();
-        pulls.iter().for_each(|pull| add(b_dec, -1.0, pull));
+        parts.par_extend(tasks.map(|(rows, pulls)| weighted_sum(rows, pulls, d_in)));
+        weights.resize(parts.len(), -1.0);
     }
-    b_dec.iter().map(|gradient| f64::from(*gradient).powi(2)).sum()
+    let sum = weighted_sum(&parts.concat(), &weights, d_in);
+    gradients.b_dec.copy_from_slice(&sum);
+    sum.iter().map(|gradient| f64::from(*gradient).powi(2)).sum()
 }
 
 /// Σ weightsᵢ · rowsᵢ.
 fn weighted_sum(rows: &[f32], weights: &[f32], d_in: usize) -> Vec<f32> {
-    let mut sum = vec![0.0; d_in];
-    Arch::new().dispatch(|| {
-        for (row, weight) in rows.chunks_exact(d_in).zip(weights) {
+    Arch::new().dispatch(WeightedSum { rows, weights, d_in })
+}
+
+struct WeightedSum<'a> {
+    rows: &'a [f32],
+    weights: &'a [f32],
+    d_in: usize,
+}
+
+impl WithSimd for WeightedSum<'_> {
+    type Output = Vec<f32>;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> Vec<f32> {
+        let mut sum = vec![0.0; self.d_in];
+        for (row, weight) in self.rows.chunks_exact(self.d_in).zip(self.weights) {
             add(&mut sum, *weight, row);
         }
-    });
-    sum
+        sum
+    }
 }
 
 /// Each row of `x` minus `row`.

@@ -57,14 +57,14 @@ pub(super) struct Block {
 
 impl Block {
     /// Of `x [n, d_in]` and the entries of these tokens.
-    pub(super) fn new(decoder: Decoder<'_>, entries: &[Entries], x: &[f32]) -> Self {
+    pub(super) fn new(decoder: Decoder<'_>, entries: Vec<Entries>, x: &[f32]) -> Self {
         Arch::new().dispatch(Through { decoder, entries, x })
     }
 }
 
 struct Through<'a> {
     decoder: Decoder<'a>,
-    entries: &'a [Entries],
+    entries: Vec<Entries>,
     x: &'a [f32],
 }
 
@@ -75,9 +75,10 @@ impl WithSimd for Through<'_> {
     fn with_simd<S: Simd>(self, simd: S) -> Block {
         let Self { decoder, entries, x } = self;
         let (d_in, d_sae) = (decoder.b_dec.len(), decoder.weights.len());
+        let n = entries.len();
         let acts = ByToken::new(entries);
         let mut error = Vec::with_capacity(x.len());
-        for _ in 0..entries.len() {
+        for _ in 0..n {
             error.extend_from_slice(decoder.b_dec);
         }
         match decoder.packed {
@@ -203,7 +204,7 @@ fn pull_dense<S: Simd>(
         Extent { groups: acts.tokens().div_ceil(ROWS), panels: d_sae.div_ceil(COLUMNS), terms: d_in };
     let next = (0..acts.tokens()).map(|token| acts.begin(token)).collect();
     let pulls = vec![0.0; acts.latents.len()];
-    let mut back = Back { across: pack::across(error, d_in), along: rows, acts, next, pulls };
+    let mut back = Back { across: pack::across(error, d_in), along: rows, d_in, acts, next, pulls };
     tiles::for_each(simd, extent, &mut back);
     back.pulls
 }
@@ -212,6 +213,7 @@ fn pull_dense<S: Simd>(
 struct Back<'a> {
     across: Vec<Across>,
     along: &'a [Along],
+    d_in: usize,
     acts: &'a ByToken,
     /// Of every token, the first entry whose panel is still to come.
     next: Vec<usize>,
@@ -227,9 +229,8 @@ impl Tiles for Back<'_> {
         terms: std::ops::Range<usize>,
         tile: &mut Tile,
     ) {
-        let d_in = self.across.len() / self.next.len().div_ceil(ROWS);
-        let across = &self.across[group * d_in..][terms.clone()];
-        tile::multiply(simd, across, &self.along[panel * d_in..][terms], tile);
+        let across = &self.across[group * self.d_in..][terms.clone()];
+        tile::multiply(simd, across, &self.along[panel * self.d_in..][terms], tile);
     }
 
     #[inline(always)]

@@ -89,7 +89,8 @@ impl Architecture for TopK {
     }
 
     fn form(config: &TopKConfig) -> Option<Form> {
-        (!config.rescale_acts_by_decoder_norm).then_some(Form {
+        // The norms by which activations may be multiplied and divided are 1.
+        Some(Form {
             activation: Activation::TopK { k: config.k.get() },
             apply_b_dec_to_input: config.apply_b_dec_to_input,
             unit_decoder: Self::KEEPS_UNIT_DECODER,

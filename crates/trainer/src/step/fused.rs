@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor};
 use monosema_kernels::{self as kernels, Form, Hints, Parameters, Path, Phases, Settings, State};
 use monosema_sae::{Sae, SaeConfig};
 
-use super::{Precision, StepStats, TrainStep};
+use super::{StepStats, TrainStep};
 use crate::{Rates, TrainPlan};
 
 /// [`kernels::step`].
@@ -16,7 +16,7 @@ pub struct FusedStep {
     /// Of the next step, but for what the schedule says.
     settings: Settings,
     /// The path of the last step.
-    path: Path,
+    path: Option<Path>,
     phases: Phases,
 }
 
@@ -26,10 +26,6 @@ impl FusedStep {
     pub fn new(sae: Sae, plan: &TrainPlan, device: &Device) -> Option<Self> {
         let config = sae.config();
         let form = config.form().filter(|_| kernels::supports(device))?;
-        let precision = match plan.precision {
-            Precision::Auto => kernels::Precision::Auto,
-            Precision::F32 => kernels::Precision::F32,
-        };
         let settings = Settings {
             l1: 0.0,
             lr: 0.0,
@@ -37,7 +33,7 @@ impl FusedStep {
             eps: plan.adam_eps,
             grad_clip: plan.grad_clip,
             time: 0,
-            precision,
+            precision: plan.precision,
             path: None,
             hints: Hints::default(),
         };
@@ -53,7 +49,7 @@ impl FusedStep {
         };
         let (gradients, first, second) = (zeros(), zeros(), zeros());
         let state = Some(State { parameters, gradients, first, second });
-        Some(Self { config, form, state, settings, path: Path::Dense, phases: Phases::default() })
+        Some(Self { config, form, state, settings, path: None, phases: Phases::default() })
     }
 
     /// Forces the path of every step to come; `None` leaves it to the density.
@@ -77,13 +73,13 @@ impl TrainStep for FusedStep {
         self.state = Some(state);
         settings.hints = found.hints;
         self.phases = found.phases;
-        if found.path != self.path {
+        if self.path != Some(found.path) {
             let (time, share) = (settings.time, 100.0 * found.hints.share);
             tracing::info!(
                 "train: step {time} takes the {:?} path, {share:.2} % of latents active",
                 found.path
             );
-            self.path = found.path;
+            self.path = Some(found.path);
         }
         let number = |i| found.numbers.clone().narrow(0, i, 1);
         let (squared_error, penalty) = (number(0), number(1));

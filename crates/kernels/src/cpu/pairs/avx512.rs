@@ -1,7 +1,5 @@
 //! Pairs by AVX512-BF16: two products and two additions a lane and instruction, twice what f32 gets.
 
-#![allow(unsafe_code)]
-
 use std::arch::x86_64::{
     __m512, __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_load_ps, _mm512_load_si512, _mm512_set1_epi32,
     _mm512_setzero_ps, _mm512_store_ps,
