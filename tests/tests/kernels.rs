@@ -233,7 +233,7 @@ fn what_is_no_number_spoils_the_loss() {
         let form = Form { activation, apply_b_dec_to_input: false, unit_decoder: false };
         let x = matrix([size[0], size[1]], 5);
         let mut p = parameters(size, 0.0);
-        p.b_enc = p.b_enc.slice_fill([700..701], f32::NAN);
+        p.b_enc = p.b_enc.slice_fill(700..701, f32::NAN);
         let hints = Hints { share: 0.0, floor: 0.1 };
         let (_, found) = step(state(p), x, form, settings(precision, Path::Sparse, hints));
         assert!(values(&found.numbers)[0].is_nan(), "{activation:?} {precision:?}");
