@@ -1,7 +1,7 @@
 //! The product of a few tokens with a few latents, in registers: the inner loop of every dense product here.
 //!
-//! Both operands are packed, so that the loop reads them from front to back: `a` holds [`ROWS`] numbers for every `k`,
-//! `b` holds [`COLUMNS`]. Of the 32 registers of AVX-512, 24 hold sums, 3 hold numbers of `b`; 24 sums are what two
+//! Both operands are packed, so that the loop reads them from front to back: for every term of the sums, `a` holds the
+//! numbers *across* the rows of a tile, [`ROWS`] of them, and `b` those *along* its columns, [`COLUMNS`]. Of the 32 registers of AVX-512, 24 hold sums, 3 hold numbers of `b`; 24 sums are what two
 //! units with a latency of four cycles need, three times over, and 11 loads serve 24 multiplications. On a Zen 5 core this
 //! runs at 98 % of what the multipliers can do, as long as `b` comes from the second-level cache.
 
@@ -18,10 +18,10 @@ pub(super) const LINES: usize = 3;
 /// Columns of a tile: latents.
 pub(super) const COLUMNS: usize = LINES * LANES;
 
-/// Numbers of `a` for one `k`.
+/// Numbers of `a` for one term.
 pub(super) type Across = [f32; ROWS];
 
-/// Numbers of `b` for one `k`.
+/// Numbers of `b` for one term.
 pub(super) type Along = [Line; LINES];
 
 /// A product of [`ROWS`] × [`COLUMNS`].
