@@ -39,7 +39,7 @@ use monosema_transformer::{
 };
 use serde::Serialize;
 
-//// Trains the demo's language model.
+/// Trains the demo's language model.
 #[derive(Parser, Clone, Debug, Serialize)]
 struct Args {
     /// Stories to train on (JSON lines).
