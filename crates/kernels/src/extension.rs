@@ -92,8 +92,13 @@ pub trait SaeStep: Backend {
 }
 
 impl SaeStep for Flex {
-    fn sae_step(mut state: StateOf<Self>, x: FlexTensor, form: Form, settings: Settings) -> Stepped<Self> {
-        let x = contiguous(x);
+    fn sae_step(
+        mut state: StateOf<Self>,
+        mut x: FlexTensor,
+        form: Form,
+        settings: Settings,
+    ) -> Stepped<Self> {
+        make_whole(&mut x);
         let found = {
             let [parameters, gradients, first, second] =
                 [&mut state.parameters, &mut state.gradients, &mut state.first, &mut state.second]
@@ -120,22 +125,18 @@ impl SaeStep for Flex {
 fn slices(values: &mut Values<Flex>) -> cpu::Values<&mut [f32]> {
     let Values { w_enc, w_dec, b_enc, b_dec } = values;
     let [w_enc, w_dec, b_enc, b_dec] = [w_enc, w_dec, b_enc, b_dec].map(|tensor| {
-        if !is_whole(tensor) {
-            *tensor = tensor.to_contiguous();
-        }
+        make_whole(tensor);
         tensor.storage_mut::<f32>()
     });
     cpu::Values { w_enc, w_dec, b_enc, b_dec }
 }
 
-fn contiguous(tensor: FlexTensor) -> FlexTensor {
-    if is_whole(&tensor) { tensor } else { tensor.to_contiguous() }
-}
-
-/// Whether the tensor is all that is in its memory, in order.
-fn is_whole(tensor: &FlexTensor) -> bool {
+/// Copies what is not yet all that is in its memory, in order.
+fn make_whole(tensor: &mut FlexTensor) {
     let bytes = tensor.shape().num_elements() * size_of::<f32>();
-    tensor.is_contiguous() && tensor.layout().start_offset() == 0 && tensor.bytes().len() == bytes
+    if !(tensor.is_contiguous() && tensor.layout().start_offset() == 0 && tensor.bytes().len() == bytes) {
+        *tensor = tensor.to_contiguous();
+    }
 }
 
 impl From<State> for StateOf<Dispatch> {

@@ -45,12 +45,11 @@ impl Product for Exact {
         &self,
         simd: S,
         tokens: &Vec<Across>,
-        [group, panel]: [usize; 2],
+        at: [usize; 2],
         terms: Range<usize>,
         tile: &mut Tile,
     ) {
-        let across = &tokens[group * self.d_in..][terms.clone()];
-        tile::multiply(simd, across, &self.weights[panel * self.d_in..][terms], tile);
+        tile::multiply_at(simd, (tokens, &self.weights), self.d_in, at, terms, tile);
     }
 
     #[inline(always)]

@@ -93,7 +93,11 @@ pub(crate) fn step(state: State<'_>, x: &[f32], form: Form, settings: &Settings)
     phases.encode = lap.end();
     let active: usize = entries.iter().flatten().map(Vec::len).sum();
     let share = active as f64 / (n * d_sae) as f64;
-    let floor = smallest(&entries, form.activation, n);
+    let floor = match form.activation {
+        Activation::BatchTopK { k } if active >= k.saturating_mul(n) => smallest(&entries),
+        // No threshold: every positive one is there.
+        _ => 0.0,
+    };
     let path = settings.path.unwrap_or_else(|| Path::for_share(share));
 
     let norms: Vec<f32> =
@@ -202,15 +206,9 @@ fn activate_by<P: Product>(
 /// repeated.
 const GUESS: f32 = 0.8;
 
-/// The smallest pre-activation of all entries; 0 if that is no threshold, because every positive one is there.
-fn smallest(entries: &[Vec<Entries>], activation: Activation, n: usize) -> f32 {
-    let found: usize = entries.iter().flatten().map(Vec::len).sum();
-    match activation {
-        Activation::BatchTopK { k } if found >= k.saturating_mul(n) => {
-            entries.iter().flatten().flatten().map(|(_, value)| *value).fold(f32::INFINITY, f32::min)
-        }
-        _ => 0.0,
-    }
+/// The smallest pre-activation of all entries.
+fn smallest(entries: &[Vec<Entries>]) -> f32 {
+    entries.iter().flatten().flatten().map(|(_, value)| *value).fold(f32::INFINITY, f32::min)
 }
 
 /// Gradients of the latents' rows and biases; Σ of their squares.

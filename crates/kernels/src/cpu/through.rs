@@ -167,15 +167,8 @@ pub(super) struct Dense<'a> {
 
 impl Tiles for Dense<'_> {
     #[inline(always)]
-    fn multiply<S: Simd>(
-        &self,
-        simd: S,
-        [group, panel]: [usize; 2],
-        terms: std::ops::Range<usize>,
-        tile: &mut Tile,
-    ) {
-        let across = &self.across[group * self.terms..][terms.clone()];
-        tile::multiply(simd, across, &self.along[panel * self.terms..][terms], tile);
+    fn multiply<S: Simd>(&self, simd: S, at: [usize; 2], terms: std::ops::Range<usize>, tile: &mut Tile) {
+        tile::multiply_at(simd, (&self.across, self.along), self.terms, at, terms, tile);
     }
 
     #[inline(always)]
@@ -222,15 +215,8 @@ struct Back<'a> {
 
 impl Tiles for Back<'_> {
     #[inline(always)]
-    fn multiply<S: Simd>(
-        &self,
-        simd: S,
-        [group, panel]: [usize; 2],
-        terms: std::ops::Range<usize>,
-        tile: &mut Tile,
-    ) {
-        let across = &self.across[group * self.d_in..][terms.clone()];
-        tile::multiply(simd, across, &self.along[panel * self.d_in..][terms], tile);
+    fn multiply<S: Simd>(&self, simd: S, at: [usize; 2], terms: std::ops::Range<usize>, tile: &mut Tile) {
+        tile::multiply_at(simd, (&self.across, self.along), self.d_in, at, terms, tile);
     }
 
     #[inline(always)]

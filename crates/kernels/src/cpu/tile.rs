@@ -5,6 +5,8 @@
 //! units with a latency of four cycles need, three times over, and 11 loads serve 24 multiplications. On a Zen 5 core this
 //! runs at 98 % of what the multipliers can do, as long as `b` comes from the second-level cache.
 
+use std::ops::Range;
+
 use pulp::Simd;
 
 use super::line::{LANES, Line};
@@ -43,6 +45,21 @@ pub(super) fn multiply<S: Simd>(simd: S, a: &[Across], b: &[Along], tile: &mut T
             rows::<S, { ROWS / 2 }>(simd, a, ROWS / 2, b, group, tile);
         }
     }
+}
+
+/// Adds `terms` of a group of rows and a panel of columns to `tile`; `across [groups, width]` and `along [panels, width]` are
+/// whole operands, whose sums have `width` terms.
+#[inline(always)]
+pub(super) fn multiply_at<S: Simd>(
+    simd: S,
+    (across, along): (&[Across], &[Along]),
+    width: usize,
+    [group, panel]: [usize; 2],
+    terms: Range<usize>,
+    tile: &mut Tile,
+) {
+    let across = &across[group * width..][terms.clone()];
+    multiply(simd, across, &along[panel * width..][terms], tile);
 }
 
 /// `M` rows from `first` on, and vector `group` of every line.
