@@ -11,6 +11,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 REPO = HERE.parents[1]
 REQUIREMENTS = [["requirements.txt"], ["--no-deps", "requirements-no-deps.txt"]]
+# The oldest that the pinned versions have packages for.
+PYTHON = (3, 11)
 
 
 class Failed(Exception):
@@ -75,6 +77,10 @@ def prepare_venv(venv: Path) -> None:
     say(f"installing the peers into {venv} (several GB; --venv DIR puts them elsewhere)")
     # The talk of these commands is progress: standard output is for results.
     if not python_of(venv).is_file():
+        if sys.version_info < PYTHON:
+            found, wanted = (".".join(map(str, version[:2])) for version in (sys.version_info, PYTHON))
+            raise Failed(f"the pinned versions need Python {wanted} or newer, and this is {found}: run this with another, "
+                         "or give an environment that is there (--venv DIR)")
         subprocess.run([sys.executable, "-m", "venv", venv], check=True, stdout=sys.stderr)
     for *options, file in REQUIREMENTS:
         command = [python_of(venv), "-m", "pip", "install", *options, "-r", HERE / file]
