@@ -7,7 +7,15 @@ mod exact;
 mod gradients;
 mod line;
 mod pack;
+#[cfg_attr(
+    not(any(test, target_arch = "x86_64")),
+    allow(dead_code, unused_variables, reason = "there are no instructions for pairs to use it with")
+)]
 mod pairs;
+#[cfg_attr(
+    not(any(test, target_arch = "x86_64")),
+    allow(dead_code, unused_variables, reason = "there are no instructions for pairs to use it with")
+)]
 mod screened;
 mod select;
 mod step;

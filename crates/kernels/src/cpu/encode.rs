@@ -21,20 +21,23 @@ pub(super) trait Product: Sync {
     /// Whether [`Product::bound`] is always the pre-activations themselves.
     const EXACT: bool;
 
+    /// Groups of tokens that are multiplied together.
+    const ABREAST: usize;
+
     /// Terms of a sum.
     fn terms(&self) -> usize;
 
     /// Packs `x [n, d_in]`.
     fn tokens<S: Simd>(&self, simd: S, x: &[f32]) -> Self::Tokens;
 
-    /// Adds some terms of the product of a group of tokens with a panel of latents to `tile`.
+    /// Adds some terms of the product of so many groups of tokens, from that one on, with a panel of latents.
     fn multiply<S: Simd>(
         &self,
         simd: S,
-        tokens: &Self::Tokens,
+        tokens: &mut Self::Tokens,
         at: [usize; 2],
         terms: Range<usize>,
-        tile: &mut Tile,
+        tiles: &mut [Tile],
     );
 
     /// A bound on the pre-activations of a line of latents on `token`, whose whole product this is.
@@ -148,9 +151,11 @@ impl<P: Product> Encoding<'_, P> {
 }
 
 impl<P: Product> Tiles for Encoding<'_, P> {
+    const ABREAST: usize = P::ABREAST;
+
     #[inline(always)]
-    fn multiply<S: Simd>(&self, simd: S, at: [usize; 2], terms: Range<usize>, tile: &mut Tile) {
-        self.product.multiply(simd, &self.tokens, at, terms, tile);
+    fn multiply<S: Simd>(&mut self, simd: S, at: [usize; 2], terms: Range<usize>, tiles: &mut [Tile]) {
+        self.product.multiply(simd, &mut self.tokens, at, terms, tiles);
     }
 
     /// Keeps what may be above the floors.

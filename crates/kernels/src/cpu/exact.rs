@@ -31,6 +31,8 @@ impl Product for Exact {
 
     const EXACT: bool = true;
 
+    const ABREAST: usize = 1;
+
     fn terms(&self) -> usize {
         self.d_in
     }
@@ -44,12 +46,12 @@ impl Product for Exact {
     fn multiply<S: Simd>(
         &self,
         simd: S,
-        tokens: &Vec<Across>,
+        tokens: &mut Vec<Across>,
         at: [usize; 2],
         terms: Range<usize>,
-        tile: &mut Tile,
+        tiles: &mut [Tile],
     ) {
-        tile::multiply_at(simd, (tokens, &self.weights), self.d_in, at, terms, tile);
+        tile::multiply_at(simd, (tokens, &self.weights), self.d_in, at, terms, tiles);
     }
 
     #[inline(always)]

@@ -6,9 +6,17 @@
 //! ⟨x, w⟩ − ⟨x̃, w̃⟩ = ⟨δx, w⟩ + ⟨x̃, δw⟩ ≤ ‖δx‖‖w‖ + ‖x̃‖‖δw‖
 //!
 //! by Cauchy and Schwarz. Norms are measured while rounding, and ‖x‖ + ‖δx‖ stands for both ‖x‖ and ‖x̃‖, which may be the
-//! larger one. To that comes what sums in f32 lose, here and in the exact product: at most d_in · 2⁻²⁴ ‖x‖‖w‖ each (Jeannerod
-//! and Rump 2013), and what adding the bias does. Products that the processor flushes to zero are paid for by a constant.
-//! Between vectors longer than [`LONGEST`], sums may overflow: they are in doubt.
+//! larger one. To that come
+//!
+//! - *sums* in f32, here and where a latent is computed again: each loses at most d_in · 2⁻²⁴ Σᵢ|xᵢwᵢ|, whatever the order
+//!   of its additions and whatever d_in (Jeannerod and Rump 2013). So it does not matter that AVX512-BF16 adds one product after
+//!   the other, AMX two sums of sixteen and then those, and vectors of f32 a sum in every lane; nor that sums are filled up with
+//!   zeros, which add nothing. Products of two numbers of bf16 are exact;
+//! - *the bias and the margin*, added here and there: three roundings of no more than 2⁻²⁴ of (‖x‖‖w‖ + |b|) each;
+//! - *denormals.* An operand that the processor would take for 0 is one already, and counted in δ. A result that it makes 0 was
+//!   smaller than 2⁻¹²⁶, and no sum has more than 3 d_in + 3 results: a constant of 2⁻¹⁰³ pays for two million terms;
+//! - *norms* and the margin itself, which are rounded too. That is what [`SLACK`] is for;
+//! - *overflow.* Between vectors longer than [`LONGEST`], anything is possible: they are in doubt.
 
 use std::ops::Range;
 
@@ -18,22 +26,28 @@ use rayon::prelude::*;
 use super::{
     encode::{Product, Side},
     line::{LANES, Line, lines, padded},
-    pairs::{self, AcrossPairs, AlongPairs, LinePairs, Multiplier},
-    tile::{COLUMNS, LINES, ROWS, Tile},
+    pairs::{self, AlongPairs, LinePairs, Multiply, Rows},
+    tile::{COLUMNS, LINES, Tile},
     vectors::dot,
 };
 
-/// Norms are themselves rounded sums.
+/// Below this share of active latents, screening is faster than the exact product.
+pub(super) const WORTHWHILE: f64 = 0.06;
+
+/// Sums of squares take 32 numbers at a time, so they round d_in / 32 times and a few more: up to a d_in of 2¹⁶, their roots
+/// are known to 2100 · 2⁻²⁵ = 6e-5 of themselves.
 const SLACK: f32 = 1.0 + 1e-4;
 
 /// No sum of products of vectors up to so long comes near the end of f32.
 const LONGEST: f32 = 1e18;
 
 /// `W_enc` and `b_enc` in the order in which tiles read them, rounded, and what rounding lost.
-pub(super) struct Screened {
-    multiplier: Multiplier,
+pub(super) struct Screened<M> {
+    multiplier: M,
     d_in: usize,
-    /// `[d_sae / COLUMNS, d_in / 2]`.
+    /// Pairs of a sum, filled up with zeros to what is multiplied at once.
+    places: usize,
+    /// `[d_sae / COLUMNS, places]`.
     weights: Vec<AlongPairs>,
     bias: Vec<Line>,
     /// What adding the bias rounds off.
@@ -45,8 +59,8 @@ pub(super) struct Screened {
 }
 
 /// Tokens of a task, rounded, and what rounding lost.
-pub(super) struct Tokens {
-    pairs: Vec<AcrossPairs>,
+pub(super) struct Tokens<R> {
+    rows: R,
     norms: Vec<Norms>,
 }
 
@@ -58,17 +72,15 @@ struct Norms {
     lost: f32,
 }
 
-impl Screened {
-    /// Below this share of active latents, it is faster than the exact product.
-    pub(super) const WORTHWHILE: f64 = 0.06;
-
+impl<M: Multiply> Screened<M> {
     /// Rounds and packs `enc [d_sae, d_in]` and `b_enc [d_sae]`.
-    pub(super) fn new(multiplier: Multiplier, enc: &[f32], b_enc: &[f32], d_in: usize) -> Self {
+    pub(super) fn new(multiplier: M, enc: &[f32], b_enc: &[f32], d_in: usize) -> Self {
         let half = d_in.div_ceil(2);
+        let places = half.next_multiple_of(M::STEP);
         let panels = b_enc.len().div_ceil(COLUMNS);
-        let mut weights = vec![[LinePairs::ZERO; LINES]; panels * half];
+        let mut weights = vec![[LinePairs::ZERO; LINES]; panels * places];
         let mut norms = vec![Norms::default(); panels * COLUMNS];
-        let tasks = weights.par_chunks_exact_mut(half).zip(enc.par_chunks(d_in * COLUMNS));
+        let tasks = weights.par_chunks_exact_mut(places).zip(enc.par_chunks(d_in * COLUMNS));
         tasks.zip(norms.par_chunks_exact_mut(COLUMNS)).for_each(|((panel, rows), norms)| {
             let mut pairs = vec![0; half];
             for (i, (row, norms)) in rows.chunks_exact(d_in).zip(norms).enumerate() {
@@ -77,15 +89,17 @@ impl Screened {
                 panel.iter_mut().zip(&pairs).for_each(|(along, pair)| along[line].0[lane] = *pair);
             }
         });
+        // Two sums of d_in terms, and what adding the bias rounds off of them.
         let sums = (d_in + LANES) as f32 * f32::EPSILON;
         let whole: Vec<f32> = norms.iter().map(|norms| norms.whole).collect();
         let lost: Vec<f32> = norms.iter().map(|norms| norms.lost + sums * norms.whole).collect();
-        // What adding the bias may round off, here and there; and products too small for f32.
+        // What adding the bias may round off of it, here and there; and sums and products too small for f32.
         let of_bias = |b: &f32| 4.0 * f32::EPSILON * b.abs() + f32::MIN_POSITIVE / f32::EPSILON;
         let rounding: Vec<f32> = b_enc.iter().map(of_bias).collect();
         Self {
             multiplier,
             d_in,
+            places,
             weights,
             bias: padded(b_enc),
             rounding: padded(&rounding),
@@ -95,43 +109,41 @@ impl Screened {
     }
 }
 
-impl Product for Screened {
-    type Tokens = Tokens;
+impl<M: Multiply> Product for Screened<M> {
+    type Tokens = Tokens<M::Rows>;
 
     const EXACT: bool = false;
 
+    const ABREAST: usize = M::ABREAST;
+
     fn terms(&self) -> usize {
-        self.d_in.div_ceil(2)
+        self.places
     }
 
     #[inline(always)]
-    fn tokens<S: Simd>(&self, simd: S, x: &[f32]) -> Tokens {
-        let half = self.terms();
-        let groups = x.len().div_ceil(self.d_in * ROWS);
-        let mut across = vec![[0; ROWS]; groups * half];
-        let mut norms = Vec::with_capacity(groups * ROWS);
-        let mut pairs = vec![0; half];
-        for (group, rows) in across.chunks_exact_mut(half).zip(x.chunks(self.d_in * ROWS)) {
-            for (i, row) in rows.chunks_exact(self.d_in).enumerate() {
-                norms.push(round(simd, row, &mut pairs));
-                group.iter_mut().zip(&pairs).for_each(|(across, pair)| across[i] = *pair);
-            }
+    fn tokens<S: Simd>(&self, simd: S, x: &[f32]) -> Tokens<M::Rows> {
+        let n = x.len() / self.d_in;
+        let mut rows = self.multiplier.rows(n, self.places);
+        let mut norms = Vec::with_capacity(n);
+        let mut pairs = vec![0; self.d_in.div_ceil(2)];
+        for (row, x) in x.chunks_exact(self.d_in).enumerate() {
+            norms.push(round(simd, x, &mut pairs));
+            rows.put(row, &pairs);
         }
-        Tokens { pairs: across, norms }
+        Tokens { rows, norms }
     }
 
     #[inline(always)]
     fn multiply<S: Simd>(
         &self,
         _: S,
-        tokens: &Tokens,
+        tokens: &mut Tokens<M::Rows>,
         [group, panel]: [usize; 2],
         terms: Range<usize>,
-        tile: &mut Tile,
+        tiles: &mut [Tile],
     ) {
-        let half = self.terms();
-        let across = &tokens.pairs[group * half..][terms.clone()];
-        self.multiplier.multiply(across, &self.weights[panel * half..][terms], tile);
+        let along = &self.weights[panel * self.places..][terms.clone()];
+        tokens.rows.multiply(group, terms, along, tiles);
     }
 
     #[inline(always)]
@@ -139,7 +151,7 @@ impl Product for Screened {
         &self,
         simd: S,
         side: Side,
-        tokens: &Tokens,
+        tokens: &Tokens<M::Rows>,
         token: usize,
         line: usize,
         product: &Line,
@@ -215,27 +227,175 @@ fn round_pairs(row: &[f32; 2 * LANES], pairs: &mut [u32; LANES], sums: &mut [Lin
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::{
+        pairs::{Multiplier, WithMultiplier},
+        tile::ROWS,
+        tiles::{self, Extent, Tiles},
+    };
 
-    struct Bounds<'a> {
-        product: &'a Screened,
+    /// Bounds `[2, tokens, latents]` as encoding finds them, whatever the instructions, and what is refined.
+    struct Bounded<'a> {
         x: &'a [f32],
-        tile: &'a Tile,
+        enc: &'a [f32],
+        b_enc: &'a [f32],
+        d_in: usize,
     }
 
-    impl WithSimd for Bounds<'_> {
-        type Output = [Line; 2];
+    impl WithMultiplier for Bounded<'_> {
+        type Output = Vec<[f32; 3]>;
 
-        fn with_simd<S: Simd>(self, simd: S) -> [Line; 2] {
-            let tokens = self.product.tokens(simd, self.x);
-            [Side::Lower, Side::Upper]
-                .map(|side| self.product.bound(simd, side, &tokens, 0, 0, &self.tile[0][0]))
+        fn with_multiplier<M: Multiply>(self, multiplier: M) -> Vec<[f32; 3]> {
+            let screened = Screened::new(multiplier, self.enc, self.b_enc, self.d_in);
+            Arch::new().dispatch(BoundedBy { screened: &screened, of: self })
         }
     }
 
-    /// What a multiplier computes, in double precision.
-    fn product(x: &[f32], w: &[f32]) -> f32 {
-        let round = |v: &f32| f64::from(pairs::value(pairs::bf16(*v)));
-        x.iter().zip(w).map(|(x, w)| round(x) * round(w)).sum::<f64>() as f32
+    struct BoundedBy<'a, 'b, M> {
+        screened: &'a Screened<M>,
+        of: Bounded<'b>,
+    }
+
+    impl<M: Multiply> WithSimd for BoundedBy<'_, '_, M> {
+        type Output = Vec<[f32; 3]>;
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) -> Vec<[f32; 3]> {
+            let Bounded { x, enc, b_enc, d_in } = self.of;
+            let (n, latents) = (x.len() / d_in, b_enc.len());
+            let tokens = self.screened.tokens(simd, x);
+            let mut bounds = vec![[0.0; 3]; n * latents];
+            for (token, x) in x.chunks_exact(d_in).enumerate() {
+                for (latent, w) in enc.chunks_exact(d_in).enumerate() {
+                    bounds[token * latents + latent][2] = dot(simd, x, w) + b_enc[latent];
+                }
+            }
+            let extent = Extent {
+                groups: n.div_ceil(ROWS),
+                panels: latents.div_ceil(COLUMNS),
+                terms: self.screened.terms(),
+            };
+            let mut collect = Collect { screened: self.screened, tokens, n, latents, bounds };
+            tiles::for_each(simd, extent, &mut collect);
+            collect.bounds
+        }
+    }
+
+    struct Collect<'a, M: Multiply> {
+        screened: &'a Screened<M>,
+        tokens: Tokens<M::Rows>,
+        n: usize,
+        latents: usize,
+        bounds: Vec<[f32; 3]>,
+    }
+
+    impl<M: Multiply> Tiles for Collect<'_, M> {
+        const ABREAST: usize = M::ABREAST;
+
+        #[inline(always)]
+        fn multiply<S: Simd>(&mut self, simd: S, at: [usize; 2], terms: Range<usize>, tiles: &mut [Tile]) {
+            self.screened.multiply(simd, &mut self.tokens, at, terms, tiles);
+        }
+
+        #[inline(always)]
+        fn done<S: Simd>(&mut self, simd: S, [group, panel]: [usize; 2], tile: &Tile) {
+            for (token, lines) in (group * ROWS..self.n).zip(tile) {
+                for (j, product) in lines.iter().enumerate() {
+                    let first = panel * COLUMNS + j * LANES;
+                    for (i, side) in [Side::Lower, Side::Upper].into_iter().enumerate() {
+                        let bound =
+                            self.screened.bound(simd, side, &self.tokens, token, first / LANES, product);
+                        for (latent, bound) in (first..self.latents).zip(bound.0) {
+                            self.bounds[token * self.latents + latent][i] = bound;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// 1 and more than half the way to the next number of bf16: rounded up.
+    const UP: f32 = 1.003_92;
+
+    /// Just less: rounded down.
+    const DOWN: f32 = 1.003_89;
+
+    fn mixed(i: usize) -> f32 {
+        ((i * 37 % 101) as f32 - 50.0) * 0.317
+    }
+
+    fn sign(i: usize) -> f32 {
+        if i.is_multiple_of(2) { 1.0 } else { -1.0 }
+    }
+
+    /// Rounded to one side all of them; of one sign and of two; of mixed sizes; one that outweighs the rest; long, so that
+    /// squares or products leave f32; short, so that squares, products or the numbers themselves are denormal; zeros.
+    const CASES: [fn(usize) -> f32; 24] = [
+        |_| UP,
+        |_| -UP,
+        |_| DOWN,
+        |i| UP * sign(i),
+        |i| DOWN * sign(i),
+        |i| if i % 3 == 0 { UP } else { -DOWN },
+        mixed,
+        |i| mixed(i).abs() * 0.01,
+        |i| -mixed(3 * i).abs(),
+        |i| 10_f32.powi((i % 9) as i32 - 4) * 1.237,
+        |i| if i == 0 { 3.3e6 } else { 1e-3 * mixed(i) },
+        |i| if i % 64 == 30 { -7.7e4 } else { UP },
+        |i| if i % 32 == 31 { 1e9 * UP * sign(i / 32) } else { mixed(i) },
+        |i| 1e15 * mixed(i),
+        |_| 3e16 * UP,
+        |i| 3e18 * mixed(i),
+        |i| 3e37 * sign(i),
+        |i| 1e-21 * ((i % 3) as f32 - 1.1),
+        |_| 1e-19 * UP,
+        |i| 4e-20 * mixed(i),
+        |i| 1.3e-38 * mixed(i) * 0.1,
+        |_| -1e-39,
+        |i| 1e-44 * sign(i),
+        |_| 0.0,
+    ];
+
+    fn rows(offset: usize, d_in: usize) -> Vec<f32> {
+        CASES.iter().flat_map(|case| (0..d_in).map(move |i| case(i + offset))).collect()
+    }
+
+    /// What is refined, and what would come out without rounding, are within the bounds, and these are close.
+    #[test]
+    fn pre_activations_are_within_their_bounds() {
+        for d_in in [1, 2, 31, 32, 33, 67, 577, 1301, 4096, 16384] {
+            // Each latent three times, with a bias each.
+            let (x, w) = (rows(0, d_in), rows(1, d_in));
+            let enc = [&w[..], &w[..], &w[..]].concat();
+            let b_enc: Vec<f32> = [0.0, -250.0, 3e-39].into_iter().flat_map(|b| [b; CASES.len()]).collect();
+            let exact = |token: usize, latent: usize| -> f64 {
+                let (x, w) = (&x[token * d_in..][..d_in], &enc[latent * d_in..][..d_in]);
+                x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum::<f64>()
+                    + f64::from(b_enc[latent])
+            };
+            let norm = |v: &[f32]| v.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+            let norms = |rows: &[f32]| -> Vec<f64> { rows.chunks_exact(d_in).map(norm).collect() };
+            let (of_x, of_enc) = (norms(&x), norms(&enc));
+            for multiplier in Multiplier::all() {
+                let found = multiplier.dispatch(Bounded { x: &x, enc: &enc, b_enc: &b_enc, d_in });
+                for (i, [lower, upper, refined]) in found.into_iter().enumerate() {
+                    let (token, latent) = (i / b_enc.len(), i % b_enc.len());
+                    let what =
+                        || format!("{lower} {refined} {upper}, {multiplier:?} {d_in} {token} {latent}");
+                    if of_x[token].max(of_enc[latent]) > f64::from(LONGEST) {
+                        let in_doubt = lower > f32::NEG_INFINITY || upper < f32::INFINITY;
+                        assert!(!in_doubt, "{}", what());
+                        continue;
+                    }
+                    let (exact, margin) = (exact(token, latent), f64::from(upper) - f64::from(lower));
+                    assert!(lower <= refined && refined <= upper, "{}", what());
+                    assert!(f64::from(lower) <= exact && exact <= f64::from(upper), "{exact}, {}", what());
+                    // What is not bounded closely would be computed twice.
+                    let close = (0.016 + 3e-7 * d_in as f64) * of_x[token] * of_enc[latent];
+                    assert!(margin <= close + 1e-3 + 1e-16 * (of_x[token] + of_enc[latent]), "{}", what());
+                }
+            }
+        }
     }
 
     #[test]
@@ -251,61 +411,6 @@ mod tests {
             (-1e-39, 0.0),
         ] {
             assert_eq!(pairs::value(pairs::bf16(value)), expected, "{value}");
-        }
-    }
-
-    /// Numbers that round to one side all of them, numbers of mixed sizes, and zeros.
-    #[test]
-    fn the_product_is_within_its_bounds() {
-        let Some(multiplier) = Multiplier::detect() else { return };
-        let cases: [fn(usize) -> f32; 7] = [
-            |_| 1.003_9,
-            |_| 1.003_92,
-            |i| 1.003_9 * if i % 2 == 0 { 1.0 } else { -1.0 },
-            |i| ((i * 37 % 101) as f32 - 50.0) * 0.317,
-            |i| 10_f32.powi((i % 9) as i32 - 4) * 1.237,
-            |i| 1e-21 * ((i % 3) as f32 - 1.1),
-            |_| 0.0,
-        ];
-        for d_in in [1, 2, 31, 32, 33, 577] {
-            for x_case in cases {
-                for w_case in cases {
-                    for bias in [0.0, -250.0] {
-                        let x: Vec<f32> = (0..d_in).map(x_case).collect();
-                        let w: Vec<f32> = (0..d_in).map(|i| w_case(i + 1)).collect();
-                        let screened = Screened::new(multiplier, &w, &[bias], d_in);
-                        let mut tile = crate::cpu::tile::ZEROS;
-                        tile[0][0].0[0] = product(&x, &w);
-                        let [lower, upper] =
-                            Arch::new().dispatch(Bounds { product: &screened, x: &x, tile: &tile });
-                        let exact: f64 = x.iter().zip(&w).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
-                        let (exact, lower, upper) =
-                            (exact + f64::from(bias), f64::from(lower.0[0]), f64::from(upper.0[0]));
-                        assert!(lower <= exact && exact <= upper, "{lower} {exact} {upper} at {d_in}");
-                        // What is not bounded closely would be computed twice.
-                        let norm = |v: &[f32]| v.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
-                        assert!(upper - lower <= 0.017 * norm(&x) * norm(&w) + 1e-3, "{d_in}");
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn the_processor_multiplies_as_it_should() {
-        let Some(multiplier) = Multiplier::detect() else { return };
-        for d_in in [31, 67] {
-            let x: Vec<f32> = (0..d_in).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.317).collect();
-            let w: Vec<f32> = (0..2 * d_in).map(|i| ((i * 53 % 97) as f32 - 48.0) * 0.0191).collect();
-            let screened = Screened::new(multiplier, &w, &[0.0; 2], d_in);
-            let mut tile = crate::cpu::tile::ZEROS;
-            let tokens = screened.tokens(pulp::Scalar::new(), &x);
-            screened.multiply(pulp::Scalar::new(), &tokens, [0, 0], 0..screened.terms(), &mut tile);
-            for (latent, w) in w.chunks(d_in).enumerate() {
-                let (found, expected) = (tile[0][0].0[latent], product(&x, w));
-                assert!((found - expected).abs() < 1e-3 * expected.abs().max(1.0), "{found} {expected}");
-            }
-            assert_eq!(tile[1][0].0[0], 0.0);
         }
     }
 }

@@ -13,8 +13,8 @@ use super::{
     encode::{Product, encode},
     exact::Exact,
     gradients::{self, Batch, Latents},
-    pairs::Multiplier,
-    screened::Screened,
+    pairs::{Multiplier, Multiply, WithMultiplier},
+    screened::{self, Screened},
     select::{self, Entries, Select},
     through::{self, Block, Decoder},
     vectors::{add, dot},
@@ -82,6 +82,17 @@ pub(crate) struct Found {
 
 /// Takes a step on `x [n, d_in]`.
 pub(crate) fn step(state: State<'_>, x: &[f32], form: Form, settings: &Settings) -> Found {
+    step_by(Multiplier::detect(), state, x, form, settings)
+}
+
+/// [`step`] with these instructions to screen with.
+fn step_by(
+    multiplier: Option<Multiplier>,
+    state: State<'_>,
+    x: &[f32],
+    form: Form,
+    settings: &Settings,
+) -> Found {
     let State { parameters, mut gradients, first, second } = state;
     let (d_in, d_sae) = (parameters.b_dec.len(), parameters.b_enc.len());
     let n = x.len() / d_in;
@@ -89,7 +100,7 @@ pub(crate) fn step(state: State<'_>, x: &[f32], form: Form, settings: &Settings)
     let shifted = form.apply_b_dec_to_input.then(|| minus(x, parameters.b_dec));
     let input = shifted.as_deref().unwrap_or(x);
 
-    let entries = activate(&parameters, input, form, settings);
+    let entries = activate(multiplier, &parameters, input, form, settings);
     phases.encode = lap.end();
     let active: usize = entries.iter().flatten().map(Vec::len).sum();
     let share = active as f64 / (n * d_sae) as f64;
@@ -153,6 +164,7 @@ pub(crate) fn screens() -> bool {
 
 /// The entries of every token of `input [n, d_in]`, task by task.
 fn activate(
+    multiplier: Option<Multiplier>,
     parameters: &Values<&mut [f32]>,
     input: &[f32],
     form: Form,
@@ -165,41 +177,50 @@ fn activate(
         Activation::BatchTopK { .. } => Select::Above(GUESS * settings.hints.floor.max(0.0)),
     };
     // Where many latents are active, screening leaves most of the work still to do.
-    let screens = settings.precision == Precision::Auto && settings.hints.share < Screened::WORTHWHILE;
-    match Multiplier::detect().filter(|_| screens) {
-        Some(multiplier) => {
-            let product = Screened::new(multiplier, parameters.w_enc, parameters.b_enc, d_in);
-            activate_by(&product, parameters, input, form.activation, select)
-        }
-        None => {
-            let product = Exact::new(parameters.w_enc, parameters.b_enc, d_in);
-            activate_by(&product, parameters, input, form.activation, select)
-        }
+    let screens = settings.precision == Precision::Auto && settings.hints.share < screened::WORTHWHILE;
+    let activate = Activate { parameters, input, activation: form.activation, select };
+    match multiplier.filter(|_| screens) {
+        Some(multiplier) => multiplier.dispatch(activate),
+        None => activate.by(&Exact::new(parameters.w_enc, parameters.b_enc, d_in)),
     }
 }
 
-fn activate_by<P: Product>(
-    product: &P,
-    parameters: &Values<&mut [f32]>,
-    input: &[f32],
+/// Tokens, and what they activate.
+struct Activate<'a, 'b> {
+    parameters: &'a Values<&'b mut [f32]>,
+    input: &'a [f32],
     activation: Activation,
     select: Select,
-) -> Vec<Vec<Entries>> {
-    let d_in = parameters.b_dec.len();
-    let weights = [&*parameters.w_enc, &*parameters.b_enc];
-    let encoded = |select| -> Vec<Vec<Entries>> {
-        input.par_chunks(TOKENS * d_in).map(|input| encode(product, weights, select, input)).collect()
-    };
-    let mut entries = encoded(select);
-    if let Activation::BatchTopK { k } = activation {
-        let wanted = k.saturating_mul(input.len() / d_in);
-        let found: usize = entries.iter().flatten().map(Vec::len).sum();
-        if found < wanted && select.floor() > 0.0 {
-            entries = encoded(Select::Above(0.0));
-        }
-        select::largest_of_batch(wanted, &mut entries);
+}
+
+impl WithMultiplier for Activate<'_, '_> {
+    type Output = Vec<Vec<Entries>>;
+
+    fn with_multiplier<M: Multiply>(self, multiplier: M) -> Vec<Vec<Entries>> {
+        let Values { w_enc, b_enc, b_dec, .. } = self.parameters;
+        self.by(&Screened::new(multiplier, w_enc, b_enc, b_dec.len()))
     }
-    entries
+}
+
+impl Activate<'_, '_> {
+    fn by<P: Product>(self, product: &P) -> Vec<Vec<Entries>> {
+        let Self { parameters, input, activation, select } = self;
+        let d_in = parameters.b_dec.len();
+        let weights = [&*parameters.w_enc, &*parameters.b_enc];
+        let encoded = |select| -> Vec<Vec<Entries>> {
+            input.par_chunks(TOKENS * d_in).map(|input| encode(product, weights, select, input)).collect()
+        };
+        let mut entries = encoded(select);
+        if let Activation::BatchTopK { k } = activation {
+            let wanted = k.saturating_mul(input.len() / d_in);
+            let found: usize = entries.iter().flatten().map(Vec::len).sum();
+            if found < wanted && select.floor() > 0.0 {
+                entries = encoded(Select::Above(0.0));
+            }
+            select::largest_of_batch(wanted, &mut entries);
+        }
+        entries
+    }
 }
 
 /// A batch's smallest active pre-activation is taken to be no less than this much of the last one's. If it is, encoding is
@@ -327,5 +348,84 @@ impl WithSimd for Norm<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> f32 {
         (dot(simd, self.0, self.0) + NORM_TINY).sqrt()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Hints;
+
+    /// Numbers without structure, between -1 and 1.
+    fn numbers(n: usize, seed: u64) -> Vec<f32> {
+        let value = |i: u64| {
+            let mixed =
+                (i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ seed.wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let mixed = (mixed ^ (mixed >> 29)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            ((mixed >> 40) as f32) / (1 << 23) as f32 - 1.0
+        };
+        (0..n as u64).map(value).collect()
+    }
+
+    /// What a step leaves behind: parameters and gradients, one after the other.
+    fn after(
+        multiplier: Option<Multiplier>,
+        [n, d_in, d_sae]: [usize; 3],
+        form: Form,
+        floor: f32,
+    ) -> [Vec<f32>; 2] {
+        let scaled = |n, seed, scale: f32| numbers(n, seed).iter().map(|value| value * scale).collect();
+        let scale = (3.0 / d_in as f32).sqrt();
+        let parameters: [Vec<f32>; 4] = [
+            scaled(d_sae * d_in, 1, scale),
+            scaled(d_sae * d_in, 2, scale),
+            scaled(d_sae, 3, 0.3).into_iter().map(|bias: f32| bias - 0.5).collect(),
+            scaled(d_in, 4, 0.3),
+        ];
+        let zeros = || parameters.each_ref().map(|values| vec![0.0; values.len()]);
+        let mut all = [parameters.clone(), zeros(), zeros(), zeros()];
+        let [parameters, gradients, first, second] = all.each_mut().map(|values| {
+            let [w_enc, w_dec, b_enc, b_dec] = values.each_mut().map(|values| &mut values[..]);
+            Values { w_enc, w_dec, b_enc, b_dec }
+        });
+        let settings = Settings {
+            l1: 0.7,
+            lr: 1e-3,
+            betas: [0.9, 0.999],
+            eps: 1e-8,
+            grad_clip: 1.0,
+            time: 1,
+            precision: Precision::Auto,
+            path: Some(Path::Sparse),
+            hints: Hints { share: 0.0, floor },
+        };
+        let state = State { parameters, gradients, first, second };
+        step_by(multiplier, state, &numbers(n * d_in, 5), form, &settings);
+        let [parameters, gradients, ..] = all;
+        [parameters.concat(), gradients.concat()]
+    }
+
+    #[test]
+    fn all_instructions_find_the_same_latents() {
+        let forms = [Activation::Relu, Activation::TopK { k: 7 }, Activation::BatchTopK { k: 5 }]
+            .map(|activation| Form { activation, apply_b_dec_to_input: true, unit_decoder: false });
+        for size in [[23, 11, 37], [301, 19, 1061], [140, 1301, 97], [33, 31, 50]] {
+            for form in forms {
+                for floor in [0.0, 0.3, 1e3] {
+                    let [_, exact] = after(None, size, form, floor);
+                    let mut screened = Multiplier::all().into_iter();
+                    let first = after(screened.next(), size, form, floor);
+                    let largest = exact.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
+                    for (found, expected) in first[1].iter().zip(&exact) {
+                        assert!((found - expected).abs() <= 1e-5 * largest, "{size:?} {form:?} {floor}");
+                    }
+                    // What is active is computed in f32, so that nothing is left of how it was found.
+                    for multiplier in screened {
+                        let other = after(Some(multiplier), size, form, floor);
+                        assert!(first == other, "{multiplier:?} {size:?} {form:?} {floor}");
+                    }
+                }
+            }
+        }
     }
 }

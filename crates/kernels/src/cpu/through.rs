@@ -1,6 +1,8 @@
 //! From the active latents of some tokens through the decoder to the error, and back to the gradients of their
 //! pre-activations.
 
+use std::ops::Range;
+
 use pulp::{Arch, Simd, WithSimd};
 
 use super::{
@@ -167,8 +169,8 @@ pub(super) struct Dense<'a> {
 
 impl Tiles for Dense<'_> {
     #[inline(always)]
-    fn multiply<S: Simd>(&self, simd: S, at: [usize; 2], terms: std::ops::Range<usize>, tile: &mut Tile) {
-        tile::multiply_at(simd, (&self.across, self.along), self.terms, at, terms, tile);
+    fn multiply<S: Simd>(&mut self, simd: S, at: [usize; 2], terms: Range<usize>, tiles: &mut [Tile]) {
+        tile::multiply_at(simd, (&self.across, self.along), self.terms, at, terms, tiles);
     }
 
     #[inline(always)]
@@ -215,8 +217,8 @@ struct Back<'a> {
 
 impl Tiles for Back<'_> {
     #[inline(always)]
-    fn multiply<S: Simd>(&self, simd: S, at: [usize; 2], terms: std::ops::Range<usize>, tile: &mut Tile) {
-        tile::multiply_at(simd, (&self.across, self.along), self.d_in, at, terms, tile);
+    fn multiply<S: Simd>(&mut self, simd: S, at: [usize; 2], terms: Range<usize>, tiles: &mut [Tile]) {
+        tile::multiply_at(simd, (&self.across, self.along), self.d_in, at, terms, tiles);
     }
 
     #[inline(always)]

@@ -47,8 +47,8 @@ pub(super) fn multiply<S: Simd>(simd: S, a: &[Across], b: &[Along], tile: &mut T
     }
 }
 
-/// Adds `terms` of a group of rows and a panel of columns to `tile`; `across [groups, width]` and `along [panels, width]` are
-/// whole operands, whose sums have `width` terms.
+/// Adds `terms` of as many groups of rows as there are `tiles`, from `group` on, and a panel of columns; `across [groups,
+/// width]` and `along [panels, width]` are whole operands, whose sums have `width` terms.
 #[inline(always)]
 pub(super) fn multiply_at<S: Simd>(
     simd: S,
@@ -56,10 +56,12 @@ pub(super) fn multiply_at<S: Simd>(
     width: usize,
     [group, panel]: [usize; 2],
     terms: Range<usize>,
-    tile: &mut Tile,
+    tiles: &mut [Tile],
 ) {
-    let across = &across[group * width..][terms.clone()];
-    multiply(simd, across, &along[panel * width..][terms], tile);
+    let along = &along[panel * width..][terms.clone()];
+    for (group, tile) in (group..).zip(tiles) {
+        multiply(simd, &across[group * width..][terms.clone()], along, tile);
+    }
 }
 
 /// `M` rows from `first` on, and vector `group` of every line.

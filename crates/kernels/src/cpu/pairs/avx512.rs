@@ -1,15 +1,21 @@
 //! Pairs by AVX512-BF16: two products and two additions a lane and instruction, twice what f32 gets.
 
-use std::arch::x86_64::{
-    __m512, __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_load_ps, _mm512_load_si512, _mm512_set1_epi32,
-    _mm512_setzero_ps, _mm512_store_ps,
+use std::{
+    arch::x86_64::{
+        __m512, __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_load_ps, _mm512_load_si512, _mm512_set1_epi32,
+        _mm512_setzero_ps, _mm512_store_ps,
+    },
+    ops::Range,
 };
 
-use super::{AcrossPairs, AlongPairs, LinePairs};
+use super::{AlongPairs, LinePairs, Multiply};
 use crate::cpu::{
     line::Line,
     tile::{LINES, ROWS, Tile},
 };
+
+/// Pairs of a tile's rows at one place.
+type AcrossPairs = [u32; ROWS];
 
 /// Proof that the processor has the instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,15 +26,45 @@ impl Found {
         let found = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16");
         found.then_some(Self(()))
     }
+}
 
-    /// `tile += a·b`.
+impl Multiply for Found {
+    type Rows = Rows;
+
+    const ABREAST: usize = 1;
+
+    const STEP: usize = 1;
+
     #[inline(always)]
-    pub(super) fn multiply(self, a: &[AcrossPairs], b: &[AlongPairs], tile: &mut Tile) {
-        // SAFETY: a value of this type exists only where both features were found.
-        unsafe { multiply(a, b, tile) }
+    fn rows(self, n: usize, places: usize) -> Rows {
+        Rows { _found: self, places, pairs: vec![[0; ROWS]; n.div_ceil(ROWS) * places] }
     }
 }
 
+/// `[n / ROWS, places]`: tokens as their numbers are spread over registers.
+pub(in crate::cpu) struct Rows {
+    _found: Found,
+    places: usize,
+    pairs: Vec<AcrossPairs>,
+}
+
+impl super::Rows for Rows {
+    #[inline(always)]
+    fn put(&mut self, row: usize, pairs: &[u32]) {
+        let group = &mut self.pairs[row / ROWS * self.places..][..self.places];
+        let i = row % ROWS;
+        group.iter_mut().zip(pairs).for_each(|(across, pair)| across[i] = *pair);
+    }
+
+    #[inline(always)]
+    fn multiply(&mut self, group: usize, places: Range<usize>, along: &[AlongPairs], tiles: &mut [Tile]) {
+        let across = &self.pairs[group * self.places..][places];
+        // SAFETY: a `Found` exists only where both features were found.
+        unsafe { multiply(across, along, &mut tiles[0]) }
+    }
+}
+
+/// `tile += a·b`.
 #[allow(clippy::needless_range_loop, reason = "indices that are known beforehand keep the sums in registers")]
 #[target_feature(enable = "avx512f,avx512bf16")]
 fn multiply(a: &[AcrossPairs], b: &[AlongPairs], tile: &mut Tile) {
