@@ -11,7 +11,7 @@ use std::{error::Error, path::PathBuf};
 use burn::tensor::{Device, Tensor, TensorData};
 use clap::Parser;
 use monosema_kernels::{
-    Activation, Form, Hints, Parameters, Path, Precision, Settings, State, screens, step,
+    Activation, Form, Last, Memory, Parameters, Path, Precision, Settings, State, screens, step,
 };
 use monosema_sae::Dictionary;
 use monosema_store::Store;
@@ -99,16 +99,8 @@ impl Encoder {
     }
 
     fn fired_in(&self, x: &[f32], precision: Precision) -> Vec<f64> {
-        let Parameters { w_enc, w_dec, b_enc, b_dec } = &self.parameters;
-        let zeros = || Parameters {
-            w_enc: w_enc.zeros_like(),
-            w_dec: w_dec.zeros_like(),
-            b_enc: b_enc.zeros_like(),
-            b_dec: b_dec.zeros_like(),
-        };
-        let parameters = self.parameters.clone();
-        let state = State { gradients: zeros(), first: zeros(), second: zeros(), parameters };
-        let d_in = b_dec.dims()[0];
+        let state = State::new(self.parameters.clone());
+        let d_in = self.parameters.b_dec.dims()[0];
         let x = TensorData::new(x.to_vec(), [x.len() / d_in, d_in]);
         let settings = Settings {
             l1: 0.0,
@@ -119,10 +111,10 @@ impl Encoder {
             time: 1,
             precision,
             path: Some(Path::Sparse),
-            // So few that screening is worth it.
-            hints: Hints { share: 0.0, floor: 0.0 },
         };
-        let (_, found) = step(state, Tensor::from_data(x, &Device::flex()), self.form, settings);
+        // So few that screening is worth it.
+        let memory = Memory::from(Last { share: 0.0, ..Last::default() });
+        let (_, found) = step(state, Tensor::from_data(x, &Device::flex()), self.form, settings, &memory);
         found.fired.into_data().iter::<f64>().collect()
     }
 }

@@ -4,11 +4,13 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use monosema_kernels::{
-    Activation, Form, Found, Hints, NORM_TINY, Parameters, Path, Precision, Settings, State, step,
+    Activation, Form, Found, Last, Memory, NORM_TINY, Parameters, Path, Precision, Settings, State, step,
+    supports,
 };
 
-/// Odd: within one task and one tile, with a remainder of each, and with sums of several parts.
-const SIZES: [[usize; 3]; 3] = [[23, 11, 37], [301, 19, 1061], [140, 1301, 97]];
+/// Odd: within one task and one tile, with a remainder of each, and with sums of several parts. Even: as GPUs like it, with more
+/// candidates for TopK than fit where they are gathered.
+const SIZES: [[usize; 3]; 4] = [[23, 11, 37], [301, 19, 1061], [140, 1301, 97], [70, 64, 5120]];
 
 /// Relative to the largest value: f32 sums of hundreds of terms in another order.
 const ROUNDING: f32 = 1e-5;
@@ -51,17 +53,7 @@ fn parameters([_, d_in, d_sae]: [usize; 3], bias: f32) -> Parameters {
     }
 }
 
-fn state(parameters: Parameters) -> State {
-    let zeros = || Parameters {
-        w_enc: parameters.w_enc.zeros_like(),
-        w_dec: parameters.w_dec.zeros_like(),
-        b_enc: parameters.b_enc.zeros_like(),
-        b_dec: parameters.b_dec.zeros_like(),
-    };
-    State { gradients: zeros(), first: zeros(), second: zeros(), parameters }
-}
-
-fn settings(precision: Precision, path: Path, hints: Hints) -> Settings {
+fn settings(precision: Precision, path: Path) -> Settings {
     Settings {
         l1: L1,
         lr: 1e-3,
@@ -71,7 +63,33 @@ fn settings(precision: Precision, path: Path, hints: Hints) -> Settings {
         time: 1,
         precision,
         path: Some(path),
-        hints,
+    }
+}
+
+/// A memory of a step with this smallest activation, after which screening is worth it.
+fn after(floor: f32) -> Memory {
+    Last { share: 0.0, floor, ..Last::default() }.into()
+}
+
+/// Devices that are here and have a fused step.
+fn devices() -> Vec<Device> {
+    #[cfg(feature = "wgpu")]
+    {
+        let gpus = Device::enumerate(burn::tensor::DeviceType::Wgpu).into_vec();
+        let relu = Form { activation: Activation::Relu, apply_b_dec_to_input: false, unit_decoder: false };
+        assert!(gpus.iter().any(|gpu| supports(gpu, relu)), "no GPU, in hardware or in software");
+        return [gpus, vec![Device::flex()]].concat();
+    }
+    #[cfg(not(feature = "wgpu"))]
+    return vec![Device::flex()];
+}
+
+fn to_device(p: &Parameters, device: &Device) -> Parameters {
+    Parameters {
+        w_enc: p.w_enc.clone().to_device(device),
+        w_dec: p.w_dec.clone().to_device(device),
+        b_enc: p.b_enc.clone().to_device(device),
+        b_dec: p.b_dec.clone().to_device(device),
     }
 }
 
@@ -151,7 +169,9 @@ fn forms() -> Vec<Form> {
         Activation::Relu,
         Activation::TopK { k: 1 },
         Activation::TopK { k: 7 },
+        Activation::TopK { k: 1000 },
         Activation::BatchTopK { k: 5 },
+        Activation::BatchTopK { k: 400 },
         Activation::TopK { k: 5000 },
     ];
     let of = |activation| {
@@ -166,27 +186,36 @@ fn forms() -> Vec<Form> {
 
 #[test]
 fn gradients_are_those_of_autodiff() {
-    // The last step's smallest activation: unknown, far too low, and too high, so that encoding is repeated.
-    let hints = [Hints::default(), Hints { share: 0.0, floor: 1e-3 }, Hints { share: 0.0, floor: 1e3 }];
+    let devices = devices();
     for size in SIZES {
         for bias in [0.0, -1e3, -1.5, 10.0] {
-            let (p, x) = (parameters(size, bias), matrix([size[0], size[1]], 5));
+            // Numbers of which no two are equal but for rounding at the threshold of a TopK.
+            let (p, x) = (parameters(size, bias), matrix([size[0], size[1]], 9));
             for form in forms() {
                 let expected = expected(&p, &x, form);
-                for (precision, path) in [
-                    (Precision::F32, Path::Sparse),
-                    (Precision::F32, Path::Dense),
-                    (Precision::Auto, Path::Sparse),
-                ] {
-                    for hints in hints {
-                        let settings = settings(precision, path, hints);
-                        let (state, result) = step(state(p.clone()), x.clone(), form, settings);
-                        for ((name, expected), found) in expected.iter().zip(found(&state, &result)) {
-                            let what = format!("{name} of {size:?} {form:?} bias {bias} {settings:?}");
-                            assert_close(&what, &found, expected);
-                        }
-                    }
+                for device in devices.iter().filter(|device| supports(device, form)) {
+                    let (p, x) = (to_device(&p, device), x.clone().to_device(device));
+                    assert_gradients(&p, &x, form, &expected, &format!("{size:?} {form:?} bias {bias}"));
                 }
+            }
+        }
+    }
+}
+
+fn assert_gradients(p: &Parameters, x: &Tensor<2>, form: Form, expected: &[(&str, Vec<f32>)], what: &str) {
+    for (precision, path) in
+        [(Precision::F32, Path::Sparse), (Precision::F32, Path::Dense), (Precision::Auto, Path::Sparse)]
+    {
+        let memories = match form.activation {
+            // The last step's smallest activation: unknown, far too low, and too high, so that encoding is repeated.
+            Activation::BatchTopK { .. } => vec![Memory::default(), after(1e-3), after(1e3)],
+            Activation::Relu | Activation::TopK { .. } => vec![after(0.0)],
+        };
+        for memory in memories {
+            let settings = settings(precision, path);
+            let (state, result) = step(State::new(p.clone()), x.clone(), form, settings, &memory);
+            for ((name, expected), found) in expected.iter().zip(found(&state, &result)) {
+                assert_close(&format!("{name} of {what} {settings:?} on {:?}", x.device()), &found, expected);
             }
         }
     }
@@ -199,24 +228,33 @@ fn unit_rows_keep_their_norms() {
         Form { activation: Activation::TopK { k: 7 }, apply_b_dec_to_input: true, unit_decoder: true },
     );
     let x = matrix([size[0], size[1]], 5);
-    let settings = Settings { lr: 0.1, ..settings(Precision::Auto, Path::Sparse, Hints::default()) };
-    let before = parameters(size, 0.0);
-    let (state, _) = step(state(before.clone()), x, form, settings);
-    let norms = values(&state.parameters.w_dec.clone().square().sum_dim(1));
-    assert!(norms.iter().all(|norm| (norm - 1.0).abs() < 1e-6));
-    assert_ne!(values(&state.parameters.w_dec), values(&before.w_dec));
+    let settings = Settings { lr: 0.1, ..settings(Precision::Auto, Path::Sparse) };
+    for device in devices() {
+        let before = to_device(&parameters(size, 0.0), &device);
+        let x = x.clone().to_device(&device);
+        let (state, _) = step(State::new(before.clone()), x, form, settings, &Memory::default());
+        let norms = values(&state.parameters.w_dec.clone().square().sum_dim(1));
+        assert!(norms.iter().all(|norm| (norm - 1.0).abs() < 1e-6));
+        assert_ne!(values(&state.parameters.w_dec), values(&before.w_dec));
+    }
 }
 
 #[test]
 fn what_others_hold_is_not_changed() {
     let form = Form { activation: Activation::Relu, apply_b_dec_to_input: false, unit_decoder: false };
     let (size, x) = (SIZES[0], matrix([SIZES[0][0], SIZES[0][1]], 5));
-    let p = parameters(size, 0.0);
-    let before = values(&p.w_enc);
-    let (after, _) =
-        step(state(p.clone()), x, form, settings(Precision::Auto, Path::Sparse, Hints::default()));
-    assert_eq!(values(&p.w_enc), before);
-    assert_ne!(values(&after.parameters.w_enc), before);
+    for device in devices() {
+        let mut p = to_device(&parameters(size, 0.0), &device);
+        let (mut state, memory) = (State::new(p.clone()), Memory::default());
+        for _ in 0..2 {
+            let before = values(&p.w_enc);
+            let x = x.clone().to_device(&device);
+            (state, _) = step(state, x, form, settings(Precision::Auto, Path::Sparse), &memory);
+            assert_eq!(values(&p.w_enc), before);
+            assert_ne!(values(&state.parameters.w_enc), before);
+            p = state.parameters.clone();
+        }
+    }
 }
 
 /// A number that is none must not be lost on the way: the loss shows it, and training stops.
@@ -234,9 +272,11 @@ fn what_is_no_number_spoils_the_loss() {
         let x = matrix([size[0], size[1]], 5);
         let mut p = parameters(size, 0.0);
         p.b_enc = p.b_enc.slice_fill(700..701, f32::NAN);
-        let hints = Hints { share: 0.0, floor: 0.1 };
-        let (_, found) = step(state(p), x, form, settings(precision, Path::Sparse, hints));
-        assert!(values(&found.numbers)[0].is_nan(), "{activation:?} {precision:?}");
+        for device in devices() {
+            let (p, x) = (to_device(&p, &device), x.clone().to_device(&device));
+            let (_, found) = step(State::new(p), x, form, settings(precision, Path::Sparse), &after(0.1));
+            assert!(values(&found.numbers)[0].is_nan(), "{activation:?} {precision:?} on {device:?}");
+        }
     }
 }
 
@@ -247,10 +287,13 @@ fn a_row_of_zeros_stays_one() {
         let form = Form { activation: Activation::Relu, apply_b_dec_to_input: true, unit_decoder };
         let mut p = parameters(size, -1e3);
         p.w_dec = p.w_dec.slice_fill([3..4, 0..size[1]], 0.0);
-        let settings = Settings { path: None, ..settings(Precision::Auto, Path::Sparse, Hints::default()) };
-        let (state, _) = step(state(p), x.clone(), form, settings);
-        let found = values(&state.parameters.w_dec.slice([3..4, 0..size[1]]));
-        assert_eq!(found, vec![0.0; size[1]]);
+        let settings = Settings { path: None, ..settings(Precision::Auto, Path::Sparse) };
+        for device in devices() {
+            let (p, x) = (to_device(&p, &device), x.clone().to_device(&device));
+            let (state, _) = step(State::new(p), x, form, settings, &Memory::default());
+            let found = values(&state.parameters.w_dec.slice([3..4, 0..size[1]]));
+            assert_eq!(found, vec![0.0; size[1]]);
+        }
     }
 }
 
@@ -259,9 +302,11 @@ fn the_path_follows_the_density() {
     let (size, x) = (SIZES[1], matrix([SIZES[1][0], SIZES[1][1]], 5));
     let form = Form { activation: Activation::Relu, apply_b_dec_to_input: false, unit_decoder: false };
     for (bias, expected) in [(0.0, Path::Dense), (-1.5, Path::Sparse)] {
-        let settings = Settings { path: None, ..settings(Precision::Auto, Path::Sparse, Hints::default()) };
-        let (_, found) = step(state(parameters(size, bias)), x.clone(), form, settings);
-        assert_eq!((found.path, Path::for_share(found.hints.share)), (expected, expected));
+        let settings = Settings { path: None, ..settings(Precision::Auto, Path::Sparse) };
+        let memory = Memory::default();
+        step(State::new(parameters(size, bias)), x.clone(), form, settings, &memory);
+        let last = memory.last();
+        assert_eq!((last.path, Path::for_share(last.share)), (Some(expected), expected));
     }
 }
 
@@ -274,9 +319,9 @@ fn the_bits_do_not_depend_on_the_number_of_threads() {
         {
             let take = |threads| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-                let settings = settings(precision, path, Hints { share: 0.0, floor: 0.2 });
+                let (p, settings) = (parameters(size, -0.3), settings(precision, path));
                 let (state, result) =
-                    pool.install(|| step(state(parameters(size, -0.3)), x.clone(), form, settings));
+                    pool.install(|| step(State::new(p), x.clone(), form, settings, &after(0.2)));
                 (found(&state, &result), values(&state.parameters.w_enc), values(&state.parameters.w_dec))
             };
             assert!(take(1) == take(3), "{form:?} {precision:?} {path:?}");

@@ -4,7 +4,7 @@
 
 use burn::tensor::Device;
 use monosema_sae::{SaeConfig, Size};
-use monosema_trainer::conformance::short_training;
+use monosema_trainer::conformance::{By, short_training};
 
 /// Odd, so that nothing divides anything.
 const SIZE: Size = Size { d_in: 11, d_sae: 37 };
@@ -17,7 +17,7 @@ const TOLERANCE: f32 = 1e-5;
 fn flex_and_ndarray_agree() {
     for architecture in SaeConfig::variants() {
         let [flex, ndarray] = [Device::flex(), Device::ndarray()]
-            .map(|device| short_training(&architecture, SIZE, N, &device).unwrap());
+            .map(|device| short_training(&architecture, SIZE, N, By::Autodiff, &device).unwrap().unwrap());
         assert_eq!(flex.len(), ndarray.len());
         for ((name, a), (_, b)) in flex.iter().zip(&ndarray) {
             assert_eq!(a.len(), b.len(), "{architecture:?} {name}");

@@ -6,7 +6,7 @@ use std::{num::NonZeroUsize, path::Path};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use monosema_core::{BlockHook, HookPoint, Seed};
-use monosema_kernels::{Form, Hints, Parameters, Precision, Settings, State, screens, step};
+use monosema_kernels::{Form, Last, Memory, Parameters, Precision, Settings, State, screens, step};
 use monosema_sae::{Sae, SaeConfig, architecture::top_k::TopKConfig};
 use monosema_store::HookColumn;
 use monosema_text::{ContextConfig, ContextPlan, Corpus, TextConfig, contexts};
@@ -94,14 +94,7 @@ fn train(architecture: &SaeConfig, l1: Option<f64>, x: &[f32], d_in: usize) -> P
 
 /// On how many tokens each latent is active.
 fn fired(parameters: &Parameters, x: Tensor<2>, form: Form, precision: Precision) -> Vec<usize> {
-    let Parameters { w_enc, w_dec, b_enc, b_dec } = parameters;
-    let zeros = || Parameters {
-        w_enc: w_enc.zeros_like(),
-        w_dec: w_dec.zeros_like(),
-        b_enc: b_enc.zeros_like(),
-        b_dec: b_dec.zeros_like(),
-    };
-    let state = State { gradients: zeros(), first: zeros(), second: zeros(), parameters: parameters.clone() };
+    let state = State::new(parameters.clone());
     let settings = Settings {
         l1: 0.0,
         lr: 1e-3,
@@ -111,10 +104,10 @@ fn fired(parameters: &Parameters, x: Tensor<2>, form: Form, precision: Precision
         time: 1,
         precision,
         path: None,
-        // So few that screening is worth it.
-        hints: Hints { share: 0.0, floor: 0.0 },
     };
-    step(state, x, form, settings).1.fired.into_data().iter::<f32>().map(|n| n as usize).collect()
+    // So few that screening is worth it.
+    let memory = Memory::from(Last { share: 0.0, ..Last::default() });
+    step(state, x, form, settings, &memory).1.fired.into_data().iter::<f32>().map(|n| n as usize).collect()
 }
 
 /// On how many tokens each latent is active for certain, on how many it may be or not, and on how many it is within [`BF16`]

@@ -11,7 +11,7 @@ use burn::{
     tensor::{Device, Tensor, TensorData},
 };
 use monosema_core::{BlockHook, HookPoint, Seed};
-use monosema_kernels::{self as kernels, Hints, Parameters, Precision, Settings, State};
+use monosema_kernels::{self as kernels, Last, Memory, Parameters, Precision, Settings, State};
 use monosema_sae::{
     Sae, SaeConfig, Weights,
     architecture::{relu::ReluConfig, top_k::TopKConfig},
@@ -192,18 +192,7 @@ fn gradients_of_the_fused_step_are_pytorchs() {
         for path in PATHS {
             for precision in PRECISIONS {
                 let parameters = case.start(&device).affine().to_parameters();
-                let zeros = || Parameters {
-                    w_enc: parameters.w_enc.zeros_like(),
-                    w_dec: parameters.w_dec.zeros_like(),
-                    b_enc: parameters.b_enc.zeros_like(),
-                    b_dec: parameters.b_dec.zeros_like(),
-                };
-                let state = State {
-                    gradients: zeros(),
-                    first: zeros(),
-                    second: zeros(),
-                    parameters: parameters.clone(),
-                };
+                let state = State::new(parameters.clone());
                 let settings = Settings {
                     l1: case.rates.l1,
                     lr: case.rates.lr,
@@ -213,11 +202,11 @@ fn gradients_of_the_fused_step_are_pytorchs() {
                     time: 1,
                     precision,
                     path: Some(path),
-                    // So few active latents that screening is worth it.
-                    hints: Hints { share: 0.0, floor: 0.0 },
                 };
+                // So few active latents that screening is worth it.
+                let memory = Memory::from(Last { share: 0.0, ..Last::default() });
                 let (State { gradients, .. }, _) =
-                    kernels::step(state, case.batch(0, &device), form, settings);
+                    kernels::step(state, case.batch(0, &device), form, settings, &memory);
                 let Parameters { w_enc, w_dec, b_enc, b_dec } = gradients;
                 let found = [values(w_enc.transpose()), values(b_enc), values(w_dec), values(b_dec)];
                 for (name, found) in NAMES.iter().zip(found) {

@@ -4,13 +4,16 @@
 //! replaced, and a short training of every architecture. They are compared by ‖a − b‖ / ‖b‖, which a wrong kernel puts
 //! near 1.
 
-use std::{collections::BTreeSet, path::Path};
+use std::collections::BTreeSet;
 
 use anyhow::anyhow;
 use burn::tensor::{DataError, Device, Int, Tensor, TensorData};
 use monosema_core::{BlockHook, HookPoint};
 use monosema_sae::{SaeConfig, Size};
-use monosema_trainer::conformance::short_training;
+use monosema_trainer::{
+    conformance::{By, Values, short_training},
+    step::{Path, Precision},
+};
 use monosema_transformer::{Capture, Checkpoint, LanguageModel, Replace};
 
 use crate::{
@@ -19,12 +22,20 @@ use crate::{
     output, table,
 };
 
-/// Values by name.
-type Values = Vec<(String, Vec<f32>)>;
+/// A training on shapes that divide nothing, on one that tensor cores take, and on one whose rows a GPU would like longer.
+const TRAININGS: [(usize, Size); 3] = [
+    (23, Size { d_in: 11, d_sae: 37 }),
+    (512, Size { d_in: 128, d_sae: 1024 }),
+    (256, Size { d_in: 192, d_sae: 3000 }),
+];
 
-/// A training on shapes that divide nothing, and on one that tensor cores take.
-const TRAININGS: [(usize, Size); 2] =
-    [(23, Size { d_in: 11, d_sae: 37 }), (512, Size { d_in: 128, d_sae: 1024 })];
+/// By which step, on the device and on the CPU.
+const STEPS: [(By, By); 4] = [
+    (By::Autodiff, By::Autodiff),
+    (By::Fused(Path::Sparse, Precision::F32), By::Fused(Path::Sparse, Precision::F32)),
+    (By::Fused(Path::Dense, Precision::F32), By::Fused(Path::Dense, Precision::F32)),
+    (By::Fused(Path::Sparse, Precision::Bf16), By::Fused(Path::Sparse, Precision::F32)),
+];
 
 /// How far a device may be from the CPU.
 struct Limits {
@@ -40,37 +51,36 @@ impl Limits {
             // cubecl computes f32 products in TF32 where that is fastest: operands are rounded to 2⁻¹¹ = 5e-4, and such
             // errors add up over blocks. In training they flip latents at their threshold and, through Adam's
             // division, the direction of weights whose gradient is all but zero.
-            DeviceName::Cuda(_) => Self { pass: 1e-2, training: 1e-1 },
+            DeviceName::Gpu(..) => Self { pass: 1e-2, training: 1e-1 },
             // f32 throughout: sums in another order.
             DeviceName::Auto | DeviceName::Cpu | DeviceName::NdArray => Self { pass: 1e-5, training: 1e-3 },
         }
     }
 }
 
-pub(crate) fn run(name: DeviceName, model: &Path) -> Outcome {
+pub(crate) fn run(name: DeviceName, model: &std::path::Path) -> Outcome {
     let checkpoint = Checkpoint::open(model).map_err(Failure::usage)?;
     let chosen = device::resolve(name)?;
     let limits = Limits::of(chosen.name);
     let mut rows = Vec::new();
-    let mut compare = |what: &str, limit: f64, compute: &dyn Fn(&Device) -> Outcome<Values>| -> Outcome {
-        let (found, expected) = (compute(&chosen.device)?, compute(&Device::flex())?);
-        rows.extend(differences(&found, &expected).into_iter().map(|(name, found)| Row {
-            what: format!("{what}: {name}"),
-            found,
-            limit,
-        }));
-        Ok(())
-    };
-    compare("model", limits.pass, &|device| {
+    let of_model = |device: &Device| -> Outcome<Values> {
         let model = checkpoint.load(device).map_err(Failure::run)?;
         model_values(&model).map_err(Failure::run)
-    })?;
+    };
+    rows.extend(Row::of("model", limits.pass, &of_model(&chosen.device)?, &of_model(&Device::flex())?));
     for architecture in SaeConfig::variants() {
         for (n, size) in TRAININGS {
-            let what = format!("{architecture:?}, {} → {}", size.d_in, size.d_sae);
-            compare(&what, limits.training, &|device| {
-                short_training(&architecture, size, n, device).map_err(Failure::run)
-            })?;
+            for (by, expected_by) in STEPS {
+                let what = format!("{architecture:?}, {by:?}, {} → {}", size.d_in, size.d_sae);
+                let train =
+                    |by, device| short_training(&architecture, size, n, by, device).map_err(Failure::run);
+                // Some devices have no fused step, or none in bf16.
+                if let Some(found) = train(by, &chosen.device)? {
+                    let expected =
+                        train(expected_by, &Device::flex())?.expect("the CPU has every step in f32");
+                    rows.extend(Row::of(&what, limits.training, &found, &expected));
+                }
+            }
         }
     }
     let head = [&format!("{} against cpu", chosen.name), "‖a − b‖ / ‖b‖", "at most", ""];
@@ -87,6 +97,12 @@ struct Row {
 }
 
 impl Row {
+    /// One for every name.
+    fn of(what: &str, limit: f64, found: &Values, expected: &Values) -> Vec<Self> {
+        let row = |(name, found)| Self { what: format!("{what}: {name}"), found, limit };
+        differences(found, expected).into_iter().map(row).collect()
+    }
+
     /// A NaN does not.
     fn agrees(&self) -> bool {
         self.found <= self.limit

@@ -1,4 +1,4 @@
-//! Which device computes: `auto`, `cpu`, `cuda:N` or `ndarray`.
+//! Which device computes: `auto`, `cpu`, `cuda:N`, `wgpu:N` or `ndarray`.
 
 use std::{
     fmt,
@@ -30,10 +30,50 @@ pub(crate) enum DeviceName {
     Auto,
     /// burn-flex.
     Cpu,
-    /// The CUDA device of this index.
-    Cuda(usize),
+    /// The GPU of this index.
+    Gpu(Gpu, usize),
     /// burn-ndarray, a second opinion.
     NdArray,
+}
+
+/// How a GPU is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gpu {
+    /// NVIDIA's own way.
+    Cuda,
+    /// Everybody's: Vulkan, Metal or DirectX.
+    Wgpu,
+}
+
+impl Gpu {
+    const ALL: [Self; 2] = [Self::Cuda, Self::Wgpu];
+
+    /// In device names; its cargo feature is called the same.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Cuda => "cuda",
+            Self::Wgpu => "wgpu",
+        }
+    }
+
+    fn is_built_in(self) -> bool {
+        match self {
+            Self::Cuda => cfg!(feature = "cuda"),
+            Self::Wgpu => cfg!(feature = "wgpu"),
+        }
+    }
+
+    /// Enumeration is the one question that burn answers without a driver, a GPU or a panic.
+    fn devices(self) -> Vec<Device> {
+        match self {
+            #[cfg(feature = "cuda")]
+            Self::Cuda => Device::enumerate(burn::tensor::DeviceType::Cuda).into_vec(),
+            #[cfg(feature = "wgpu")]
+            Self::Wgpu => Device::enumerate(burn::tensor::DeviceType::Wgpu).into_vec(),
+            #[allow(unreachable_patterns)]
+            _ => Vec::new(),
+        }
+    }
 }
 
 impl FromStr for DeviceName {
@@ -44,13 +84,15 @@ impl FromStr for DeviceName {
             "auto" => Self::Auto,
             "cpu" => Self::Cpu,
             "ndarray" => Self::NdArray,
-            "cuda" => Self::Cuda(0),
-            _ => match name.strip_prefix("cuda:").map(str::parse) {
-                Some(Ok(index)) => Self::Cuda(index),
-                _ => {
-                    bail!("unknown device `{name}`: expected auto, cpu, cuda:0 (or another index) or ndarray")
+            _ => {
+                let (api, index) = name.split_once(':').unwrap_or((name, "0"));
+                match (Gpu::ALL.into_iter().find(|gpu| gpu.name() == api), index.parse()) {
+                    (Some(gpu), Ok(index)) => Self::Gpu(gpu, index),
+                    _ => bail!(
+                        "unknown device `{name}`: expected auto, cpu, cuda:0 or wgpu:0 (or another index), or ndarray"
+                    ),
                 }
-            },
+            }
         })
     }
 }
@@ -68,7 +110,7 @@ impl fmt::Display for DeviceName {
         match self {
             Self::Auto => f.write_str("auto"),
             Self::Cpu => f.write_str("cpu"),
-            Self::Cuda(index) => write!(f, "cuda:{index}"),
+            Self::Gpu(gpu, index) => write!(f, "{}:{index}", gpu.name()),
             Self::NdArray => f.write_str("ndarray"),
         }
     }
@@ -76,17 +118,17 @@ impl fmt::Display for DeviceName {
 
 /// Sets what burn and cubecl read from their surroundings. To be called first in `main`.
 pub(crate) fn fix_defaults() {
-    // Every call here names its device, but burn materialises a few things on the default one, which in a CUDA build
-    // is CUDA and panics on a machine without a GPU.
+    // Every call here names its device, but burn materialises a few things on the default one, which in a build for
+    // GPUs is one of them and panics on a machine without.
     // SAFETY: `main` calls this before it starts any thread.
     unsafe { std::env::set_var("BURN_DEVICE", "flex") };
-    #[cfg(feature = "cuda")]
+    #[cfg(feature = "gpu")]
     keep_tuning();
 }
 
 /// Compiled kernels and what autotune found are kept in the user's cache, so that only the first start pays for them.
 /// Left alone, cubecl keeps no kernels, and its findings in `target/` of whatever Cargo project one stands in.
-#[cfg(feature = "cuda")]
+#[cfg(feature = "gpu")]
 fn keep_tuning() {
     use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig, cache::CacheConfig};
     let mut config = CubeClRuntimeConfig::from_current_dir().override_from_env();
@@ -109,7 +151,7 @@ pub(crate) struct Chosen {
 pub(crate) fn resolve(name: DeviceName) -> Outcome<Chosen> {
     let taken = match name {
         DeviceName::Auto => choose(),
-        DeviceName::Cuda(_) => {
+        DeviceName::Gpu(..) => {
             probe_in_child(name)
                 .with_context(|| {
                     format!("device {name} cannot be used; `monosema devices` lists those that can")
@@ -125,11 +167,12 @@ pub(crate) fn resolve(name: DeviceName) -> Outcome<Chosen> {
 }
 
 fn choose() -> DeviceName {
-    if cfg!(not(feature = "cuda")) || cuda_devices().is_empty() {
+    let first = DeviceName::Gpu(Gpu::Cuda, 0);
+    if Gpu::Cuda.devices().is_empty() {
         return DeviceName::Cpu;
     }
-    match probe_in_child(DeviceName::Cuda(0)) {
-        Ok(()) => DeviceName::Cuda(0),
+    match probe_in_child(first) {
+        Ok(()) => first,
         Err(error) => {
             tracing::warn!("there is a CUDA device, but it does not work, so the CPU is taken: {error:#}");
             DeviceName::Cpu
@@ -142,29 +185,25 @@ fn open(name: DeviceName) -> anyhow::Result<Device> {
         DeviceName::Auto => open(choose()),
         DeviceName::Cpu => Ok(Device::flex()),
         #[cfg(feature = "ndarray")]
+        #[allow(
+            deprecated,
+            reason = "burn-ndarray is on its way out upstream; here it is the second opinion"
+        )]
         DeviceName::NdArray => Ok(Device::ndarray()),
         #[cfg(not(feature = "ndarray"))]
         DeviceName::NdArray => bail!("device ndarray is not in this build; build with `--features ndarray`"),
-        DeviceName::Cuda(_) if cfg!(not(feature = "cuda")) => {
-            bail!("device {name} is not in this build; build with `--features cuda`")
+        DeviceName::Gpu(gpu, _) if !gpu.is_built_in() => {
+            bail!("device {name} is not in this build; build with `--features {}`", gpu.name())
         }
-        DeviceName::Cuda(index) => {
-            let found = cuda_devices();
+        DeviceName::Gpu(gpu, index) => {
+            let (found, api) = (gpu.devices(), gpu.name());
             let n = found.len();
             found.into_iter().nth(index).ok_or_else(|| match n {
-                0 => anyhow!("no CUDA driver or no GPU was found"),
-                n => anyhow!("there is no {name}: this machine has cuda:0 to cuda:{}", n - 1),
+                0 => anyhow!("no {api} driver or no GPU was found"),
+                n => anyhow!("there is no {name}: this machine has {api}:0 to {api}:{}", n - 1),
             })
         }
     }
-}
-
-/// Enumeration is the one question that burn answers without a driver, a GPU or a panic.
-fn cuda_devices() -> Vec<Device> {
-    #[cfg(feature = "cuda")]
-    return Device::enumerate(burn::tensor::DeviceType::Cuda).into_vec();
-    #[cfg(not(feature = "cuda"))]
-    return Vec::new();
 }
 
 /// Asks another process to compute on the device. A missing NVRTC, an unfit driver or a wedged GPU panics,
@@ -224,20 +263,21 @@ pub(crate) fn probe_here(name: DeviceName) -> Outcome {
 /// `monosema devices`.
 pub(crate) fn list(json: bool) -> Outcome {
     let mut rows = vec![("cpu".to_owned(), "works".to_owned())];
-    let gpus = cuda_devices().len();
-    for index in 0..gpus {
-        let name = DeviceName::Cuda(index);
-        let state =
-            probe_in_child(name).map_or_else(|e| format!("does not work: {e:#}"), |()| "works".into());
-        rows.push((name.to_string(), state));
-    }
-    if gpus == 0 {
-        let reason = if cfg!(feature = "cuda") {
-            "no CUDA driver or no GPU was found"
-        } else {
-            "not in this build (build with --features cuda)"
+    for gpu in Gpu::ALL {
+        let n = gpu.devices().len();
+        for index in 0..n {
+            let name = DeviceName::Gpu(gpu, index);
+            let state =
+                probe_in_child(name).map_or_else(|e| format!("does not work: {e:#}"), |()| "works".into());
+            rows.push((name.to_string(), state));
+        }
+        let reason = match gpu.is_built_in() {
+            true => "no driver or no GPU was found".to_owned(),
+            false => format!("not in this build (build with --features {})", gpu.name()),
         };
-        rows.push(("cuda".into(), reason.into()));
+        if n == 0 {
+            rows.push((gpu.name().into(), reason));
+        }
     }
     let ndarray =
         if cfg!(feature = "ndarray") { "works" } else { "not in this build (build with --features ndarray)" };
@@ -259,10 +299,10 @@ mod tests {
 
     #[test]
     fn names_parse_back() {
-        for name in ["auto", "cpu", "ndarray", "cuda:0", "cuda:7"] {
+        for name in ["auto", "cpu", "ndarray", "cuda:0", "cuda:7", "wgpu:1"] {
             assert_eq!(name.parse::<DeviceName>().expect("a valid name").to_string(), name);
         }
-        for name in ["", "gpu", "cuda:", "cuda:x", "cuda:-1"] {
+        for name in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:0"] {
             assert!(name.parse::<DeviceName>().is_err(), "{name}");
         }
     }
@@ -270,9 +310,9 @@ mod tests {
     #[test]
     fn auto_never_fails_and_a_missing_gpu_is_an_error_not_a_panic() {
         assert!(resolve(DeviceName::Cpu).is_ok());
-        if cuda_devices().is_empty() {
+        if Gpu::Cuda.devices().is_empty() {
             assert_eq!(choose(), DeviceName::Cpu);
-            assert!(matches!(resolve(DeviceName::Cuda(0)), Err(Failure::Usage(_))));
+            assert!(matches!(resolve(DeviceName::Gpu(Gpu::Cuda, 0)), Err(Failure::Usage(_))));
         }
     }
 }

@@ -38,6 +38,9 @@ pub(crate) fn run(args: &RunArgs, stages: &[Stage]) -> Outcome {
     let runner = Runner { args, experiment, places, checkpoint, began: Cell::new(false) };
     let plans = runner.plan(stages)?;
     let chosen = device::resolve(runner.experiment.device)?;
+    if let Some(plan) = &plans.train {
+        plan.check_device(&chosen.device).map_err(|error| usage_in(&args.config, error))?;
+    }
     plan::check_space(&plans, &runner.places, args.overwrite)?;
     if args.dry_run {
         return plan::print(&plans, &runner.places, chosen.name, args.json);

@@ -24,4 +24,4 @@ mod tile;
 mod tiles;
 mod vectors;
 
-pub(crate) use step::{State, Values, screens, step};
+pub(crate) use step::{Found, State, Values, screens, step};

@@ -2,17 +2,23 @@
 
 use burn::{
     backend::{
-        Backend, Dispatch, ExtensionType, Flex, TensorMetadata, backend_extension, flex::FlexTensor,
-        tensor::FloatTensor,
+        Backend, Dispatch, DispatchDevice, ExtensionType, Flex, TensorMetadata, backend_extension,
+        flex::FlexTensor, tensor::FloatTensor,
     },
     tensor::{Device, Tensor, TensorData},
 };
 
-use crate::{Activation, Form, Found, Hints, Parameters, Path, Phases, Settings, State, cpu};
+use crate::{Activation, Form, Found, Last, Memory, Parameters, Settings, State, cpu};
 
-/// Whether a step can be taken on `device`.
-pub fn supports(device: &Device) -> bool {
-    *device == Device::flex()
+/// Whether a step of this form can be taken on `device`.
+#[cfg_attr(not(feature = "cube"), allow(unused_variables, reason = "the CPU can do all forms"))]
+pub fn supports(device: &Device, form: Form) -> bool {
+    match device.as_dispatch() {
+        DispatchDevice::Flex(_) => true,
+        #[cfg(feature = "cube")]
+        DispatchDevice::Cube(device) => crate::cube::supports(device, form),
+        _ => false,
+    }
 }
 
 /// Takes a step on `x [n, d_in]`: the new state, and what was found on the way. All tensors are f32 on one device without
@@ -20,7 +26,7 @@ pub fn supports(device: &Device) -> bool {
 ///
 /// # Panics
 /// If shapes do not fit together, if there is no token, no latent, or a `k` of 0, or on a device that is not [supported](supports).
-pub fn step(state: State, x: Tensor<2>, form: Form, settings: Settings) -> (State, Found) {
+pub fn step(state: State, x: Tensor<2>, form: Form, settings: Settings, memory: &Memory) -> (State, Found) {
     let [d_sae, d_in] = state.parameters.w_enc.dims();
     for values in [&state.parameters, &state.gradients, &state.first, &state.second] {
         let Parameters { w_enc, w_dec, b_enc, b_dec } = values;
@@ -33,62 +39,85 @@ pub fn step(state: State, x: Tensor<2>, form: Form, settings: Settings) -> (Stat
         Activation::TopK { k } | Activation::BatchTopK { k } => k,
     };
     assert!(x.dims()[0] * d_in * d_sae * k > 0, "there is something to compute");
-    let Stepped { state, numbers, fired, hints, path, phases } =
-        Dispatch::sae_step(state.into(), x.into_dispatch(), form, settings);
-    let found = Found {
-        numbers: Tensor::from_dispatch(numbers),
-        fired: Tensor::from_dispatch(fired),
-        hints,
-        path,
-        phases,
-    };
+    let Stepped { state, numbers, fired } =
+        Dispatch::sae_step(state.into(), x.into_dispatch(), form, settings, memory.clone());
+    let found = Found { numbers: Tensor::from_dispatch(numbers), fired: Tensor::from_dispatch(fired) };
     (state.into(), found)
 }
 
 /// [`Parameters`] of a backend.
 #[derive(ExtensionType)]
+#[extension_type(fusion: cfg(feature = "fusion"))]
 pub struct Values<B: Backend> {
-    w_enc: FloatTensor<B>,
-    w_dec: FloatTensor<B>,
-    b_enc: FloatTensor<B>,
-    b_dec: FloatTensor<B>,
+    pub(crate) w_enc: FloatTensor<B>,
+    pub(crate) w_dec: FloatTensor<B>,
+    pub(crate) b_enc: FloatTensor<B>,
+    pub(crate) b_dec: FloatTensor<B>,
 }
 
 /// [`State`] of a backend.
 #[derive(ExtensionType)]
+#[extension_type(fusion: cfg(feature = "fusion"))]
 pub struct StateOf<B: Backend> {
     #[extension_type]
-    parameters: Values<B>,
+    pub(crate) parameters: Values<B>,
     #[extension_type]
-    gradients: Values<B>,
+    pub(crate) gradients: Values<B>,
     #[extension_type]
-    first: Values<B>,
+    pub(crate) first: Values<B>,
     #[extension_type]
-    second: Values<B>,
+    pub(crate) second: Values<B>,
 }
 
 /// The new state, and [`Found`].
 #[derive(ExtensionType)]
+#[extension_type(fusion: cfg(feature = "fusion"))]
 pub struct Stepped<B: Backend> {
     #[extension_type]
-    state: StateOf<B>,
-    numbers: FloatTensor<B>,
-    fired: FloatTensor<B>,
-    hints: Hints,
-    path: Path,
-    phases: Phases,
+    pub(crate) state: StateOf<B>,
+    pub(crate) numbers: FloatTensor<B>,
+    pub(crate) fired: FloatTensor<B>,
 }
 
 /// What a backend must implement.
-#[backend_extension(Flex)]
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "fusion"))]
 pub trait SaeStep: Backend {
     /// See [`step`].
+    #[fusion(meta = stepped)]
     fn sae_step(
         #[extension_type] state: StateOf<Self>,
         x: FloatTensor<Self>,
         form: Form,
         settings: Settings,
+        memory: Memory,
     ) -> Stepped<Self>;
+}
+
+/// What comes out of a step, before it is taken.
+#[cfg(feature = "fusion")]
+fn stepped(
+    state: &StateOfMetadata,
+    _: &burn::backend::fusion::custom::TensorSpec,
+    _: &Form,
+    _: &Settings,
+    _: &Memory,
+) -> SteppedMetadata {
+    let fired = state.parameters.b_enc.clone();
+    let numbers = burn::backend::fusion::custom::TensorSpec { shape: [3].into(), ..fired.clone() };
+    SteppedMetadata { state: state.clone(), numbers, fired }
+}
+
+#[cfg(feature = "cube")]
+impl SaeStep for burn_cubecl::CubeBackend {
+    fn sae_step(
+        state: StateOf<Self>,
+        x: FloatTensor<Self>,
+        form: Form,
+        settings: Settings,
+        memory: Memory,
+    ) -> Stepped<Self> {
+        crate::cube::step(state, x, form, settings, &memory)
+    }
 }
 
 impl SaeStep for Flex {
@@ -97,27 +126,24 @@ impl SaeStep for Flex {
         mut x: FlexTensor,
         form: Form,
         settings: Settings,
+        memory: Memory,
     ) -> Stepped<Self> {
         make_whole(&mut x);
         let found = {
             let [parameters, gradients, first, second] =
                 [&mut state.parameters, &mut state.gradients, &mut state.first, &mut state.second]
                     .map(slices);
-            cpu::step(cpu::State { parameters, gradients, first, second }, x.storage(), form, &settings)
+            let state = cpu::State { parameters, gradients, first, second };
+            cpu::step(state, x.storage(), form, &settings, &memory.last())
         };
+        let cpu::Found { share, floor, path, phases, .. } = found;
+        memory.keep(Last { share, floor, most: 0, path: Some(path), phases });
         let vector = |values: Vec<f32>| {
             let n = values.len();
             FlexTensor::from_data(TensorData::new(values, [n]))
         };
         let numbers = [found.squared_error, found.penalty, found.grad_norm].map(|number| number as f32);
-        Stepped {
-            state,
-            numbers: vector(numbers.to_vec()),
-            fired: vector(found.fired),
-            hints: Hints { share: found.share, floor: found.floor },
-            path: found.path,
-            phases: found.phases,
-        }
+        Stepped { state, numbers: vector(numbers.to_vec()), fired: vector(found.fired) }
     }
 }
 

@@ -1,6 +1,8 @@
 //! The training step of a sparse autoencoder as one operation: encode, select, decode, the error, every gradient,
 //! clipping, Adam. Exact: what autodiff computes, to rounding.
 //!
+//! On the CPU, and on every device that CubeCL compiles for.
+//!
 //! Of the five matrix products of a dense step only encoding has to be dense. Few latents are active on a token, and
 //! only they take part in what follows. While many are (the first steps of a training), products over all of them are
 //! faster; [`Path`] is the choice.
@@ -8,16 +10,18 @@
 //! It does not know architectures, configurations, files or schedules: [`Form`] says what it needs to know of them.
 
 mod cpu;
+#[cfg(feature = "cube")]
+mod cube;
 pub mod extension;
+mod memory;
 mod threshold;
-
-use std::time::Duration;
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
     extension::{step, supports},
+    memory::{Last, Memory, Phases},
     threshold::Threshold,
 };
 
@@ -74,22 +78,24 @@ impl Path {
     /// From this share of active latents on, products over all of them are faster on the CPU.
     const DENSE: f64 = 0.2;
 
-    /// The faster one for this share of active latents.
+    /// The faster one on the CPU for this share of active latents.
     pub fn for_share(share: f64) -> Self {
         if share >= Self::DENSE { Self::Dense } else { Self::Sparse }
     }
 }
 
-/// How numbers are multiplied while encoding.
+/// How numbers are multiplied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
-    /// In bf16 first where the processor has instructions for that, to find out which latents may be active, and those
-    /// again in f32; elsewhere in f32. The result is that of f32.
+    /// On the CPU, encoding is in bf16 first where the processor has instructions for that, to find out which latents may be
+    /// active, and those again in f32, so that the result is that of f32. All else like `F32`.
     #[default]
     Auto,
-    /// In f32.
+    /// In f32; matrix products of GPUs in TF32 where burn finds that faster.
     F32,
+    /// In bf16, from f32 and summed in f32, in every matrix product of the step. Not on the CPU.
+    Bf16,
 }
 
 /// The parameters of a dictionary, or a number for each of them.
@@ -118,6 +124,22 @@ pub struct State {
     pub second: Parameters,
 }
 
+impl State {
+    /// Before the first step.
+    pub fn new(parameters: Parameters) -> Self {
+        let zeros = || {
+            let Parameters { w_enc, w_dec, b_enc, b_dec } = &parameters;
+            Parameters {
+                w_enc: w_enc.zeros_like(),
+                w_dec: w_dec.zeros_like(),
+                b_enc: b_enc.zeros_like(),
+                b_dec: b_dec.zeros_like(),
+            }
+        };
+        Self { gradients: zeros(), first: zeros(), second: zeros(), parameters }
+    }
+}
+
 /// What a step is told.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
@@ -137,29 +159,11 @@ pub struct Settings {
     pub precision: Precision,
     /// Forces a path.
     pub path: Option<Path>,
-    /// What the step before found: it makes this one faster, and changes what comes out by rounding at most.
-    pub hints: Hints,
 }
 
 /// Whether this processor has instructions for what [`Precision::Auto`] speaks of.
 pub fn screens() -> bool {
     cpu::screens()
-}
-
-/// What a step can tell the next one.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Hints {
-    /// Share of latents that were active.
-    pub share: f64,
-    /// The smallest active pre-activation of a batch from which the largest were chosen; 0 otherwise.
-    pub floor: f32,
-}
-
-impl Default for Hints {
-    /// Nothing is known: as if every latent had been active.
-    fn default() -> Self {
-        Self { share: 1.0, floor: 0.0 }
-    }
 }
 
 /// What a step found.
@@ -170,23 +174,4 @@ pub struct Found {
     pub numbers: Tensor<1>,
     /// On how many tokens each latent was active, `[d_sae]`.
     pub fired: Tensor<1>,
-    /// For the next step.
-    pub hints: Hints,
-    /// The path that was taken.
-    pub path: Path,
-    /// Where the time went.
-    pub phases: Phases,
-}
-
-/// How long the parts of a step took.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Phases {
-    /// Pre-activations, and the choice of the active ones.
-    pub encode: Duration,
-    /// Decoding, the error, and the gradients of pre-activations.
-    pub decode: Duration,
-    /// The gradients of all parameters, and their norm.
-    pub gradients: Duration,
-    /// Clipping and Adam.
-    pub update: Duration,
 }

@@ -45,7 +45,7 @@ pub struct TrainConfig {
     pub grad_clip: Option<f64>,
     /// Which step trains: `auto`, or `autodiff` to hold results against.
     pub step: StepKind,
-    /// How that step multiplies: `auto`, or `f32` throughout.
+    /// How that step multiplies: `auto`, `f32` throughout, or on GPUs `bf16`.
     pub precision: Precision,
     /// A latent that was silent for so many tokens counts as dead.
     pub dead_after_tokens: Option<u64>,

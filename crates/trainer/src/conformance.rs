@@ -2,19 +2,32 @@
 
 use burn::tensor::{DataError, Device, Tensor, TensorData};
 use monosema_core::{BlockHook, HookPoint, Seed};
+use monosema_kernels::Path;
 use monosema_sae::{Sae, SaeConfig, Size};
 use monosema_store::HookColumn;
 
 use crate::{
     StoreFacts, TrainConfig, TrainPlan, Width,
-    step::{AutodiffStep, TrainStep},
+    step::{AutodiffStep, FusedStep, Precision, TrainStep},
 };
 
 const STEPS: u64 = 5;
 
+/// Values by name.
+pub type Values = Vec<(String, Vec<f32>)>;
+
+/// By which step to train.
+#[derive(Clone, Copy, Debug)]
+pub enum By {
+    /// [`AutodiffStep`].
+    Autodiff,
+    /// [`FusedStep`], by this path.
+    Fused(Path, Precision),
+}
+
 /// Trains `architecture` on `device` for a few steps of `n` made-up activations, the same everywhere. Returns, by name,
 /// losses, gradient norms and counts of every step, how far each weight moved, and latents and reconstructions of
-/// the dictionary that comes out.
+/// the dictionary that comes out; `None` if the device has no such step.
 ///
 /// # Errors
 /// Values that do not come back from the device.
@@ -25,23 +38,34 @@ pub fn short_training(
     architecture: &SaeConfig,
     size: Size,
     n: usize,
+    by: By,
     device: &Device,
-) -> Result<Vec<(String, Vec<f32>)>, DataError> {
+) -> Result<Option<Values>, DataError> {
     let column = HookColumn { hook: HookPoint::block(0, BlockHook::ResidPost), width: size.d_in };
     let config = TrainConfig {
         architecture: Some(architecture.clone()),
         width: Width::Latents(size.d_sae),
         batch_tokens: Some(n),
         lr: Some(1e-3),
+        precision: if let By::Fused(_, precision) = by { precision } else { Precision::Auto },
         ..TrainConfig::default()
     };
     let facts = StoreFacts { hooks: vec![column], tokens: STEPS * n as u64 };
     let plan = TrainPlan::resolve(&config, &facts, Seed(0)).expect("the numbers above make a training");
     let batch = |step| batch([n, size.d_in], step, device);
 
-    let init = Sae::init(architecture, size, plan.seed, &device.clone().autodiff());
-    let before = init.to_weights();
-    let mut step = AutodiffStep::new(init, &plan);
+    let init = |device: &Device| Sae::init(architecture, size, plan.seed, device);
+    let before = init(device).to_weights();
+    let mut step: Box<dyn TrainStep> = match by {
+        By::Autodiff => Box::new(AutodiffStep::new(init(&device.clone().autodiff()), &plan)),
+        By::Fused(path, _) => {
+            let step =
+                plan.check_device(device).ok().and_then(|()| FusedStep::new(init(device), &plan, device));
+            let Some(mut step) = step else { return Ok(None) };
+            step.force(Some(path));
+            Box::new(step)
+        }
+    };
     let mut found = Vec::new();
     for index in 0..STEPS {
         let stats = step.step(batch(index), plan.schedule.at(index));
@@ -60,7 +84,7 @@ pub fn short_training(
     let acts = exported.encode(batch(STEPS));
     found.push(("acts".into(), acts.clone().into_data().try_to_vec()?));
     found.push(("x_hat".into(), exported.decode(acts).into_data().try_to_vec()?));
-    Ok(found)
+    Ok(Some(found))
 }
 
 /// A fixed pattern without structure, between -2 and 2.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, FloatDType};
 use monosema_core::{
     HookPoint, Seed, Stage,
     manifest::{Input, Work},
@@ -167,8 +167,22 @@ impl TrainPlan {
     /// Whether the fused step trains it on `device`.
     pub fn is_fused(&self, device: &Device) -> bool {
         self.step == StepKind::Auto
-            && self.architecture.form().is_some()
-            && monosema_kernels::supports(device)
+            && self.architecture.form().is_some_and(|form| monosema_kernels::supports(device, form))
+    }
+
+    /// Whether it can be trained on `device` as it asks to be.
+    ///
+    /// # Errors
+    /// Products in bf16 where no step has them.
+    pub fn check_device(&self, device: &Device) -> Result<(), TrainError> {
+        let reason = match self.precision {
+            Precision::Auto | Precision::F32 => return Ok(()),
+            Precision::Bf16 if *device == Device::flex() => "products in bf16 alone are for GPUs",
+            Precision::Bf16 if !self.is_fused(device) => "this training has no fused step on this device",
+            Precision::Bf16 if !device.supports_dtype(FloatDType::BF16) => "this device has no bf16",
+            Precision::Bf16 => return Ok(()),
+        };
+        Err(bad("precision", format!("\"auto\" or \"f32\": {reason}"), "\"bf16\""))
     }
 
     /// How large the dictionary will be.

@@ -13,7 +13,7 @@ use monosema_core::Seed;
 use monosema_sae::Sae;
 use serde::{Deserialize, Serialize};
 
-pub use monosema_kernels::Precision;
+pub use monosema_kernels::{Path, Precision};
 
 pub use self::{autodiff::AutodiffStep, fused::FusedStep};
 use crate::{Rates, TrainPlan};

@@ -35,7 +35,7 @@ pub struct TrainSummary {
 /// interrupted training in `out` is begun anew.
 ///
 /// # Errors
-/// A finished dictionary in `out`; a store other than the plan's, or one that cannot be read; activations without a
+/// A finished dictionary in `out`; a precision that `device` has no step for; a store other than the plan's, or one that cannot be read; activations without a
 /// scale; a loss or a weight that is not finite; a disk that fails. `out` is then not sealed.
 pub fn train(
     plan: &TrainPlan,
@@ -45,6 +45,7 @@ pub fn train(
     out: &Path,
 ) -> Result<TrainSummary, TrainError> {
     let started = Instant::now();
+    plan.check_device(device)?;
     check_store(plan, store)?;
     // A damaged shard shows in no loss curve. Reading it all once is little beside training on it.
     store.verify()?;

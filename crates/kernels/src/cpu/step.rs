@@ -19,7 +19,7 @@ use super::{
     through::{self, Block, Decoder},
     vectors::{add, dot},
 };
-use crate::{Activation, CLIP_EPSILON, Form, NORM_TINY, Path, Phases, Precision, Settings};
+use crate::{Activation, CLIP_EPSILON, Form, Last, NORM_TINY, Path, Phases, Precision, Settings};
 
 /// Tokens that one task works on.
 pub(super) const TOKENS: usize = 128;
@@ -81,8 +81,8 @@ pub(crate) struct Found {
 }
 
 /// Takes a step on `x [n, d_in]`.
-pub(crate) fn step(state: State<'_>, x: &[f32], form: Form, settings: &Settings) -> Found {
-    step_by(Multiplier::detect(), state, x, form, settings)
+pub(crate) fn step(state: State<'_>, x: &[f32], form: Form, settings: &Settings, last: &Last) -> Found {
+    step_by(Multiplier::detect(), state, x, form, settings, last)
 }
 
 /// [`step`] with these instructions to screen with.
@@ -92,6 +92,7 @@ fn step_by(
     x: &[f32],
     form: Form,
     settings: &Settings,
+    last: &Last,
 ) -> Found {
     let State { parameters, mut gradients, first, second } = state;
     let (d_in, d_sae) = (parameters.b_dec.len(), parameters.b_enc.len());
@@ -100,7 +101,7 @@ fn step_by(
     let shifted = form.apply_b_dec_to_input.then(|| minus(x, parameters.b_dec));
     let input = shifted.as_deref().unwrap_or(x);
 
-    let entries = activate(multiplier, &parameters, input, form, settings);
+    let entries = activate(multiplier, &parameters, input, form, settings, last);
     phases.encode = lap.end();
     let active: usize = entries.iter().flatten().map(Vec::len).sum();
     let share = active as f64 / (n * d_sae) as f64;
@@ -169,15 +170,16 @@ fn activate(
     input: &[f32],
     form: Form,
     settings: &Settings,
+    last: &Last,
 ) -> Vec<Vec<Entries>> {
     let d_in = parameters.b_dec.len();
     let select = match form.activation {
         Activation::Relu => Select::Above(0.0),
         Activation::TopK { k } => Select::Largest(k),
-        Activation::BatchTopK { .. } => Select::Above(GUESS * settings.hints.floor.max(0.0)),
+        Activation::BatchTopK { .. } => Select::Above(GUESS * last.floor.max(0.0)),
     };
     // Where many latents are active, screening leaves most of the work still to do.
-    let screens = settings.precision == Precision::Auto && settings.hints.share < screened::WORTHWHILE;
+    let screens = settings.precision == Precision::Auto && last.share < screened::WORTHWHILE;
     let activate = Activate { parameters, input, activation: form.activation, select };
     match multiplier.filter(|_| screens) {
         Some(multiplier) => multiplier.dispatch(activate),
@@ -354,8 +356,6 @@ impl WithSimd for Norm<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Hints;
-
     /// Numbers without structure, between -1 and 1.
     fn numbers(n: usize, seed: u64) -> Vec<f32> {
         let value = |i: u64| {
@@ -397,10 +397,10 @@ mod tests {
             time: 1,
             precision: Precision::Auto,
             path: Some(Path::Sparse),
-            hints: Hints { share: 0.0, floor },
         };
         let state = State { parameters, gradients, first, second };
-        step_by(multiplier, state, &numbers(n * d_in, 5), form, &settings);
+        let last = Last { share: 0.0, floor, ..Last::default() };
+        step_by(multiplier, state, &numbers(n * d_in, 5), form, &settings, &last);
         let [parameters, gradients, ..] = all;
         [parameters.concat(), gradients.concat()]
     }

@@ -1,7 +1,7 @@
 //! The step as one operation over all it does, where there is one for the architecture and the device.
 
 use burn::tensor::{Device, Tensor};
-use monosema_kernels::{self as kernels, Form, Hints, Parameters, Path, Phases, Settings, State};
+use monosema_kernels::{self as kernels, Form, Memory, Path, Phases, Settings, State};
 use monosema_sae::{Sae, SaeConfig};
 
 use super::{StepStats, TrainStep};
@@ -15,9 +15,9 @@ pub struct FusedStep {
     state: Option<State>,
     /// Of the next step, but for what the schedule says.
     settings: Settings,
-    /// The path of the last step.
+    memory: Memory,
+    /// The path of the last step, as far as it is known.
     path: Option<Path>,
-    phases: Phases,
 }
 
 impl FusedStep {
@@ -25,7 +25,7 @@ impl FusedStep {
     /// `device`.
     pub fn new(sae: Sae, plan: &TrainPlan, device: &Device) -> Option<Self> {
         let config = sae.config();
-        let form = config.form().filter(|_| kernels::supports(device))?;
+        let form = config.form().filter(|form| kernels::supports(device, *form))?;
         let settings = Settings {
             l1: 0.0,
             lr: 0.0,
@@ -35,21 +35,9 @@ impl FusedStep {
             time: 0,
             precision: plan.precision,
             path: None,
-            hints: Hints::default(),
         };
-        let parameters = sae.affine().to_parameters();
-        let zeros = || {
-            let Parameters { w_enc, w_dec, b_enc, b_dec } = &parameters;
-            Parameters {
-                w_enc: w_enc.zeros_like(),
-                w_dec: w_dec.zeros_like(),
-                b_enc: b_enc.zeros_like(),
-                b_dec: b_dec.zeros_like(),
-            }
-        };
-        let (gradients, first, second) = (zeros(), zeros(), zeros());
-        let state = Some(State { parameters, gradients, first, second });
-        Some(Self { config, form, state, settings, path: None, phases: Phases::default() })
+        let state = Some(State::new(sae.affine().to_parameters()));
+        Some(Self { config, form, state, settings, memory: Memory::default(), path: None })
     }
 
     /// Forces the path of every step to come; `None` leaves it to the density.
@@ -59,7 +47,7 @@ impl FusedStep {
 
     /// Where the time of the last step went.
     pub fn phases(&self) -> Phases {
-        self.phases
+        self.memory.last().phases
     }
 }
 
@@ -69,17 +57,13 @@ impl TrainStep for FusedStep {
         let settings = &mut self.settings;
         settings.time += 1;
         (settings.l1, settings.lr) = (rates.l1, rates.lr);
-        let (state, found) = kernels::step(state, x, self.form, *settings);
+        let (state, found) = kernels::step(state, x, self.form, *settings, &self.memory);
         self.state = Some(state);
-        settings.hints = found.hints;
-        self.phases = found.phases;
-        if self.path != Some(found.path) {
-            let (time, share) = (settings.time, 100.0 * found.hints.share);
-            tracing::info!(
-                "train: step {time} takes the {:?} path, {share:.2} % of latents active",
-                found.path
-            );
-            self.path = Some(found.path);
+        let last = self.memory.last();
+        if let Some(path) = last.path.filter(|path| self.path != Some(*path)) {
+            let (time, share) = (settings.time, 100.0 * last.share);
+            tracing::info!("train: step {time} takes the {path:?} path, {share:.2} % of latents active");
+            self.path = Some(path);
         }
         let number = |i| found.numbers.clone().narrow(0, i, 1);
         let (squared_error, penalty) = (number(0), number(1));
