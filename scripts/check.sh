@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Exactly what continuous integration runs: format, tests, lints, docs, licences, and that the CUDA build
-# type-checks. Stops at the first failure. Needs Rust, a C compiler and cargo-deny (`cargo install cargo-deny`).
+# Exactly what continuous integration runs: format, tests, lints, docs, licences, that the build for GPUs type-checks, and
+# the GPU's kernels in software. Stops at the first failure. Needs Rust, a C compiler and cargo-deny (`cargo install cargo-deny`).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -24,7 +24,15 @@ RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
 step "licences and sources"
 cargo deny --all-features check licenses bans sources
 
-step "the CUDA build type-checks"
-cargo check --release -p monosema --features cuda,ndarray
+step "the build for GPUs, without one"
+cargo clippy --release -p monosema --features cuda,wgpu,ndarray -- -D warnings
+
+# Vulkan in software will do: Debian calls it mesa-vulkan-drivers.
+step "the GPU's kernels"
+if compgen -G "/usr/share/vulkan/icd.d/*.json" >/dev/null; then
+    cargo test --profile software -p monosema-tests --features wgpu --test kernels
+else
+    echo "skipped: there is no Vulkan driver"
+fi
 
 step "done"
