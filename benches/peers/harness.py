@@ -88,10 +88,11 @@ def prepare_venv(venv: Path) -> None:
     stamp.write_text(digest)
 
 
-def build(runner: str) -> Path:
+def build(runner: str, device: str = "cpu") -> Path:
     """The path of one of our binaries, freshly built."""
     say("building ours")
-    subprocess.run(["cargo", "build", "--release", "--workspace"], cwd=REPO, check=True, stdout=sys.stderr)
+    features = [] if device == "cpu" else ["--features", f"monosema/{device},monosema-benches/{device}"]
+    subprocess.run(["cargo", "build", "--release", "--workspace", *features], cwd=REPO, check=True, stdout=sys.stderr)
     path = REPO / os.environ.get("CARGO_TARGET_DIR", "target") / "release" / runner
     if not path.is_file():
         raise Failed(f"cargo built no {path}; --ours PATH names it elsewhere")

@@ -83,6 +83,8 @@ class Clock:
     def __init__(self, x: torch.Tensor, batch: int, warmup: int, steps: int):
         self.batches = x.split(batch)
         self.warmup, self.steps, self.given = warmup, steps, 0
+        # A GPU works behind the host: the clock is read when it has caught up.
+        self.catch_up = torch.cuda.synchronize if x.is_cuda else lambda: None
 
     def __iter__(self):
         return self
@@ -91,12 +93,14 @@ class Clock:
         if self.given == self.warmup + self.steps:
             raise StopIteration
         if self.given == self.warmup:
+            self.catch_up()
             self.started = time.perf_counter(), time.process_time()
         self.given += 1
         return self.batches[(self.given - 1) % len(self.batches)]
 
     def stop(self) -> tuple[float, float]:
         """Wall-clock and CPU seconds since the start."""
+        self.catch_up()
         ended = time.perf_counter(), time.process_time()
         if self.given != self.warmup + self.steps:
             sys.exit(f"{self.given} batches were taken, expected {self.warmup + self.steps}")
@@ -112,6 +116,7 @@ def main(builders: dict[str, Callable[[Problem], Loop]]) -> None:
     parser.add_argument("--warmup", type=int, default=3)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--k", type=int, default=32)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--check", action="store_true", help="compare one step's gradients with autograd's in f64")
     args = parser.parse_args()
     if args.check:
@@ -119,7 +124,10 @@ def main(builders: dict[str, Callable[[Problem], Loop]]) -> None:
 
     torch.set_num_threads(args.threads)
     torch.set_num_interop_threads(1)
-    inputs = {name: tensor.clone() for name, tensor in load_file(args.inputs).items()}
+    if args.device == "cuda":
+        # TF32 in f32 products, as ours has it there.
+        torch.set_float32_matmul_precision("high")
+    inputs = {name: tensor.clone().to(args.device) for name, tensor in load_file(args.inputs).items()}
     problem = Problem(
         **{name.lower(): tensor for name, tensor in inputs.items()},
         batch=args.batch,
@@ -136,6 +144,7 @@ def main(builders: dict[str, Callable[[Problem], Loop]]) -> None:
     loop.train(clock)
     wall_s, cpu_s = clock.stop()
     end_mb = peak_mb()
+    gpu_mb = torch.cuda.max_memory_reserved() / 1e6 if args.device == "cuda" else None
     if args.check:
         check(args.impl, problem, loop)
         return
@@ -148,6 +157,7 @@ def main(builders: dict[str, Callable[[Problem], Loop]]) -> None:
         "tokens_per_cpu_s": tokens / cpu_s,
         "peak_mb": end_mb,
         "start_mb": start_mb,
+        "gpu_mb": gpu_mb,
         "l0": l0(problem, loop),
         "step_ms": 1e3 * wall_s / args.steps,
     }
@@ -169,9 +179,12 @@ def gemm_gflops(problem: Problem, warmup: int, steps: int) -> float:
     x = problem.x[: problem.batch]
     out = x.new_empty(problem.batch, problem.d_sae)
     seconds = []
+    catch_up = torch.cuda.synchronize if x.is_cuda else lambda: None
     for _ in range(warmup + max(steps, 10)):
+        catch_up()
         start = time.perf_counter()
         torch.matmul(x, problem.w_enc, out=out)
+        catch_up()
         seconds.append(time.perf_counter() - start)
     median = sorted(seconds[warmup:])[(len(seconds) - warmup) // 2]
     return 2e-9 * problem.batch * problem.d_in * problem.d_sae / median
