@@ -12,7 +12,7 @@ use super::{
     by_latent,
     launch::{arg, cubes, units},
     lists::{Counted, Lists},
-    select,
+    select::{self, keep},
     units::{UNITS, place},
 };
 use crate::{Last, Path};
@@ -120,38 +120,27 @@ fn prune(
     let list = token as usize * capacity as usize;
     let wanted = found[1] - found[1].min(ties_before[token as usize]);
     let len = counts[token as usize];
-    let mut kept = 0u32;
+    let mut larger = 0u32;
     let mut equal = 0u32;
     for round in 0..len.div_ceil(UNITS) {
         let i = round * UNITS + UNIT_POS;
-        let mut above = 0u32;
-        let mut tied = 0u32;
         let mut latent = 0u32;
         let mut act = 0.0f32;
         if i < len {
             latent = latents[list + i as usize];
             act = acts[list + i as usize];
-            let bits = u32::reinterpret(act);
-            if bits > threshold {
-                above = 1u32;
-            }
-            if bits == threshold {
-                tied = 1u32;
-            }
         }
-        let place = place(above + (tied << 16u32));
-        let tied_before = equal + (place.before >> 16u32);
-        if above == 1 || (tied == 1 && tied_before < wanted) {
-            let slot = kept + (place.before & 65535) + tied_before.min(wanted);
-            latents[list + slot as usize] = latent;
-            acts[list + slot as usize] = act;
+        let kept = keep(act, threshold, wanted, larger, equal);
+        if kept.here {
+            latents[list + kept.slot as usize] = latent;
+            acts[list + kept.slot as usize] = act;
         }
-        kept += place.total & 65535;
-        equal += place.total >> 16u32;
+        larger += kept.larger;
+        equal += kept.equal;
         sync_storage();
     }
     if UNIT_POS == 0 {
-        counts[token as usize] = kept + equal.min(wanted);
+        counts[token as usize] = larger + equal.min(wanted);
     }
 }
 

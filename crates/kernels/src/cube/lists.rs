@@ -102,7 +102,6 @@ impl Batch {
                 tokens.start as u32,
                 (self.d_sae / vector) as u32,
                 k as u32,
-                k as u32,
             );
         });
         lists

@@ -95,7 +95,8 @@ pub(super) fn above<N: Size>(
     }
 }
 
-/// Gathers the `k` largest positive ones of each token; of equal ones those of lower latents. Otherwise like [`above`].
+/// Gathers the `k` largest positive ones of each token, for which lists have room; of equal ones those of lower latents.
+/// Otherwise like [`above`].
 ///
 /// Candidates are gathered in shared memory above a floor, which rises to the `k`-th largest whenever they would
 /// overflow. After the first ROOM of them that is rare: of numbers in no particular order, about k·ln(d_sae / ROOM) more
@@ -111,7 +112,6 @@ pub(super) fn top_k<N: Size>(
     first: u32,
     width: u32,
     k: u32,
-    capacity: u32,
 ) {
     let token = CUBE_POS as u32;
     if token >= tokens {
@@ -156,7 +156,7 @@ pub(super) fn top_k<N: Size>(
         keep_largest(&mut candidates, &mut values_of, len, k);
         len = k;
     }
-    let list = (first + token) as usize * capacity as usize;
+    let list = (first + token) as usize * k as usize;
     let mut slot = UNIT_POS;
     while slot < len {
         latents[list + slot as usize] = candidates[slot as usize];
@@ -165,6 +165,43 @@ pub(super) fn top_k<N: Size>(
     }
     if UNIT_POS == 0 {
         counts[(first + token) as usize] = len;
+    }
+}
+
+/// What becomes of the numbers that the units of a cube hold, one each.
+#[derive(CubeType, Clone, Copy)]
+pub(super) struct Kept {
+    /// Whether this unit's is kept.
+    pub(super) here: bool,
+    /// Where it goes if it is.
+    pub(super) slot: u32,
+    /// How many units' are larger than the threshold.
+    pub(super) larger: u32,
+    /// How many units' are equal to it.
+    pub(super) equal: u32,
+}
+
+/// Keeps numbers that are larger than the positive one whose bits are `threshold`, and of those equal to it the first `wanted`,
+/// in their order; `larger` and `equal` of those before were like that. 0 stands for no number at all. Every unit of the cube
+/// must come here.
+#[cube]
+pub(super) fn keep(value: f32, threshold: u32, wanted: u32, larger: u32, equal: u32) -> Kept {
+    let bits = u32::reinterpret(value);
+    // Both are counted in one sum, equal ones in its upper half.
+    let mut mark = 0u32;
+    if bits > threshold {
+        mark = 1u32;
+    }
+    if bits == threshold {
+        mark = 65536u32;
+    }
+    let place = place(mark);
+    let equal_before = equal + (place.before >> 16u32);
+    Kept {
+        here: mark == 1 || (mark == 65536 && equal_before < wanted),
+        slot: larger + (place.before & 65535) + equal_before.min(wanted),
+        larger: place.total & 65535,
+        equal: place.total >> 16u32,
     }
 }
 
@@ -206,35 +243,23 @@ fn keep_largest(candidates: &mut Shared<[u32]>, values: &mut Shared<[f32]>, len:
         wanted = found[1];
         sync_cube();
     }
-    // What is equal to the k-th largest stays while there is room; counted in the upper half of the same sums.
-    let mut kept = 0u32;
+    let mut larger = 0u32;
     let mut equal = 0u32;
     for round in 0..len.div_ceil(UNITS) {
         let i = round * UNITS + UNIT_POS;
-        let mut above = 0u32;
-        let mut ties = 0u32;
         let mut candidate = 0u32;
         let mut value = 0.0f32;
         if i < len {
             candidate = candidates[i as usize];
             value = values[i as usize];
-            let bits = u32::reinterpret(value);
-            if bits > prefix {
-                above = 1u32;
-            }
-            if bits == prefix {
-                ties = 1u32;
-            }
         }
-        let place = place(above + (ties << 16u32));
-        let ties_before = equal + (place.before >> 16u32);
-        let slot = kept + (place.before & 65535) + ties_before.min(wanted);
-        if above == 1 || (ties == 1 && ties_before < wanted) {
-            candidates[slot as usize] = candidate;
-            values[slot as usize] = value;
+        let kept = keep(value, prefix, wanted, larger, equal);
+        if kept.here {
+            candidates[kept.slot as usize] = candidate;
+            values[kept.slot as usize] = value;
         }
-        kept += place.total & 65535;
-        equal += place.total >> 16u32;
+        larger += kept.larger;
+        equal += kept.equal;
         sync_cube();
     }
     // What is no number is larger than all: nothing else passes from now on.
