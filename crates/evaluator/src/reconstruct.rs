@@ -31,8 +31,9 @@ pub(crate) fn reconstruct(
     let mut reconstruction = Vec::with_capacity(x.len());
     for x in x.chunks(chunk_rows(shape.d_sae) * shape.d_in) {
         let n = x.len() / shape.d_in;
-        let acts = dictionary.encode(host::tensor(x.to_vec(), [n, shape.d_in], device));
-        let x_hat = host::values(dictionary.decode(acts.clone()), "decoding latents")?;
+        let tokens = host::tensor(x.to_vec(), [n, shape.d_in], device);
+        let acts = dictionary.encode(tokens.clone());
+        let x_hat = host::values(dictionary.decode(acts.clone(), tokens), "decoding latents")?;
         let acts = host::values(acts, "encoding activations")?;
         metrics.add(&Block { shape, x, acts: &acts, x_hat: &x_hat, mean });
         reconstruction.extend(x_hat);

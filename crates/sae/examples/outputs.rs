@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let values = (0..N * dictionary.d_in()).map(|_| rng.random_range(-2.0 * size..2.0 * size)).collect();
     let x = Tensor::<2>::from_data(TensorData::new(values, [N, dictionary.d_in()]), &device);
     let acts = dictionary.encode(x.clone());
-    let x_hat = dictionary.decode(acts.clone());
+    let x_hat = dictionary.decode(acts.clone(), x.clone());
     let tensors =
         [("x", x), ("acts", acts), ("x_hat", x_hat)].map(|(name, tensor)| (name, tensor.into_data()));
     let views = tensors.iter().map(|(name, data)| {

@@ -1,62 +1,87 @@
-//! The two affine maps that every architecture here is made of, and what does not depend on what is between them.
+//! The affine maps that every architecture here is made of, and what does not depend on what is between them.
 
 use burn::{
     module::{Module, Param},
     tensor::{Device, Tensor},
 };
-use monosema_core::Seed;
-use monosema_kernels::{NORM_TINY, Parameters, SMALLEST_NORM};
+use monosema_kernels::{NORM_TINY, Parameters};
 
 use crate::{
-    Loss, Size,
+    Size,
+    init::Init,
+    size::Output,
     weights::{Weights, random_directions},
 };
 
-/// pre-activations = input·W_enc + b_enc; x̂ = acts·W_dec + b_dec.
+/// pre-activations = input·W_enc + b_enc; x̂ = acts·W_dec + b_dec, and of a transcoder with a skip connection
+/// + x·W_skipᵀ.
 #[derive(Module, Debug)]
 pub struct Affine {
     /// `[d_in, d_sae]`.
     pub w_enc: Param<Tensor<2>>,
     /// `[d_sae]`.
     pub b_enc: Param<Tensor<1>>,
-    /// `[d_sae, d_in]`.
+    /// `[d_sae, d_out]`.
     pub w_dec: Param<Tensor<2>>,
-    /// `[d_in]`.
+    /// `[d_out]`.
     pub b_dec: Param<Tensor<1>>,
-    /// Whether the input is x − b_dec, instead of x.
+    /// `[d_out, d_in]`.
+    pub w_skip: Option<Param<Tensor<2>>>,
+    /// Whether what is decoded is of the input's space, so that the input can be x − b_dec.
+    #[module(skip)]
+    pub output: Option<Output>,
+    /// Whether the input is x − b_dec, instead of x. Never of a transcoder.
+    #[module(skip)]
     pub apply_b_dec_to_input: bool,
 }
 
 impl Affine {
     /// Names and shapes of the weights.
-    pub fn shapes(Size { d_in, d_sae }: Size) -> Vec<(&'static str, Vec<usize>)> {
-        vec![
+    pub fn shapes(size: Size) -> Vec<(&'static str, Vec<usize>)> {
+        let Size { d_in, d_sae, output } = size;
+        let d_out = size.d_out();
+        let mut shapes = vec![
             ("W_enc", vec![d_in, d_sae]),
             ("b_enc", vec![d_sae]),
-            ("W_dec", vec![d_sae, d_in]),
-            ("b_dec", vec![d_in]),
-        ]
+            ("W_dec", vec![d_sae, d_out]),
+            ("b_dec", vec![d_out]),
+        ];
+        if output.is_some_and(|output| output.skip) {
+            shapes.push(("W_skip", vec![d_out, d_in]));
+        }
+        shapes
     }
 
-    /// Decoder rows of this norm in random directions, the encoder their transpose, biases 0.
-    pub fn initial_weights(Size { d_in, d_sae }: Size, norm: f64, seed: Seed) -> Weights {
-        let w_dec = random_directions(seed, d_sae, d_in, norm);
-        let w_enc = (0..d_in * d_sae).map(|i| w_dec[(i % d_sae) * d_in + i / d_sae]).collect();
-        let mut weights = Weights::default();
-        weights.insert("W_enc", w_enc, [d_in, d_sae]);
-        weights.insert("b_enc", vec![0.0; d_sae], [d_sae]);
-        weights.insert("W_dec", w_dec, [d_sae, d_in]);
-        weights.insert("b_dec", vec![0.0; d_in], [d_in]);
+    /// Decoder rows of `init`'s norm in random directions; the encoder their transpose, or, untied or where widths
+    /// differ, other directions of that norm; biases and skip connection 0, but for b_dec, which is `init`'s.
+    pub fn initial_weights(size: Size, init: &Init) -> Weights {
+        let Size { d_in, d_sae, .. } = size;
+        let w_dec = random_directions(init.seed, "init", d_sae, size.d_out(), init.decoder_norm);
+        let rows = if init.tied && size.d_out() == d_in {
+            w_dec.clone()
+        } else {
+            random_directions(init.seed, "init: encoder", d_sae, d_in, init.decoder_norm)
+        };
+        let w_enc = (0..d_in * d_sae).map(|i| rows[(i % d_sae) * d_in + i / d_sae]).collect();
+        let mut weights = Weights::zeros(&Self::shapes(size));
+        weights.set("W_enc", w_enc);
+        weights.set("W_dec", w_dec);
+        if !init.b_dec.is_empty() {
+            weights.set("b_dec", init.b_dec.clone());
+        }
         weights
     }
 
     /// With these weights, which must be those of [`Affine::shapes`].
-    pub fn from_weights(apply_b_dec_to_input: bool, mut weights: Weights, device: &Device) -> Self {
+    pub fn from_weights(apply_b_dec_to_input: bool, size: Size, weights: &mut Weights, device: &Device) -> Self {
+        let skip = size.output.is_some_and(|output| output.skip);
         Self {
             w_enc: weights.take("W_enc", device),
             b_enc: weights.take("b_enc", device),
             w_dec: weights.take("W_dec", device),
             b_dec: weights.take("b_dec", device),
+            w_skip: skip.then(|| weights.take("W_skip", device)),
+            output: size.output,
             apply_b_dec_to_input,
         }
     }
@@ -68,6 +93,9 @@ impl Affine {
         weights.insert_param("b_enc", &self.b_enc);
         weights.insert_param("W_dec", &self.w_dec);
         weights.insert_param("b_dec", &self.b_dec);
+        if let Some(w_skip) = &self.w_skip {
+            weights.insert_param("W_skip", w_skip);
+        }
         weights
     }
 
@@ -82,13 +110,15 @@ impl Affine {
     }
 
     /// The reverse of [`Affine::to_parameters`]; nothing is copied.
-    pub fn from_parameters(apply_b_dec_to_input: bool, parameters: Parameters) -> Self {
+    pub fn from_parameters(apply_b_dec_to_input: bool, size: Size, parameters: Parameters) -> Self {
         let Parameters { w_enc, w_dec, b_enc, b_dec } = parameters;
         Self {
             w_enc: Param::from_tensor(w_enc.transpose()),
             b_enc: Param::from_tensor(b_enc),
             w_dec: Param::from_tensor(w_dec),
             b_dec: Param::from_tensor(b_dec),
+            w_skip: None,
+            output: size.output,
             apply_b_dec_to_input,
         }
     }
@@ -96,18 +126,31 @@ impl Affine {
     /// The size of the weights.
     pub fn size(&self) -> Size {
         let [d_in, d_sae] = self.w_enc.dims();
-        Size { d_in, d_sae }
+        Size { d_in, d_sae, output: self.output }
+    }
+
+    /// What is encoded of `x [n, d_in]`.
+    pub fn input(&self, x: Tensor<2>) -> Tensor<2> {
+        if self.apply_b_dec_to_input { x - self.b_dec.val().unsqueeze() } else { x }
     }
 
     /// `x [n, d_in]` → pre-activations `[n, d_sae]`.
     pub fn pre_acts(&self, x: Tensor<2>) -> Tensor<2> {
-        let x = if self.apply_b_dec_to_input { x - self.b_dec.val().unsqueeze() } else { x };
-        x.matmul(self.w_enc.val()) + self.b_enc.val().unsqueeze()
+        self.input(x).matmul(self.w_enc.val()) + self.b_enc.val().unsqueeze()
     }
 
-    /// `acts [n, d_sae]` → x̂ `[n, d_in]`.
-    pub fn decode(&self, acts: Tensor<2>) -> Tensor<2> {
-        acts.matmul(self.w_dec.val()) + self.b_dec.val().unsqueeze()
+    /// `acts [n, d_sae]` of `x [n, d_in]` → x̂ `[n, d_out]`.
+    pub fn decode(&self, acts: Tensor<2>, x: Tensor<2>) -> Tensor<2> {
+        acts.matmul(self.w_dec.val()) + self.without_latents(x)
+    }
+
+    /// What is decoded of `x [n, d_in]` if no latent is active: `[n, d_out]`, or `[1, d_out]` if it is the same for all.
+    pub fn without_latents(&self, x: Tensor<2>) -> Tensor<2> {
+        let b_dec = self.b_dec.val().unsqueeze();
+        match &self.w_skip {
+            Some(w_skip) => x.matmul(w_skip.val().transpose()) + b_dec,
+            None => b_dec,
+        }
     }
 
     /// ‖W_dec,i‖₂ of every row, `[d_sae, 1]`.
@@ -115,33 +158,41 @@ impl Affine {
         (self.w_dec.val().square().sum_dim(1) + NORM_TINY).sqrt()
     }
 
-    /// The squared error of `x̂`, and as the penalty Σᵢ actsᵢ‖W_dec,i‖₂, of which the loss holds `sparsity` times.
-    pub fn loss(&self, x: Tensor<2>, x_hat: Tensor<2>, acts: Tensor<2>, sparsity: f64) -> Loss {
-        let squared_error = (x_hat - x).square().sum_dim(1).mean();
-        // A product with a column of norms reads the [n, d_sae] activations once and writes [n, 1].
-        let penalty = acts.clone().matmul(self.decoder_norms()).mean();
-        let total = squared_error.clone() + penalty.clone().mul_scalar(sparsity);
-        Loss { total, squared_error, penalty, acts }
-    }
-
-    /// What was trained on `scale · x`, as a function of `x`.
-    pub fn fold_scale(self, scale: f64) -> Self {
+    /// What was trained on `input · x` to give `output · y`, as a function of `x` that gives `y`.
+    pub fn fold_scales(self, scales: Scales) -> Self {
+        let Scales { input, output } = scales;
         Self {
-            w_enc: self.w_enc.map(|w| w.mul_scalar(scale)),
-            w_dec: self.w_dec.map(|w| w.div_scalar(scale)),
-            b_dec: self.b_dec.map(|b| b.div_scalar(scale)),
+            w_enc: self.w_enc.map(|w| w.mul_scalar(input)),
+            w_dec: self.w_dec.map(|w| w.div_scalar(output)),
+            b_dec: self.b_dec.map(|b| b.div_scalar(output)),
+            w_skip: self.w_skip.map(|w_skip| w_skip.map(|w| w.mul_scalar(input / output))),
             ..self
         }
     }
 
-    /// With decoder rows of norm 1 (rows of zeros excepted); pre-activations grow by the norms that the rows had.
-    pub fn unit_decoder(self) -> Self {
-        let norms = self.decoder_norms().clamp_min(SMALLEST_NORM);
+    /// The same function with activations that are `factors [d_sae, 1]` times as large.
+    pub fn scale_acts(self, factors: &Tensor<2>) -> Self {
         Self {
-            w_enc: self.w_enc.map(|w| w * norms.clone().transpose()),
-            b_enc: self.b_enc.map(|b| b * norms.clone().squeeze_dim(1)),
-            w_dec: self.w_dec.map(|w| w / norms),
+            w_enc: self.w_enc.map(|w| w * factors.clone().transpose()),
+            b_enc: self.b_enc.map(|b| b * factors.clone().squeeze_dim(1)),
+            w_dec: self.w_dec.map(|w| w / factors.clone()),
             ..self
         }
+    }
+}
+
+/// What activations are multiplied by in training: those that are read, and those that are to come out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scales {
+    /// Of x.
+    pub input: f64,
+    /// Of y; the same for an autoencoder.
+    pub output: f64,
+}
+
+impl From<f64> for Scales {
+    /// Of an autoencoder.
+    fn from(scale: f64) -> Self {
+        Self { input: scale, output: scale }
     }
 }

@@ -9,7 +9,7 @@ use burn::{
 use monosema_core::HookPoint;
 use serde_json::{Map, Value, json};
 
-use crate::{Sae, SaeConfig, SaeError, Size, formats};
+use crate::{Normalization, Sae, SaeConfig, SaeError, Size, formats};
 
 /// Where a dictionary comes from and how it is meant to be used. What is unknown is `None`.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +18,10 @@ pub struct Metadata {
     pub model_name: Option<String>,
     /// Where in the model the activations were taken.
     pub hook: HookPoint,
+    /// Where in the model what comes out belongs, of a transcoder; `None` of an autoencoder.
+    pub hook_out: Option<HookPoint>,
+    /// What is done to every activation by itself.
+    pub normalization: Normalization,
     /// Tokens a context in training.
     pub context_size: Option<usize>,
     /// Whether contexts began with the beginning-of-sequence token.
@@ -38,6 +42,8 @@ impl Metadata {
         Self {
             model_name: None,
             hook,
+            hook_out: None,
+            normalization: Normalization::None,
             context_size: None,
             prepend_bos: None,
             dataset_path: None,
@@ -118,6 +124,11 @@ impl Dictionary {
         self.size().d_in
     }
 
+    /// Width of what comes out.
+    pub fn d_out(&self) -> usize {
+        self.size().d_out()
+    }
+
     /// Number of latents.
     pub fn d_sae(&self) -> usize {
         self.size().d_sae
@@ -148,14 +159,20 @@ impl Dictionary {
     /// # Panics
     /// If `x` has another width than [`Dictionary::d_in`]; so compare it with the model's beforehand.
     pub fn encode(&self, x: Tensor<2>) -> Tensor<2> {
-        self.sae.encode(x)
+        self.sae.encode(self.metadata.normalization.apply(x).0)
     }
 
-    /// `acts [n, d_sae]` → x̂ `[n, d_in]`, in the units of the raw activations.
+    /// `acts [n, d_sae]` of `x [n, d_in]` → x̂ `[n, d_out]`, in the units of raw activations. x matters where something of it
+    /// goes past the latents: a skip connection, or a norm that was taken from it.
     ///
     /// # Panics
-    /// If `acts` has another width than [`Dictionary::d_sae`].
-    pub fn decode(&self, acts: Tensor<2>) -> Tensor<2> {
-        self.sae.decode(acts)
+    /// If `acts` has another width than [`Dictionary::d_sae`], or `x` than [`Dictionary::d_in`].
+    pub fn decode(&self, acts: Tensor<2>, x: Tensor<2>) -> Tensor<2> {
+        let (x, taken) = self.metadata.normalization.apply(x);
+        let x_hat = self.sae.decode(acts, x);
+        match taken {
+            Some(taken) => taken.give_back(x_hat),
+            None => x_hat,
+        }
     }
 }

@@ -1,6 +1,6 @@
-//! Which activations of a token are among its largest.
+//! Which activations are among the largest, of a token or of a batch.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, IndexingUpdateOp, Tensor, TensorData};
 use monosema_kernels::Threshold;
 use rayon::prelude::*;
 
@@ -10,19 +10,30 @@ use rayon::prelude::*;
 /// # Shapes
 /// `acts [n, d_sae]`, the result likewise, with autodiff where `acts` have it.
 pub(crate) fn of_rows(acts: Tensor<2>, k: usize) -> Tensor<2> {
-    let ([n, d_sae], on_tape) = (acts.dims(), acts.is_autodiff());
+    let d_sae = acts.dims()[1];
+    // A selection per row; burn's top-k on the CPU sorts it.
+    choose(acts, k, |values| values.par_chunks_mut(d_sae).for_each(|row| mark_largest(row, k)), 1)
+}
+
+/// [`of_rows`] of all rows together.
+pub(crate) fn of_batch(acts: Tensor<2>, k: usize) -> Tensor<2> {
+    let [n, d_sae] = acts.dims();
+    choose(acts.reshape([1, n * d_sae]), k, |values| mark_largest(values, k), 1).reshape([n, d_sae])
+}
+
+fn choose(acts: Tensor<2>, k: usize, mark: impl FnOnce(&mut [f32]), dim: usize) -> Tensor<2> {
+    let (shape, on_tape) = (acts.dims(), acts.is_autodiff());
     let acts = acts.inner();
-    let mask = if k >= d_sae {
+    let mask = if k >= shape[dim] {
         acts.ones_like()
     } else if acts.device() == Device::flex() {
-        // A selection per row; burn's top-k on the CPU sorts it.
         let mut values = acts.into_data().try_into_vec::<f32>().expect("activations are f32");
-        values.par_chunks_mut(d_sae).for_each(|row| mark_largest(row, k));
-        Tensor::from_data(TensorData::new(values, [n, d_sae]), &Device::flex())
+        mark(&mut values);
+        Tensor::from_data(TensorData::new(values, shape), &Device::flex())
     } else {
-        let (values, latents) = acts.clone().topk_with_indices(k, 1);
+        let (values, latents) = acts.clone().topk_with_indices(k, dim);
         let ones = values.ones_like();
-        acts.zeros_like().scatter(1, latents, ones, burn::tensor::IndexingUpdateOp::Add)
+        acts.zeros_like().scatter(dim, latents, ones, IndexingUpdateOp::Add)
     };
     if on_tape { Tensor::from_inner(mask) } else { mask }
 }
@@ -44,5 +55,14 @@ mod tests {
         assert_eq!(of(1), [0., 1., 0., 0., 0., 0., 0., 1.]);
         assert_eq!(of(3), [0., 1., 1., 1., 1., 1., 0., 1.]);
         assert_eq!(of(4), [1.; 8]);
+    }
+
+    #[test]
+    fn of_a_batch_the_largest_may_be_of_one_token() {
+        let acts = Tensor::<2>::from_data([[1., 3., 2., 3.], [0., 0., 0., 5.]], &Device::flex());
+        let of = |k| of_batch(acts.clone(), k).into_data().try_into_vec::<f32>().unwrap();
+        assert_eq!(of(2), [0., 1., 0., 0., 0., 0., 0., 1.]);
+        assert_eq!(of(4), [0., 1., 1., 1., 0., 0., 0., 1.]);
+        assert_eq!(of(8), [1.; 8]);
     }
 }

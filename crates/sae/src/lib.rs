@@ -12,16 +12,26 @@
 
 mod affine;
 pub mod architecture;
+mod aux_k;
 #[cfg(test)]
 mod conformance;
 mod dictionary;
 mod error;
 pub mod formats;
+mod init;
 mod largest;
+mod loss;
+mod normalize;
+mod size;
 mod weights;
 
-pub use affine::Affine;
-pub use architecture::{Architecture, Loss, Sae, SaeConfig, Size};
+pub use affine::{Affine, Scales};
+pub use architecture::{Annealing, Architecture, Sae, SaeConfig};
+pub use aux_k::AuxK;
 pub use dictionary::{Description, Dictionary, Metadata};
 pub use error::SaeError;
+pub use init::Init;
+pub use loss::{Loss, Now};
+pub use normalize::{LAYER_NORM_EPSILON, Normalization};
+pub use size::{Output, Size};
 pub use weights::Weights;

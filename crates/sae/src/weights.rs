@@ -22,6 +22,32 @@ impl Weights {
         self.0.insert(name, TensorData::new(values, shape));
     }
 
+    /// Zeros of these shapes.
+    pub(crate) fn zeros(shapes: &[(&'static str, Vec<usize>)]) -> Self {
+        let mut weights = Self::default();
+        for (name, shape) in shapes {
+            let zeros = vec![0.0_f32; shape.iter().product()];
+            weights.insert_data(name, TensorData::new(zeros, shape.clone()));
+        }
+        weights
+    }
+
+    /// Replaces the values of a tensor, and keeps its shape.
+    ///
+    /// # Panics
+    /// If there is none of this name, or values are not as many.
+    pub(crate) fn set(&mut self, name: &'static str, values: Vec<f32>) {
+        let shape = self.0[name].shape().clone();
+        self.insert_data(name, TensorData::new(values, shape));
+    }
+
+    /// Gives a tensor another name.
+    pub(crate) fn rename(&mut self, from: &'static str, to: &'static str) {
+        if let Some(data) = self.0.remove(from) {
+            self.0.insert(to, data);
+        }
+    }
+
     pub(crate) fn insert_data(&mut self, name: &'static str, data: TensorData) {
         self.0.insert(name, data);
     }
@@ -46,10 +72,10 @@ impl Weights {
     }
 }
 
-/// `rows` vectors of length `norm` in directions drawn uniformly from the sphere, from `seed`'s stream `init`.
+/// `rows` vectors of length `norm` in directions drawn uniformly from the sphere, from a stream of `seed`.
 /// Row-major `[rows, width]`.
-pub(crate) fn random_directions(seed: Seed, rows: usize, width: usize, norm: f64) -> Vec<f32> {
-    let mut rng = seed.stream("init");
+pub(crate) fn random_directions(seed: Seed, stream: &str, rows: usize, width: usize, norm: f64) -> Vec<f32> {
+    let mut rng = seed.stream(stream);
     let mut values = Vec::with_capacity(rows * width);
     for _ in 0..rows {
         let row: Vec<f64> = std::iter::repeat_with(|| normal_pair(&mut rng)).flatten().take(width).collect();
@@ -75,7 +101,7 @@ mod tests {
     #[test]
     fn directions_have_their_norm_and_no_preference() {
         let (rows, width) = (2000, 7);
-        let values = random_directions(Seed(3), rows, width, 0.1);
+        let values = random_directions(Seed(3), "init", rows, width, 0.1);
         let mut mean = vec![0.0; width];
         for row in values.chunks(width) {
             let norm = row.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
@@ -84,7 +110,7 @@ mod tests {
         }
         // Each coordinate has variance 0.01 / 7: five standard errors of the mean are 0.0042.
         assert!(mean.iter().all(|m| m.abs() < 0.0042), "{mean:?}");
-        assert_eq!(values, random_directions(Seed(3), rows, width, 0.1));
-        assert_ne!(values, random_directions(Seed(4), rows, width, 0.1));
+        assert_eq!(values, random_directions(Seed(3), "init", rows, width, 0.1));
+        assert_ne!(values, random_directions(Seed(4), "init", rows, width, 0.1));
     }
 }

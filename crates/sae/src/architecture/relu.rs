@@ -4,21 +4,19 @@
 //! f = ReLU(x·W_enc + b_enc), x̂ = f·W_dec + b_dec,
 //! loss = mean over tokens of ‖x − x̂‖² + λ Σᵢ fᵢ‖W_dec,i‖₂.
 //!
-//! SAELens calls it `standard`.
+//! With decoder rows that keep a norm of 1 it is the plain L1 penalty of Bricken et al. 2023
+//! (<https://transformer-circuits.pub/2023/monosemantic-features>): the gradient of a norm points along its row, and that part
+//! is taken out. SAELens calls it `standard`.
 
 use burn::{
     module::Module,
     tensor::{Device, Tensor, activation::relu},
 };
-use monosema_core::Seed;
 use monosema_kernels::{Activation, Form, Parameters};
 use serde::{Deserialize, Serialize};
 
-use super::{Architecture, Size};
-use crate::{Affine, Weights};
-
-/// Norm of every decoder row at the start.
-const INITIAL_NORM: f64 = 0.1;
+use super::Architecture;
+use crate::{Affine, Loss, Now, Size, Weights, loss::weighted};
 
 /// What can be chosen of a [`Relu`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -34,34 +32,37 @@ pub struct Relu {
     affine: Affine,
 }
 
+impl Relu {
+    pub(super) fn new(affine: Affine) -> Self {
+        Self { affine }
+    }
+}
+
 impl Architecture for Relu {
     type Config = ReluConfig;
 
-    const SAELENS_NAME: &'static str = "standard";
+    const SAELENS_NAME: Option<&'static str> = Some("standard");
 
     fn variants() -> Vec<ReluConfig> {
         [false, true].map(|apply_b_dec_to_input| ReluConfig { apply_b_dec_to_input }).into()
     }
 
-    /// Decoder rows of norm 0.1 in random directions, the encoder their transpose, biases 0.
-    fn initial_weights(_: &ReluConfig, size: Size, seed: Seed) -> Weights {
-        Affine::initial_weights(size, INITIAL_NORM, seed)
+    fn from_weights(config: &ReluConfig, size: Size, mut weights: Weights, device: &Device) -> Self {
+        Self::new(Affine::from_weights(config.apply_b_dec_to_input, size, &mut weights, device))
     }
 
-    fn from_weights(config: &ReluConfig, weights: Weights, device: &Device) -> Self {
-        Self { affine: Affine::from_weights(config.apply_b_dec_to_input, weights, device) }
+    fn applies_b_dec_to_input(config: &ReluConfig) -> bool {
+        config.apply_b_dec_to_input
     }
 
-    fn form(config: &ReluConfig) -> Option<Form> {
-        Some(Form {
-            activation: Activation::Relu,
-            apply_b_dec_to_input: config.apply_b_dec_to_input,
-            unit_decoder: Self::KEEPS_UNIT_DECODER,
-        })
+    fn form(config: &ReluConfig, size: Size, unit_decoder: bool) -> Option<Form> {
+        let apply_b_dec_to_input = config.apply_b_dec_to_input;
+        let form = Form { activation: Activation::Relu, apply_b_dec_to_input, unit_decoder };
+        size.output.is_none().then_some(form)
     }
 
-    fn from_parameters(config: &ReluConfig, parameters: Parameters) -> Self {
-        Self { affine: Affine::from_parameters(config.apply_b_dec_to_input, parameters) }
+    fn from_parameters(config: &ReluConfig, size: Size, parameters: Parameters) -> Self {
+        Self::new(Affine::from_parameters(config.apply_b_dec_to_input, size, parameters))
     }
 
     fn affine(&self) -> &Affine {
@@ -79,11 +80,20 @@ impl Architecture for Relu {
     fn encode(&self, x: Tensor<2>) -> Tensor<2> {
         relu(self.affine.pre_acts(x))
     }
+
+    fn loss(&self, x: Tensor<2>, y: Tensor<2>, now: &Now) -> Loss {
+        let acts = self.encode(x.clone());
+        let penalty = weighted(acts.clone(), self.affine.decoder_norms());
+        Loss::new(y, self.decode(acts.clone(), x), acts).penalised(penalty, now.sparsity)
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use monosema_core::Seed;
+
     use super::*;
+    use crate::Init;
 
     /// d_in 2, d_sae 3, by hand.
     fn by_hand(apply_b_dec_to_input: bool) -> Relu {
@@ -92,7 +102,7 @@ mod tests {
         weights.insert("b_enc", vec![0.5, -1.0, 0.0], [3]);
         weights.insert("W_dec", vec![3.0, 4.0, 0.0, 1.0, 1.0, 0.0], [3, 2]);
         weights.insert("b_dec", vec![1.0, -1.0], [2]);
-        Relu::from_weights(&ReluConfig { apply_b_dec_to_input }, weights, &Device::flex())
+        Relu::from_weights(&ReluConfig { apply_b_dec_to_input }, Size::new(2, 3), weights, &Device::flex())
     }
 
     fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
@@ -107,8 +117,8 @@ mod tests {
         let acts = sae.encode(x.clone());
         assert_eq!(values(acts.clone()), [1.5, 3.0, 1.0, 0.0, 0.0, 2.0]);
         // 1.5·(3,4) + 3·(0,1) + 1·(1,0) + (1,-1) = (6.5, 8); 2·(1,0) + (1,-1) = (3,-1).
-        assert_eq!(values(sae.decode(acts)), [6.5, 8.0, 3.0, -1.0]);
-        let loss = sae.loss(x, 2.0);
+        assert_eq!(values(sae.decode(acts, x.clone())), [6.5, 8.0, 3.0, -1.0]);
+        let loss = sae.loss(x.clone(), x, &Now::new(2.0));
         // Errors (5.5, 6) and (5, -1): 66.25 and 26. Norms 5, 1, 1: penalties 11.5 and 2.
         assert_eq!(values(loss.squared_error), [46.125]);
         assert_eq!(values(loss.penalty), [6.75]);
@@ -123,10 +133,31 @@ mod tests {
     }
 
     #[test]
-    fn initial_encoder_is_the_decoder_transposed() {
-        let size = Size { d_in: 5, d_sae: 11 };
-        let weights = Relu::initial_weights(&ReluConfig::default(), size, Seed(1));
-        let sae = Relu::from_weights(&ReluConfig::default(), weights, &Device::flex());
-        assert_eq!(values(sae.affine.w_enc.val()), values(sae.affine.w_dec.val().transpose()));
+    fn a_tied_encoder_is_the_decoder_transposed() {
+        let begin = |tied| {
+            let init = Init { tied, b_dec: vec![1.0; 5], ..Init::new(Seed(1), 0.1) };
+            let weights = Relu::initial_weights(&ReluConfig::default(), Size::new(5, 11), &init);
+            Relu::from_weights(&ReluConfig::default(), Size::new(5, 11), weights, &Device::flex()).affine
+        };
+        let encoder = |affine: &Affine| values(affine.w_enc.val());
+        let decoder = |affine: &Affine| values(affine.w_dec.val().transpose());
+        assert_eq!(encoder(&begin(true)), decoder(&begin(true)));
+        assert_ne!(encoder(&begin(false)), decoder(&begin(false)));
+        assert_eq!(values(begin(true).b_dec.val()), [1.0; 5]);
+    }
+
+    #[test]
+    fn a_transcoder_gives_another_width_and_may_skip() {
+        let size = Size { output: Some(crate::Output { d_out: 1, skip: true }), ..Size::new(2, 3) };
+        let mut weights = Weights::default();
+        weights.insert("W_enc", vec![1.0, 0.0, -1.0, 0.0, 2.0, 1.0], [2, 3]);
+        weights.insert("b_enc", vec![0.5, -1.0, 0.0], [3]);
+        weights.insert("W_dec", vec![3.0, 1.0, -1.0], [3, 1]);
+        weights.insert("b_dec", vec![1.0], [1]);
+        weights.insert("W_skip", vec![10.0, 100.0], [1, 2]);
+        let sae = Relu::from_weights(&ReluConfig::default(), size, weights, &Device::flex());
+        let x = Tensor::<2>::from_data([[1.0, 2.0]], &Device::flex());
+        // acts [1.5, 3, 1]: 4.5 + 3 − 1 + 1, and 10 + 200.
+        assert_eq!(values(sae.decode(sae.encode(x.clone()), x)), [217.5]);
     }
 }

@@ -1,9 +1,7 @@
 //! The k-sparse autoencoder of Gao et al. 2024, "Scaling and evaluating sparse autoencoders"
 //! (<https://arxiv.org/abs/2406.04093>), section 2.3:
 //!
-//! f = TopK(ReLU((x − b_dec)·W_enc + b_enc)), x̂ = f·W_dec + b_dec, loss = mean over tokens of ‖x − x̂‖²,
-//!
-//! with decoder rows that keep a norm of 1. The auxiliary loss for dead latents is not here yet.
+//! f = TopK(ReLU((x − b_dec)·W_enc + b_enc)), x̂ = f·W_dec + b_dec, loss = mean over tokens of ‖x − x̂‖² + AuxK.
 //!
 //! SAELens calls it `topk`.
 
@@ -13,12 +11,11 @@ use burn::{
     module::Module,
     tensor::{Device, Tensor, activation::relu},
 };
-use monosema_core::Seed;
-use monosema_kernels::{Activation, Form, Parameters};
+use monosema_kernels::{Activation, Form, Parameters, SMALLEST_NORM};
 use serde::{Deserialize, Serialize};
 
-use super::{Architecture, Size};
-use crate::{Affine, Weights, largest};
+use super::{Architecture, Sae};
+use crate::{Affine, Loss, Now, Size, Weights, aux_k::AuxK, largest};
 
 /// What can be chosen of a [`TopK`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,75 +27,90 @@ pub struct TopKConfig {
     #[serde(default = "yes")]
     pub apply_b_dec_to_input: bool,
     /// Whether activations are multiplied by the norms of their decoder rows before the largest are chosen, and
-    /// divided by them again when decoding (SAELens). It makes no difference while the norms are 1, as they are here.
+    /// divided by them again when decoding (SAELens). It makes no difference while the norms are 1.
     #[serde(default)]
     pub rescale_acts_by_decoder_norm: bool,
+    /// The term for dead latents.
+    #[serde(default)]
+    pub aux: AuxK,
 }
 
-fn yes() -> bool {
+pub(super) fn yes() -> bool {
     true
 }
 
-impl Default for TopKConfig {
-    fn default() -> Self {
-        let k = NonZeroUsize::new(32).expect("32 is not 0");
-        Self { k, apply_b_dec_to_input: true, rescale_acts_by_decoder_norm: false }
+/// What TopK and its kin ask of a size.
+pub(super) fn check(k: NonZeroUsize, aux: AuxK, size: Size) -> Result<(), (String, String)> {
+    if k.get() > size.d_sae {
+        return Err((format!("k of at most {}, the number of latents", size.d_sae), format!("k = {k}")));
     }
+    aux.check()
 }
 
 /// See the [module](self).
 #[derive(Module, Debug)]
 pub struct TopK {
     affine: Affine,
-    k: usize,
-    rescale_acts_by_decoder_norm: bool,
+    #[module(skip)]
+    config: TopKConfig,
 }
 
 impl Architecture for TopK {
     type Config = TopKConfig;
 
-    const SAELENS_NAME: &'static str = "topk";
+    const SAELENS_NAME: Option<&'static str> = Some("topk");
+
+    const ONLY_IN_TRAINING: &'static [&'static str] = &["aux"];
 
     const PENALISED: bool = false;
 
-    const KEEPS_UNIT_DECODER: bool = true;
-
     fn variants() -> Vec<TopKConfig> {
-        let of = |k, apply_b_dec_to_input, rescale_acts_by_decoder_norm| TopKConfig {
+        let of = |k, apply_b_dec_to_input, rescale_acts_by_decoder_norm, aux| TopKConfig {
             k: NonZeroUsize::new(k).expect("one or more"),
             apply_b_dec_to_input,
             rescale_acts_by_decoder_norm,
+            aux,
         };
-        vec![of(3, true, false), of(1, false, false), of(4, true, true)]
+        let aux = AuxK { coefficient: 0.5, k: Some(2) };
+        vec![of(3, true, false, aux), of(1, false, false, AuxK::OFF), of(4, true, true, AuxK::OFF)]
     }
 
-    /// Decoder rows of norm 1 in random directions, the encoder their transpose, biases 0.
-    fn initial_weights(_: &TopKConfig, size: Size, seed: Seed) -> Weights {
-        Affine::initial_weights(size, 1.0, seed)
+    fn from_weights(config: &TopKConfig, size: Size, mut weights: Weights, device: &Device) -> Self {
+        let affine = Affine::from_weights(config.apply_b_dec_to_input, size, &mut weights, device);
+        Self { affine, config: config.clone() }
     }
 
-    fn from_weights(config: &TopKConfig, weights: Weights, device: &Device) -> Self {
-        Self::new(config, Affine::from_weights(config.apply_b_dec_to_input, weights, device))
+    fn applies_b_dec_to_input(config: &TopKConfig) -> bool {
+        config.apply_b_dec_to_input
     }
 
     fn check(config: &TopKConfig, size: Size) -> Result<(), (String, String)> {
-        if config.k.get() <= size.d_sae {
-            return Ok(());
-        }
-        Err((format!("k of at most {}, the number of latents", size.d_sae), format!("k = {}", config.k)))
+        check(config.k, config.aux, size)
     }
 
-    fn form(config: &TopKConfig) -> Option<Form> {
-        // The norms by which activations may be multiplied and divided are 1.
-        Some(Form {
-            activation: Activation::TopK { k: config.k.get() },
-            apply_b_dec_to_input: config.apply_b_dec_to_input,
-            unit_decoder: Self::KEEPS_UNIT_DECODER,
-        })
+    fn target_l0(config: &TopKConfig) -> Option<f64> {
+        Some(config.k.get() as f64)
     }
 
-    fn from_parameters(config: &TopKConfig, parameters: Parameters) -> Self {
-        Self::new(config, Affine::from_parameters(config.apply_b_dec_to_input, parameters))
+    fn k(config: &TopKConfig) -> Option<usize> {
+        Some(config.k.get())
+    }
+
+    fn heeds_dead(config: &TopKConfig) -> bool {
+        config.aux.coefficient > 0.0
+    }
+
+    fn form(config: &TopKConfig, size: Size, unit_decoder: bool) -> Option<Form> {
+        // Where they differ, norms by which activations are multiplied and divided must be 1.
+        let rescaled = config.rescale_acts_by_decoder_norm && !unit_decoder;
+        let apply_b_dec_to_input = config.apply_b_dec_to_input;
+        let form = Form { activation: Activation::TopK { k: config.k.get() }, apply_b_dec_to_input, unit_decoder };
+        (!rescaled && size.output.is_none() && config.aux.coefficient == 0.0).then_some(form)
+    }
+
+    fn from_parameters(config: &TopKConfig, size: Size, parameters: Parameters) -> Self {
+        let affine = Affine::from_parameters(config.apply_b_dec_to_input, size, parameters);
+        Self { affine, config: config.clone() }
     }
 
     fn affine(&self) -> &Affine {
@@ -110,38 +122,59 @@ impl Architecture for TopK {
     }
 
     fn config(&self) -> TopKConfig {
-        TopKConfig {
-            k: NonZeroUsize::new(self.k).expect("the configuration's was not 0"),
-            apply_b_dec_to_input: self.affine.apply_b_dec_to_input,
-            rescale_acts_by_decoder_norm: self.rescale_acts_by_decoder_norm,
-        }
+        self.config.clone()
     }
 
     fn encode(&self, x: Tensor<2>) -> Tensor<2> {
-        let acts = relu(self.affine.pre_acts(x));
-        let acts = if self.rescale_acts_by_decoder_norm {
-            acts * self.affine.decoder_norms().transpose()
-        } else {
-            acts
-        };
-        let among_largest = largest::of_rows(acts.clone(), self.k);
+        let acts = self.positive(x);
+        let among_largest = largest::of_rows(acts.clone(), self.config.k.get());
         acts * among_largest
     }
 
-    fn decode(&self, acts: Tensor<2>) -> Tensor<2> {
-        let acts = if self.rescale_acts_by_decoder_norm {
+    fn decode(&self, acts: Tensor<2>, x: Tensor<2>) -> Tensor<2> {
+        let acts = if self.config.rescale_acts_by_decoder_norm {
             acts / self.affine.decoder_norms().transpose()
         } else {
             acts
         };
-        self.affine.decode(acts)
+        self.affine.decode(acts, x)
+    }
+
+    fn loss(&self, x: Tensor<2>, y: Tensor<2>, now: &Now) -> Loss {
+        let positive = self.positive(x.clone());
+        let among_largest = largest::of_rows(positive.clone(), now.k.unwrap_or(self.config.k.get()));
+        let acts = positive.clone() * among_largest;
+        let x_hat = self.decode(acts.clone(), x);
+        let aux = self.config.aux.term(&self.affine, now, positive, [y.clone(), x_hat.clone()]);
+        aux.into_iter().fold(Loss::new(y, x_hat, acts), Loss::plus)
+    }
+
+    fn frozen(self, _: Option<f32>) -> Sae {
+        let config = TopKConfig { aux: AuxK::default(), ..self.config };
+        Self { config, ..self }.into()
+    }
+
+    /// Activations that grow by different factors are chosen differently, unless they are multiplied by the norms anyway. So
+    /// they grow alike: rows that have one norm then have norm 1.
+    fn final_factors(&self) -> Tensor<2> {
+        let norms = self.affine.decoder_norms().clamp_min(SMALLEST_NORM);
+        if self.config.rescale_acts_by_decoder_norm {
+            return norms;
+        }
+        let ones = norms.ones_like();
+        ones * norms.mean_dim(0)
     }
 }
 
 impl TopK {
-    fn new(config: &TopKConfig, affine: Affine) -> Self {
-        let TopKConfig { k, rescale_acts_by_decoder_norm, .. } = *config;
-        Self { affine, k: k.get(), rescale_acts_by_decoder_norm }
+    /// Activations before the largest are chosen.
+    fn positive(&self, x: Tensor<2>) -> Tensor<2> {
+        let acts = relu(self.affine.pre_acts(x));
+        if self.config.rescale_acts_by_decoder_norm {
+            acts * self.affine.decoder_norms().transpose()
+        } else {
+            acts
+        }
     }
 }
 
@@ -154,28 +187,47 @@ mod tests {
     }
 
     /// d_in 2, d_sae 3, k 1, by hand.
-    fn by_hand(rescale_acts_by_decoder_norm: bool) -> TopK {
+    fn by_hand(rescale_acts_by_decoder_norm: bool, aux: AuxK) -> TopK {
         let mut weights = Weights::default();
         weights.insert("W_enc", vec![1.0, 0.0, -1.0, 0.0, 2.0, 1.0], [2, 3]);
         weights.insert("b_enc", vec![0.5, -1.0, 0.0], [3]);
         weights.insert("W_dec", vec![3.0, 4.0, 0.0, 1.0, 1.0, 0.0], [3, 2]);
         weights.insert("b_dec", vec![1.0, -1.0], [2]);
         let k = NonZeroUsize::new(1).unwrap();
-        let config = TopKConfig { k, apply_b_dec_to_input: false, rescale_acts_by_decoder_norm };
-        TopK::from_weights(&config, weights, &Device::flex())
+        let config = TopKConfig { k, apply_b_dec_to_input: false, rescale_acts_by_decoder_norm, aux };
+        TopK::from_weights(&config, Size::new(2, 3), weights, &Device::flex())
     }
 
     #[test]
     fn the_largest_positive_one_is_active() {
         let x = Tensor::<2>::from_data([[1.0, 2.0], [-2.0, 0.0], [0.0, -1.0]], &Device::flex());
         // Pre-activations [1.5, 3, 1], [-1.5, -1, 2] and [0.5, -3, -1].
-        let acts = by_hand(false).encode(x.clone());
+        let sae = by_hand(false, AuxK::OFF);
+        let acts = sae.encode(x.clone());
         assert_eq!(values(acts.clone()), [0.0, 3.0, 0.0, 0.0, 0.0, 2.0, 0.5, 0.0, 0.0]);
         // 3·(0,1) + (1,-1), 2·(1,0) + (1,-1), 0.5·(3,4) + (1,-1).
-        assert_eq!(values(by_hand(false).decode(acts)), [1.0, 2.0, 3.0, -1.0, 2.5, 1.0]);
+        assert_eq!(values(sae.decode(acts, x.clone())), [1.0, 2.0, 3.0, -1.0, 2.5, 1.0]);
         // Decoder rows of norms 5, 1, 1: 1.5 · 5 is more than 3.
-        let acts = by_hand(true).encode(x);
+        let sae = by_hand(true, AuxK::OFF);
+        let acts = sae.encode(x.clone());
         assert_eq!(values(acts.clone()), [7.5, 0.0, 0.0, 0.0, 0.0, 2.0, 2.5, 0.0, 0.0]);
-        assert_eq!(values(by_hand(true).decode(acts)), [5.5, 5.0, 3.0, -1.0, 2.5, 1.0]);
+        assert_eq!(values(sae.decode(acts, x)), [5.5, 5.0, 3.0, -1.0, 2.5, 1.0]);
+    }
+
+    #[test]
+    fn dead_latents_explain_the_rest() {
+        let sae = by_hand(false, AuxK { coefficient: 0.5, k: Some(1) });
+        let x = Tensor::<2>::from_data([[1.0, 2.0], [-2.0, 0.0]], &Device::flex());
+        let rest = |dead: [f32; 3]| {
+            let dead = Some(Tensor::from_data(dead, &Device::flex()));
+            let loss = sae.loss(x.clone(), x.clone(), &Now { dead, ..Now::new(0.0) });
+            loss.rest.unwrap().into_scalar::<f32>()
+        };
+        // Errors (1,2) − (1,2) = (0,0) and (−2,0) − (3,−1) = (−5,1); their mean (−2.5, 0.5): spread 2·6.5 = 13.
+        // Dead are the first and the third: 1.5·(3,4) on the first token, 2·(1,0) on the second.
+        // Left over: (4.5,6) and (7,−1): 56.25 + 50.
+        assert!((rest([1.0, 0.0, 1.0]) - 0.5 * 106.25 / 13.0).abs() < 1e-6);
+        assert_eq!(rest([0.0; 3]), 0.0);
+        assert!(sae.loss(x.clone(), x, &Now::new(0.0)).rest.is_none());
     }
 }

@@ -13,7 +13,7 @@ use monosema_core::AtomicFile;
 
 use self::config::Cfg;
 use super::DictionaryFormat;
-use crate::{Description, Dictionary, Sae, SaeError};
+use crate::{Description, Dictionary, Output, Sae, SaeError};
 
 /// Name of the configuration.
 pub const CFG: &str = "cfg.json";
@@ -26,6 +26,36 @@ pub const SPARSITY: &str = "sparsity.safetensors";
 /// (`sae_lens/saes/sae.py`: `SAE.__init__`; `sae_lens/evals.py`).
 pub(crate) const MODEL_KWARGS: &str = "model_from_pretrained_kwargs";
 
+/// What SAELens calls transcoders, after the name of their activation.
+const TRANSCODERS: [(bool, &str); 2] = [(false, "transcoder"), (true, "skip_transcoder")];
+
+/// The one of its activations that its transcoders do not name.
+const UNNAMED: &str = "standard";
+
+/// The name of a kind with this output. SAELens itself has such transcoders for `standard` and `jumprelu` only.
+fn name(kind: &str, output: Option<Output>) -> String {
+    let suffix = TRANSCODERS.into_iter().find(|(skip, _)| output.is_some_and(|output| output.skip == *skip));
+    match suffix {
+        None => kind.to_owned(),
+        Some((_, suffix)) if kind == UNNAMED => suffix.to_owned(),
+        Some((_, suffix)) => format!("{kind}_{suffix}"),
+    }
+}
+
+/// The reverse of [`name`]: the kind, and of a transcoder whether it has a skip connection.
+fn parse_name(name: &str) -> (&str, Option<bool>) {
+    // The longer one first: it ends in the other.
+    for (skip, suffix) in TRANSCODERS.into_iter().rev() {
+        if name == suffix {
+            return (UNNAMED, Some(skip));
+        }
+        if let Some(kind) = name.strip_suffix(suffix).and_then(|kind| kind.strip_suffix('_')) {
+            return (kind, Some(skip));
+        }
+    }
+    (name, None)
+}
+
 /// The [module](self)'s format.
 pub(crate) struct SaeLens;
 
@@ -35,21 +65,20 @@ impl DictionaryFormat for SaeLens {
     fn load(directory: &Path, device: &Device) -> Result<Dictionary, SaeError> {
         let cfg = Cfg::read(&directory.join(CFG))?;
         let shapes = cfg.architecture.shapes(cfg.size);
-        let architecture = cfg.architecture.saelens_name();
-        let weights = tensors::read(&directory.join(WEIGHTS), architecture, &shapes)?;
+        let weights = tensors::read(&directory.join(WEIGHTS), &cfg.name(), &shapes)?;
         let sparsity = directory.join(SPARSITY);
         let log_sparsity = match sparsity.try_exists() {
             Ok(false) => None,
             _ => Some(tensors::read_sparsity(&sparsity, cfg.size.d_sae)?),
         };
-        let sae = Sae::from_weights(&cfg.architecture, weights, device);
+        let sae = Sae::from_weights(&cfg.architecture, cfg.size, weights, device);
         Ok(Dictionary::new(sae, cfg.metadata, log_sparsity))
     }
 
     fn describe(directory: &Path) -> Result<Description, SaeError> {
-        let Cfg { architecture, size, metadata } = Cfg::read(&directory.join(CFG))?;
-        let file = directory.join(WEIGHTS);
-        tensors::check(&file, architecture.saelens_name(), &architecture.shapes(size))?;
+        let cfg = Cfg::read(&directory.join(CFG))?;
+        tensors::check(&directory.join(WEIGHTS), &cfg.name(), &cfg.architecture.shapes(cfg.size))?;
+        let Cfg { architecture, size, metadata } = cfg;
         Ok(Description { architecture, size, metadata })
     }
 

@@ -5,9 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use monosema_core::HookPoint;
 use serde_json::{Map, Value, json};
 
-use crate::{Metadata, SaeConfig, SaeError, Size};
+use super::{name, parse_name};
+use crate::{Metadata, Normalization, Output, SaeConfig, SaeError, Size};
 
 /// The version of the format that is written here, as SAELens counts. From 6 on it is read as it is; files
 /// without a version, or with an older one, hold other keys.
@@ -25,20 +27,28 @@ pub(super) struct Cfg {
 }
 
 impl Cfg {
+    /// `architecture`.
+    pub(super) fn name(&self) -> String {
+        let kind = self.architecture.saelens_name();
+        name(kind.expect("an architecture for training alone is exported as another"), self.size.output)
+    }
+
     /// As SAELens writes it.
     pub(super) fn to_json(&self) -> Value {
         let mut cfg = Map::new();
         let mut put = |key: &str, value: Value| cfg.insert(key.to_owned(), value);
-        put("architecture", self.architecture.saelens_name().into());
+        put("architecture", self.name().into());
         put("d_in", self.size.d_in.into());
         put("d_sae", self.size.d_sae.into());
+        if let Some(Output { d_out, .. }) = self.size.output {
+            put("d_out", d_out.into());
+        }
         put("dtype", "float32".into());
         put("device", "cpu".into());
-        put("normalize_activations", "none".into());
+        put("normalize_activations", self.metadata.normalization.name().into());
         put("reshape_activations", "none".into());
-        let own = self.architecture.to_saelens().expect("a configuration has string keys");
-        for (key, value) in own.as_object().expect("a configuration is an object") {
-            put(key, value.clone());
+        for (key, value) in self.architecture.to_saelens() {
+            put(&key, value);
         }
         put("metadata", Value::Object(metadata_to_json(&self.metadata)));
         Value::Object(cfg)
@@ -55,20 +65,28 @@ impl Cfg {
         // First, because in a file of an older version every other key may mean something else.
         check_version(&mut metadata, &mut keys)?;
         let name = keys.take_string("architecture")?;
-        let size = Size { d_in: keys.take_size("d_in")?, d_sae: keys.take_size("d_sae")? };
+        let (kind, transcoder) = parse_name(&name);
+        let (d_in, d_sae) = (keys.take_size("d_in")?, keys.take_size("d_sae")?);
+        let output = match transcoder {
+            Some(skip) => Some(Output { d_out: keys.take_size("d_out")?, skip }),
+            None => None,
+        };
+        let size = Size { d_in, d_sae, output };
         keys.take_string("dtype")?;
         keys.keys.remove("device");
-        keys.take_none("normalize_activations", "fold the normalisation into the weights first")?;
+        let normalization = keys.take_normalization()?;
         keys.take_none("reshape_activations", "only activations of shape [tokens, d_in] are supported")?;
-        let architecture = take_architecture(&name, keys)?;
-        Ok(Self { architecture, size, metadata: metadata_from_json(metadata)? })
+        let architecture = take_architecture(kind, &name, keys)?;
+        let mut metadata = metadata_from_json(metadata, transcoder.is_some())?;
+        metadata.normalization = normalization;
+        Ok(Self { architecture, size, metadata })
     }
 }
 
 /// What is left of the top level belongs to the architecture, which knows its own keys.
-fn take_architecture(name: &str, keys: Keys) -> Result<SaeConfig, SaeError> {
+fn take_architecture(kind: &str, name: &str, keys: Keys) -> Result<SaeConfig, SaeError> {
     let known: Vec<_> = SaeConfig::saelens_names().iter().map(|n| format!("\"{n}\"")).collect();
-    let Some(parsed) = SaeConfig::from_saelens(name, Value::Object(keys.keys.clone())) else {
+    let Some(parsed) = SaeConfig::from_saelens(kind, Value::Object(keys.keys.clone())) else {
         return Err(keys.error("architecture", &known.join(" or "), format!("\"{name}\"")));
     };
     parsed.map_err(|e| {
@@ -101,6 +119,9 @@ fn metadata_to_json(metadata: &Metadata) -> Map<String, Value> {
     put("sae_lens_training_version", Value::Null);
     put("model_name", json!(metadata.model_name));
     put("hook_name", metadata.hook.to_string().into());
+    if let Some(hook) = metadata.hook_out {
+        put("hook_name_out", hook.to_string().into());
+    }
     put("hook_head_index", Value::Null);
     put("context_size", json!(metadata.context_size));
     put("prepend_bos", json!(metadata.prepend_bos));
@@ -110,11 +131,9 @@ fn metadata_to_json(metadata: &Metadata) -> Map<String, Value> {
     json
 }
 
-fn metadata_from_json(mut keys: Keys) -> Result<Metadata, SaeError> {
-    let hook_name = keys.take_string("hook_name")?;
-    let hook = hook_name.parse().map_err(|e: monosema_core::UnknownHook| {
-        keys.error("hook_name", "the name of a hook point", e.to_string())
-    })?;
+fn metadata_from_json(mut keys: Keys, transcoder: bool) -> Result<Metadata, SaeError> {
+    let hook = keys.take_hook("hook_name")?;
+    let hook_out = if transcoder { Some(keys.take_hook("hook_name_out")?) } else { None };
     if let Some(index) = keys.keys.remove("hook_head_index").filter(|v| !v.is_null()) {
         return Err(keys.error(
             "hook_head_index",
@@ -131,6 +150,8 @@ fn metadata_from_json(mut keys: Keys) -> Result<Metadata, SaeError> {
     Ok(Metadata {
         model_name: keys.take("model_name", "a string or null", |v| v.as_str().map(str::to_owned))?,
         hook,
+        hook_out,
+        normalization: Normalization::None,
         context_size: keys.take("context_size", "a number or null", as_usize)?,
         prepend_bos: keys.take("prepend_bos", "true, false or null", Value::as_bool)?,
         dataset_path: keys.take("dataset_path", "a string or null", |v| v.as_str().map(str::to_owned))?,
@@ -184,6 +205,19 @@ impl Keys {
         let expected = "a number from 1 on";
         let value = self.take(key, expected, |v| as_usize(v).filter(|&n| n > 0))?;
         value.ok_or_else(|| self.error(key, expected, "none".into()))
+    }
+
+    fn take_hook(&mut self, key: &str) -> Result<HookPoint, SaeError> {
+        self.take_string(key)?.parse().map_err(|e: monosema_core::UnknownHook| {
+            self.error(key, "the name of a hook point", e.to_string())
+        })
+    }
+
+    fn take_normalization(&mut self) -> Result<Normalization, SaeError> {
+        let key = "normalize_activations";
+        let name = self.take_string(key)?;
+        let expected = "\"none\" or \"layer_norm\" (fold another normalisation into the weights first)";
+        Normalization::named(&name).ok_or_else(|| self.error(key, expected, format!("\"{name}\"")))
     }
 
     fn take_none(&mut self, key: &str, otherwise: &str) -> Result<(), SaeError> {

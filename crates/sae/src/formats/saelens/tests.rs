@@ -4,11 +4,10 @@ use monosema_core::{BlockHook, HookPoint, Seed};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{Metadata, SaeConfig, Size, Weights};
+use crate::{Init, Metadata, SaeConfig, Size, Weights};
 
 fn saved() -> tempfile::TempDir {
-    let size = Size { d_in: 3, d_sae: 5 };
-    let sae = Sae::init(&SaeConfig::default(), size, Seed(1), &Device::flex());
+    let sae = Sae::init(&SaeConfig::default(), Size::new(3, 5), &Init::new(Seed(1), 0.1), &Device::flex());
     let metadata = Metadata::new(HookPoint::block(0, BlockHook::ResidPre));
     let dir = tempfile::tempdir().unwrap();
     Dictionary::new(sae, metadata, Some(vec![-1.0; 5])).save(dir.path()).unwrap();
@@ -42,14 +41,14 @@ fn assert_cfg_fault(change: impl Fn(&mut Value), parts: &[&str]) {
 #[test]
 fn faults_of_the_configuration_name_the_key() {
     assert_cfg_fault(
-        |c| c["architecture"] = "gated".into(),
-        &["`architecture`", "\"standard\"", "\"gated\""],
+        |c| c["architecture"] = "temporal".into(),
+        &["`architecture`", "\"standard\"", "\"temporal\""],
     );
     assert_cfg_fault(|c| c["architecture"] = "topk".into(), &["\"topk\"", "missing field `k`"]);
     assert_cfg_fault(|c| c["d_in"] = 0.into(), &["`d_in`", "from 1 on", "found 0"]);
     assert_cfg_fault(|c| c["d_sae"] = "5".into(), &["`d_sae`", "found \"5\""]);
     assert_cfg_fault(
-        |c| c["normalize_activations"] = "layer_norm".into(),
+        |c| c["normalize_activations"] = "constant_norm_rescale".into(),
         &["`normalize_activations`", "\"none\""],
     );
     assert_cfg_fault(
@@ -175,13 +174,13 @@ fn a_description_is_what_loading_finds() {
 
 #[test]
 fn what_could_not_be_loaded_is_not_saved() {
-    let size = Size { d_in: 1, d_sae: 2 };
+    let size = Size::new(1, 2);
     let mut weights = Weights::default();
     weights.insert("W_enc", vec![1.0, 1.0], [1, 2]);
     weights.insert("b_enc", vec![0.0, f32::INFINITY], [2]);
     weights.insert("W_dec", vec![1.0, 1.0], [2, 1]);
     weights.insert("b_dec", vec![0.0], [1]);
-    let sae = Sae::from_weights(&SaeConfig::default(), weights, &Device::flex());
+    let sae = Sae::from_weights(&SaeConfig::default(), size, weights, &Device::flex());
     assert_eq!(sae.size(), size);
     let metadata = Metadata::new(HookPoint::block(0, BlockHook::ResidPre));
     let dir = tempfile::tempdir().unwrap();
@@ -204,4 +203,19 @@ fn half_precision_weights_are_widened() {
     let weights = Dictionary::load(dir.path(), &Device::flex()).unwrap().sae().to_weights();
     let (_, w_enc) = weights.iter().find(|(name, _)| *name == "W_enc").unwrap();
     assert_eq!(w_enc.as_slice::<f32>().unwrap(), [1.5; 15]);
+}
+
+#[test]
+fn transcoders_are_named_after_their_activation() {
+    let output = |skip| Some(Output { d_out: 3, skip });
+    for (kind, output, expected) in [
+        ("standard", None, "standard"),
+        ("standard", output(false), "transcoder"),
+        ("standard", output(true), "skip_transcoder"),
+        ("jumprelu", output(false), "jumprelu_transcoder"),
+        ("jumprelu", output(true), "jumprelu_skip_transcoder"),
+    ] {
+        assert_eq!(name(kind, output), expected);
+        assert_eq!(parse_name(expected), (kind, output.map(|output| output.skip)));
+    }
 }

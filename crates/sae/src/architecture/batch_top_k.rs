@@ -1,0 +1,160 @@
+//! The autoencoder in which a batch, not each token, has so many active latents: BatchTopK of Bussmann et al. 2024
+//! (<https://arxiv.org/abs/2412.06410>):
+//!
+//! f = the k·n largest of ReLU((x − b_dec)·W_enc + b_enc) over n tokens, x̂ = f·W_dec + b_dec,
+//! loss = mean over tokens of ‖x − x̂‖² + AuxK.
+//!
+//! Trained, it is a [`JumpRelu`] whose threshold is the mean of the smallest activations that late batches kept: what is
+//! active on a token then no longer depends on others. SAELens does the same.
+
+use std::num::NonZeroUsize;
+
+use burn::{
+    module::Module,
+    tensor::{Device, Tensor, activation::relu},
+};
+use monosema_kernels::{Activation, Form, Parameters};
+use serde::{Deserialize, Serialize};
+
+use super::{Architecture, Sae, jump_relu::JumpRelu, top_k};
+use crate::{Affine, Loss, Now, Size, Weights, aux_k::AuxK, largest};
+
+/// What can be chosen of a [`BatchTopK`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchTopKConfig {
+    /// Latents that are active on a token, on average over a batch.
+    pub k: NonZeroUsize,
+    /// Whether `b_dec` is subtracted from the input before encoding.
+    #[serde(default = "top_k::yes")]
+    pub apply_b_dec_to_input: bool,
+    /// The term for dead latents.
+    #[serde(default)]
+    pub aux: AuxK,
+}
+
+/// See the [module](self).
+#[derive(Module, Debug)]
+pub struct BatchTopK {
+    affine: Affine,
+    #[module(skip)]
+    config: BatchTopKConfig,
+}
+
+impl Architecture for BatchTopK {
+    type Config = BatchTopKConfig;
+
+    const SAELENS_NAME: Option<&'static str> = None;
+
+    const PENALISED: bool = false;
+
+    const CHOOSES_IN_BATCH: bool = true;
+
+    fn variants() -> Vec<BatchTopKConfig> {
+        let of = |k, apply_b_dec_to_input, aux| BatchTopKConfig {
+            k: NonZeroUsize::new(k).expect("one or more"),
+            apply_b_dec_to_input,
+            aux,
+        };
+        vec![of(3, true, AuxK::default()), of(1, false, AuxK::OFF)]
+    }
+
+    fn check(config: &BatchTopKConfig, size: Size) -> Result<(), (String, String)> {
+        top_k::check(config.k, config.aux, size)
+    }
+
+    fn from_weights(config: &BatchTopKConfig, size: Size, mut weights: Weights, device: &Device) -> Self {
+        let affine = Affine::from_weights(config.apply_b_dec_to_input, size, &mut weights, device);
+        Self { affine, config: config.clone() }
+    }
+
+    fn applies_b_dec_to_input(config: &BatchTopKConfig) -> bool {
+        config.apply_b_dec_to_input
+    }
+
+    fn target_l0(config: &BatchTopKConfig) -> Option<f64> {
+        Some(config.k.get() as f64)
+    }
+
+    fn k(config: &BatchTopKConfig) -> Option<usize> {
+        Some(config.k.get())
+    }
+
+    fn heeds_dead(config: &BatchTopKConfig) -> bool {
+        config.aux.coefficient > 0.0
+    }
+
+    fn form(config: &BatchTopKConfig, size: Size, unit_decoder: bool) -> Option<Form> {
+        let apply_b_dec_to_input = config.apply_b_dec_to_input;
+        let activation = Activation::BatchTopK { k: config.k.get() };
+        let form = Form { activation, apply_b_dec_to_input, unit_decoder };
+        (size.output.is_none() && config.aux.coefficient == 0.0).then_some(form)
+    }
+
+    fn from_parameters(config: &BatchTopKConfig, size: Size, parameters: Parameters) -> Self {
+        let affine = Affine::from_parameters(config.apply_b_dec_to_input, size, parameters);
+        Self { affine, config: config.clone() }
+    }
+
+    fn affine(&self) -> &Affine {
+        &self.affine
+    }
+
+    fn map_affine(self, change: impl FnOnce(Affine) -> Affine) -> Self {
+        Self { affine: change(self.affine), ..self }
+    }
+
+    fn config(&self) -> BatchTopKConfig {
+        self.config.clone()
+    }
+
+    fn encode(&self, x: Tensor<2>) -> Tensor<2> {
+        keep(relu(self.affine.pre_acts(x)), self.config.k.get())
+    }
+
+    fn loss(&self, x: Tensor<2>, y: Tensor<2>, now: &Now) -> Loss {
+        let positive = relu(self.affine.pre_acts(x.clone()));
+        let acts = keep(positive.clone(), now.k.unwrap_or(self.config.k.get()));
+        let x_hat = self.decode(acts.clone(), x);
+        let smallest = Some(smallest(acts.clone()));
+        let aux = self.config.aux.term(&self.affine, now, positive, [y.clone(), x_hat.clone()]);
+        let loss = Loss { smallest, ..Loss::new(y, x_hat, acts) };
+        aux.into_iter().fold(loss, Loss::plus)
+    }
+
+    fn frozen(self, threshold: Option<f32>) -> Sae {
+        JumpRelu::with_threshold(self.affine, threshold.unwrap_or(0.0)).into()
+    }
+}
+
+/// `acts [n, d_sae]`, of which the `k · n` largest are kept and the others become 0.
+pub(super) fn keep(acts: Tensor<2>, k: usize) -> Tensor<2> {
+    let n = acts.dims()[0];
+    let largest = largest::of_batch(acts.clone(), k.saturating_mul(n));
+    acts * largest
+}
+
+/// The smallest positive one, `[1]`; infinite if there is none.
+pub(super) fn smallest(acts: Tensor<2>) -> Tensor<1> {
+    let acts = acts.inner();
+    let silent = acts.clone().lower_equal_scalar(0.0);
+    acts.mask_fill(silent, f32::INFINITY).min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+        tensor.into_data().try_into_vec().unwrap()
+    }
+
+    #[test]
+    fn the_largest_of_all_tokens_are_active() {
+        let acts = Tensor::<2>::from_data([[1.0, 5.0, 0.0], [0.0, 2.0, 0.5]], &Device::flex());
+        let kept = keep(acts.clone(), 1);
+        assert_eq!(values(kept.clone()), [0.0, 5.0, 0.0, 0.0, 2.0, 0.0]);
+        assert_eq!(values(smallest(kept)), [2.0]);
+        assert_eq!(values(smallest(acts.mul_scalar(0.0))), [f32::INFINITY]);
+    }
+}

@@ -1,0 +1,69 @@
+//! AuxK (Gao et al. 2024, <https://arxiv.org/abs/2406.04093>, appendix A.2): dead latents are trained to explain what the
+//! living ones leave, so that they come back to life.
+
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::{Affine, Now, largest};
+
+/// AuxK as a configuration has it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuxK {
+    /// α, its coefficient in the loss; 0 turns it off.
+    pub coefficient: f64,
+    /// How many dead latents a token has at most; half of `d_in` if it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub k: Option<usize>,
+}
+
+impl Default for AuxK {
+    fn default() -> Self {
+        Self { coefficient: 1.0 / 32.0, k: None }
+    }
+}
+
+impl AuxK {
+    /// No such term.
+    pub const OFF: Self = Self { coefficient: 0.0, k: None };
+
+    /// How many dead latents a token has at most.
+    pub fn k(&self, d_in: usize) -> usize {
+        self.k.unwrap_or(d_in / 2).max(1)
+    }
+
+    /// Whether it can be a configuration's; if not, what was expected and what was found.
+    pub(crate) fn check(&self) -> Result<(), (String, String)> {
+        if !(self.coefficient.is_finite() && self.coefficient >= 0.0) {
+            return Err(("aux.coefficient from 0 on".into(), self.coefficient.to_string()));
+        }
+        if self.k == Some(0) {
+            return Err(("aux.k from 1 on".into(), "0".into()));
+        }
+        Ok(())
+    }
+
+    /// α Σ‖ê − e‖² / Σ‖e − ē‖² with e = y − x̂, to which no gradient goes, and ê = z·W_dec, z being of the
+    /// dead latents' activations `positive [n, d_sae]` (after ReLU) the k largest of each token. `None` if nothing is
+    /// known to be dead.
+    pub(crate) fn term(
+        &self,
+        affine: &Affine,
+        now: &Now,
+        positive: Tensor<2>,
+        [y, x_hat]: [Tensor<2>; 2],
+    ) -> Option<Tensor<1>> {
+        let dead = now.dead.clone().filter(|_| self.coefficient > 0.0)?;
+        let error = (y - x_hat).detach();
+        let any = dead.clone().max();
+        let of_dead = positive * dead.unsqueeze::<2>();
+        let chosen = largest::of_rows(of_dead.clone(), self.k(affine.size().d_in));
+        let explained = (of_dead * chosen).matmul(affine.w_dec.val());
+        let spread = (error.clone() - error.clone().mean_dim(0)).square().sum_dim(1).sum();
+        let left = (explained - error).square().sum_dim(1).sum();
+        // Without spread there is nothing to explain.
+        let known = spread.clone().greater_scalar(0.0).float();
+        let spread = spread.clamp_min(f32::MIN_POSITIVE);
+        Some((left / spread * known * any).mul_scalar(self.coefficient))
+    }
+}

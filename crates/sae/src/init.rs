@@ -1,0 +1,23 @@
+//! What a training begins with.
+
+use monosema_core::Seed;
+
+/// What initial weights are made of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Init {
+    /// The source of the random directions.
+    pub seed: Seed,
+    /// Norm of every decoder row.
+    pub decoder_norm: f64,
+    /// Whether the encoder begins as the decoder's transpose.
+    pub tied: bool,
+    /// b_dec, `[d_out]`; nothing for zeros.
+    pub b_dec: Vec<f32>,
+}
+
+impl Init {
+    /// Tied directions of this norm, and zeros.
+    pub fn new(seed: Seed, decoder_norm: f64) -> Self {
+        Self { seed, decoder_norm, tied: true, b_dec: Vec::new() }
+    }
+}
