@@ -73,10 +73,12 @@ fn bench(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("shuffled", name), |bencher| {
             let plan = BatchPlan {
                 hook: hook(),
+                hook_out: None,
                 batch_tokens: 4096,
                 buffer_tokens: TOKENS / 2,
                 seed: Seed(0),
                 tokens: TOKENS as u64,
+                delivered: 0,
             };
             bencher.iter(|| store.batches(plan).map(|batch| black_box(batch.unwrap().n)).sum::<usize>());
         });

@@ -1,16 +1,13 @@
 //! Batches of activations, read and decoded ahead of whoever uses them.
 
-use std::{
-    iter::{self, Peekable},
-    sync::Arc,
-    vec,
-};
+use std::{iter, sync::Arc};
 
 use monosema_core::{Ahead, HookPoint, Seed};
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
     HookColumn, StoreError, VectorDtype,
+    course::{self, Course, Pool},
     shard::{RawRows, Shard, Token},
     shuffle::{self, Buffer, GroupId},
 };
@@ -22,13 +19,29 @@ const GROUPS_AHEAD: usize = 2;
 const BATCHES_AHEAD: usize = 2;
 
 /// What is done to each vector once it is decoded.
-pub(crate) type Visit = Box<dyn FnMut(&mut [f32]) -> f64 + Send>;
+pub(crate) type Visit = Box<dyn FnMut(&mut [f32], &mut [f32]) -> f64 + Send>;
+
+/// The hooks that are read: one or two.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Columns {
+    pub(crate) first: HookColumn,
+    pub(crate) second: Option<HookColumn>,
+}
+
+impl Columns {
+    /// Numbers of each in a row.
+    fn widths(self) -> [usize; 2] {
+        [self.first.width, self.second.map_or(0, |column| column.width)]
+    }
+}
 
 /// Shuffled batches to make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchPlan {
     /// The hook whose vectors to read.
     pub hook: HookPoint,
+    /// Another one, whose vectors of the same tokens to read too.
+    pub hook_out: Option<HookPoint>,
     /// Rows in a batch.
     pub batch_tokens: usize,
     /// Rows to draw from: the more, the better the shuffle. Held in memory in the store's dtype.
@@ -37,6 +50,8 @@ pub struct BatchPlan {
     pub seed: Seed,
     /// Rows to deliver altogether, over as many epochs as that takes.
     pub tokens: u64,
+    /// Of these, how many were delivered before, in whole batches: what follows on them comes, the same as ever.
+    pub delivered: u64,
 }
 
 impl BatchPlan {
@@ -48,6 +63,10 @@ impl BatchPlan {
                 "expected a buffer of at least one batch of {} tokens, found {}",
                 self.batch_tokens, self.buffer_tokens
             ));
+        }
+        if self.delivered > self.tokens || !self.delivered.is_multiple_of(self.batch_tokens as u64) {
+            let expected = format!("whole batches of {}, at most {} tokens,", self.batch_tokens, self.tokens);
+            return bad(format!("expected {expected} to be delivered already, found {}", self.delivered));
         }
         if self.tokens == 0 {
             return bad("expected at least 1 token to deliver, found 0".into());
@@ -71,10 +90,14 @@ pub(crate) fn check_batch(batch_tokens: usize) -> Result<(), StoreError> {
 pub struct Batch {
     /// The vectors `[n, width]`, row after row.
     pub x: Vec<f32>,
+    /// Those of the other hook, `[n, width_out]`.
+    pub y: Vec<f32>,
     /// Rows.
     pub n: usize,
     /// Numbers in a row.
     pub width: usize,
+    /// Numbers in a row of the other hook; 0 without one.
+    pub width_out: usize,
     /// Token ids `[n]`.
     pub token_ids: Vec<u32>,
     /// Document numbers `[n]`.
@@ -86,11 +109,14 @@ pub struct Batch {
 }
 
 impl Batch {
-    fn with_capacity(n: usize, width: usize) -> Self {
+    fn with_capacity(n: usize, columns: Columns) -> Self {
+        let [width, width_out] = columns.widths();
         Self {
             x: Vec::with_capacity(n * width),
+            y: Vec::with_capacity(n * width_out),
             n: 0,
             width,
+            width_out,
             token_ids: Vec::with_capacity(n),
             documents: Vec::with_capacity(n),
             positions: Vec::with_capacity(n),
@@ -98,13 +124,13 @@ impl Batch {
         }
     }
 
-    /// Appends tokens and as many vectors.
+    /// Appends tokens and as many rows, each the vectors of its hooks one after the other.
     fn extend<'a>(
         &mut self,
         tokens: impl Iterator<Item = Token>,
-        vectors: impl Iterator<Item = &'a [u8]>,
+        rows: impl Iterator<Item = &'a [u8]>,
         dtype: VectorDtype,
-        mut visit: impl FnMut(&mut [f32]) -> f64,
+        mut visit: impl FnMut(&mut [f32], &mut [f32]) -> f64,
     ) {
         for Token { id, position, document } in tokens {
             self.token_ids.push(id);
@@ -112,12 +138,15 @@ impl Batch {
             self.documents.push(document);
             self.n += 1;
         }
-        for vector in vectors {
-            let start = self.x.len();
+        for row in rows {
+            let (start, start_out) = (self.x.len(), self.y.len());
             self.x.resize(start + self.width, 0.0);
-            let x = &mut self.x[start..];
-            dtype.decode(vector, x);
-            self.sum += visit(x);
+            self.y.resize(start_out + self.width_out, 0.0);
+            let (x, y) = (&mut self.x[start..], &mut self.y[start_out..]);
+            let (of_x, of_y) = row.split_at(x.len() * dtype.bytes());
+            dtype.decode(of_x, x);
+            dtype.decode(of_y, y);
+            self.sum += visit(x, y);
         }
     }
 }
@@ -161,24 +190,24 @@ type Groups = Ahead<Result<RawRows, StoreError>>;
 
 fn read(
     shards: Arc<Vec<Shard>>,
-    column: HookColumn,
+    columns: Columns,
     order: impl Iterator<Item = GroupId> + Send + 'static,
 ) -> Groups {
-    Ahead::new(GROUPS_AHEAD, order.map(move |id| shards[id.shard].read(id.group, column)))
+    Ahead::new(GROUPS_AHEAD, order.map(move |id| shards[id.shard].read(id.group, columns)))
 }
 
 pub(crate) fn sequential(shards: Arc<Vec<Shard>>, column: HookColumn, batch_tokens: usize) -> Batches {
     let dtype = shards[0].schema().dtype;
-    let row_bytes = column.width * dtype.bytes();
+    let columns = Columns { first: column, second: None };
     let order = shuffle::all_groups(&shards).into_iter();
-    let mut groups = read(shards, column, order);
+    let mut groups = read(shards, columns, order);
     let (mut rows, mut taken) = (RawRows::default(), 0);
     Batches::made_by(move || {
-        let mut batch = Batch::with_capacity(batch_tokens, column.width);
+        let mut batch = Batch::with_capacity(batch_tokens, columns);
         while batch.n < batch_tokens {
             let n = (batch_tokens - batch.n).min(rows.tokens.len() - taken);
             let tokens = rows.tokens[taken..taken + n].iter().copied();
-            batch.extend(tokens, rows.vectors(row_bytes).skip(taken).take(n), dtype, |_| 0.0);
+            batch.extend(tokens, rows.rows().map(|[vector, _]| vector).skip(taken).take(n), dtype, |_, _| 0.0);
             taken += n;
             if taken == rows.tokens.len() {
                 match groups.next() {
@@ -191,89 +220,87 @@ pub(crate) fn sequential(shards: Arc<Vec<Shard>>, column: HookColumn, batch_toke
     })
 }
 
-pub(crate) fn shuffled(
-    shards: Arc<Vec<Shard>>,
-    column: HookColumn,
-    plan: BatchPlan,
-    visit: Visit,
-) -> Batches {
-    let mut mixer = Mixer::new(shards, column, plan, visit);
-    Batches::made_by(move || mixer.next_batch())
+pub(crate) fn shuffled(shards: Arc<Vec<Shard>>, columns: Columns, plan: BatchPlan, visit: Visit) -> Batches {
+    // Where it begins may have to be read first: that is done over there too.
+    let mut mixer = None;
+    let mut parts = Some((shards, visit));
+    Batches::made_by(move || {
+        if let Some((shards, visit)) = parts.take() {
+            mixer = Some(Mixer::new(shards, columns, plan, visit)?);
+        }
+        mixer.as_mut().map_or(Ok(None), Mixer::next_batch)
+    })
 }
 
 /// Draws batches from a buffer that is refilled with row groups, epoch after epoch.
 struct Mixer {
-    shards: Arc<Vec<Shard>>,
-    column: HookColumn,
+    columns: Columns,
     plan: BatchPlan,
-    visit: Visit,
-    groups: Groups,
-    buffer: Buffer,
-    epoch: u64,
-    /// The row groups of this epoch that are not in the buffer yet.
-    waiting: Peekable<vec::IntoIter<GroupId>>,
-    rng: ChaCha8Rng,
+    course: Course,
+    rows: Rows,
     /// Tokens still to deliver.
     left: u64,
 }
 
 impl Mixer {
-    fn new(shards: Arc<Vec<Shard>>, column: HookColumn, plan: BatchPlan, visit: Visit) -> Self {
+    fn new(
+        shards: Arc<Vec<Shard>>,
+        columns: Columns,
+        plan: BatchPlan,
+        visit: Visit,
+    ) -> Result<Self, StoreError> {
         let group_tokens = |id: &GroupId| shards[id.shard].group_tokens(id.group);
         let largest = shuffle::all_groups(&shards).iter().map(group_tokens).max().unwrap_or(0);
         let available: u64 = shards.iter().map(Shard::tokens).sum();
         let capacity = plan.buffer_tokens.max(plan.batch_tokens + largest);
         let capacity = capacity.min(usize::try_from(available).unwrap_or(usize::MAX));
-        let buffer = Buffer::with_capacity(capacity, column.width * shards[0].schema().dtype.bytes());
-        let for_reader = shards.clone();
-        let order = (0..).flat_map(move |epoch| shuffle::order(&for_reader, plan.seed, epoch));
-        let groups = read(shards.clone(), column, order);
-        let waiting = shuffle::order(&shards, plan.seed, 0).into_iter().peekable();
-        let rng = draws(plan.seed, 0);
-        Self { shards, column, plan, visit, groups, buffer, epoch: 0, waiting, rng, left: plan.tokens }
+        let dtype = shards[0].schema().dtype;
+        let row_bytes = columns.widths().map(|width| width * dtype.bytes());
+        let mut buffer = Buffer::with_capacity(capacity, row_bytes);
+
+        let (course, groups) = course::start(&shards, &plan);
+        let (course, origins) = course.after(plan.delivered);
+        course::restore(&shards, columns, plan.seed, &origins, &mut buffer)?;
+        let groups = read(shards, columns, groups.skip(course.added()));
+        let batch = Batch::with_capacity(0, columns);
+        let rows = Rows { buffer, groups, batch, dtype, visit };
+        Ok(Self { columns, plan, course, rows, left: plan.tokens - plan.delivered })
     }
 
     fn next_batch(&mut self) -> Result<Option<Batch>, StoreError> {
-        let n = usize::try_from(self.left)
-            .map_or(self.plan.batch_tokens, |left| left.min(self.plan.batch_tokens));
+        let most = self.plan.batch_tokens;
+        let n = usize::try_from(self.left).map_or(most, |left| left.min(most));
         if n == 0 {
             return Ok(None);
         }
-        let mut batch = Batch::with_capacity(n, self.column.width);
-        let dtype = self.shards[0].schema().dtype;
-        while batch.n < n {
-            self.fill(n - batch.n)?;
-            if self.buffer.len() == 0 {
-                self.next_epoch();
-            }
-            let drawn = self.buffer.draw(self.buffer.len().min(n - batch.n), &mut self.rng);
-            batch.extend(drawn.tokens(), drawn.vectors(), dtype, &mut self.visit);
-        }
+        self.rows.batch = Batch::with_capacity(n, self.columns);
+        self.course.deliver(n, &mut self.rows)?;
         self.left -= n as u64;
-        Ok(Some(batch))
-    }
-
-    fn next_epoch(&mut self) {
-        self.epoch += 1;
-        self.waiting = shuffle::order(&self.shards, self.plan.seed, self.epoch).into_iter().peekable();
-        self.rng = draws(self.plan.seed, self.epoch);
-    }
-
-    /// Puts row groups of this epoch into the buffer, as long as they fit or it holds fewer than `wanted` rows.
-    fn fill(&mut self, wanted: usize) -> Result<(), StoreError> {
-        let Self { shards, plan, groups, buffer, waiting, .. } = self;
-        let tokens = |next: &GroupId| shards[next.shard].group_tokens(next.group);
-        while let Some(next) = waiting.peek()
-            && (buffer.len() < wanted || buffer.len() + tokens(next) <= plan.buffer_tokens)
-        {
-            waiting.next();
-            buffer.push(&groups.next().expect("there is always another epoch")?);
-        }
-        Ok(())
+        Ok(Some(std::mem::take(&mut self.rows.batch)))
     }
 }
 
-/// What decides the draws of an epoch.
-fn draws(seed: Seed, epoch: u64) -> ChaCha8Rng {
-    seed.stream(&format!("store: draws of epoch {epoch}"))
+/// The rows that the course is about: they go from row groups through the buffer to a batch.
+struct Rows {
+    buffer: Buffer,
+    groups: Groups,
+    batch: Batch,
+    dtype: VectorDtype,
+    visit: Visit,
+}
+
+impl Pool for Rows {
+    fn len(&self) -> usize {
+        self.buffer.len()
+    }
+
+    fn add(&mut self, _: usize) -> Result<(), StoreError> {
+        self.buffer.push(&self.groups.next().expect("there is always another epoch")?);
+        Ok(())
+    }
+
+    fn draw(&mut self, n: usize, rng: &mut ChaCha8Rng) {
+        let drawn = self.buffer.draw(n, rng);
+        self.batch.extend(drawn.tokens(), drawn.rows(), self.dtype, &mut self.visit);
+    }
 }

@@ -11,6 +11,7 @@
 compile_error!("vectors on disk are little-endian, and are copied as they are");
 
 mod batches;
+mod course;
 mod dtype;
 mod error;
 mod schema;

@@ -22,7 +22,7 @@ use parquet::{
     file::reader::SerializedPageReader,
 };
 
-use crate::{DOCUMENT, HookColumn, POSITION, StoreError, StoreSchema, TOKEN_ID};
+use crate::{DOCUMENT, HookColumn, POSITION, StoreError, StoreSchema, TOKEN_ID, batches::Columns};
 
 const PREFIX: &str = "shard-";
 const SUFFIX: &str = ".parquet";
@@ -47,19 +47,28 @@ pub(crate) struct Shard {
 }
 
 /// A token, and where it stood.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Token {
     pub(crate) id: u32,
     pub(crate) position: u32,
     pub(crate) document: u64,
 }
 
-/// Tokens and their vectors of one hook, in the store's dtype.
+/// Tokens and their vectors of one hook or two, in the store's dtype.
 #[derive(Debug, Default)]
 pub(crate) struct RawRows {
     pub(crate) tokens: Vec<Token>,
-    /// The vectors' bytes, in pages of whole vectors.
+    /// Of the first hook and of the second, if there is one.
+    pub(crate) vectors: [Vectors; 2],
+}
+
+/// The vectors of a hook.
+#[derive(Debug, Default)]
+pub(crate) struct Vectors {
+    /// Their bytes, in pages of whole vectors.
     pub(crate) pages: Vec<Buffer>,
+    /// Bytes of one.
+    pub(crate) row_bytes: usize,
 }
 
 impl Shard {
@@ -91,8 +100,18 @@ impl Shard {
         usize::try_from(self.footer.metadata().row_group(group).num_rows()).unwrap_or(0)
     }
 
+    /// Reads a row group: the tokens and the vectors of the columns.
+    pub(crate) fn read(&self, group: usize, columns: Columns) -> Result<RawRows, StoreError> {
+        let mut rows = self.read_one(group, columns.first)?;
+        if let Some(second) = columns.second {
+            let [vectors, _] = self.read_one(group, second)?.vectors;
+            rows.vectors[1] = vectors;
+        }
+        Ok(rows)
+    }
+
     /// Reads a row group: the tokens and the vectors of `column`.
-    pub(crate) fn read(&self, group: usize, column: HookColumn) -> Result<RawRows, StoreError> {
+    fn read_one(&self, group: usize, column: HookColumn) -> Result<RawRows, StoreError> {
         let damaged = |e: &dyn ToString| {
             StoreError::damaged(&self.path, format!("row group {group}: {}", e.to_string()))
         };
@@ -114,7 +133,9 @@ impl Shard {
             .with_batch_size(n.max(1))
             .build()
             .map_err(|e| damaged(&e))?;
-        let mut rows = RawRows { tokens: Vec::with_capacity(n), pages: plain.unwrap_or_default() };
+        let row_bytes = column.width * self.schema.dtype.bytes();
+        let vectors = Vectors { pages: plain.unwrap_or_default(), row_bytes };
+        let mut rows = RawRows { tokens: Vec::with_capacity(n), vectors: [vectors, Vectors::default()] };
         for batch in reader {
             let batch = batch.map_err(|e| damaged(&e))?;
             rows.take_tokens(&batch).map_err(|e| damaged(&e))?;
@@ -169,10 +190,18 @@ impl Shard {
     }
 }
 
+impl Vectors {
+    fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.pages.iter().flat_map(|page| page.chunks_exact(self.row_bytes))
+    }
+}
+
 impl RawRows {
-    /// The vectors, each of `row_bytes`.
-    pub(crate) fn vectors(&self, row_bytes: usize) -> impl Iterator<Item = &[u8]> {
-        self.pages.iter().flat_map(move |page| page.chunks_exact(row_bytes))
+    /// The vectors of every row; nothing of a second hook that there is not.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = [&[u8]; 2]> {
+        let [first, second] = &self.vectors;
+        let mut second = second.iter();
+        first.iter().map(move |vector| [vector, second.next().unwrap_or_default()])
     }
 
     fn take_tokens(&mut self, batch: &RecordBatch) -> Result<(), String> {
@@ -199,7 +228,7 @@ impl RawRows {
         if bytes.len() != expected {
             return Err(format!("column `{hook}`: expected {expected} bytes, found {}", bytes.len()));
         }
-        self.pages.push(bytes.clone());
+        self.vectors[0].pages.push(bytes.clone());
         Ok(())
     }
 }

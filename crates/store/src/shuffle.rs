@@ -25,25 +25,26 @@ pub(crate) fn order(shards: &[Shard], seed: Seed, epoch: u64) -> Vec<GroupId> {
     groups
 }
 
-/// Rows waiting to be drawn. A row is copied to a slot and stays there, its vector in the store's dtype (half the memory
+/// Rows waiting to be drawn. A row is copied to a slot and stays there, its vectors in the store's dtype (half the memory
 /// for 16 bits); what is shuffled is the slots' numbers, which fit into the cache.
 pub(crate) struct Buffer {
     /// The slots of the rows that wait.
     waiting: Vec<u32>,
     free: Vec<u32>,
     tokens: Vec<Token>,
+    /// The vectors of each row, that of the first hook and that of the second.
     vectors: Vec<u8>,
-    row_bytes: usize,
+    row_bytes: [usize; 2],
 }
 
 impl Buffer {
-    /// Room for `capacity` vectors of `row_bytes`.
-    pub(crate) fn with_capacity(capacity: usize, row_bytes: usize) -> Self {
+    /// Room for `capacity` rows of so many bytes of each hook.
+    pub(crate) fn with_capacity(capacity: usize, row_bytes: [usize; 2]) -> Self {
         Self {
             waiting: Vec::with_capacity(capacity),
             free: Vec::with_capacity(capacity),
             tokens: Vec::with_capacity(capacity),
-            vectors: Vec::with_capacity(capacity * row_bytes),
+            vectors: Vec::with_capacity(capacity * row_bytes.iter().sum::<usize>()),
             row_bytes,
         }
     }
@@ -52,32 +53,52 @@ impl Buffer {
         self.waiting.len()
     }
 
+    /// Room for `n` rows, all of which wait, to be [put](Buffer::put) there.
+    pub(crate) fn make_room(&mut self, n: usize) {
+        self.waiting = (0..u32::try_from(n).expect(NO_MEMORY)).collect();
+        self.tokens = vec![Token::default(); n];
+        self.vectors = vec![0; n * self.row_bytes.iter().sum::<usize>()];
+    }
+
     pub(crate) fn push(&mut self, rows: &RawRows) {
-        for (&token, vector) in rows.tokens.iter().zip(rows.vectors(self.row_bytes)) {
-            let slot = if let Some(slot) = self.free.pop() {
-                self.tokens[slot as usize] = token;
-                let start = slot as usize * self.row_bytes;
-                self.vectors[start..start + self.row_bytes].copy_from_slice(vector);
-                slot
-            } else {
+        let row_bytes: usize = self.row_bytes.iter().sum();
+        for (&token, vectors) in rows.tokens.iter().zip(rows.rows()) {
+            let slot = self.free.pop().unwrap_or_else(|| {
                 self.tokens.push(token);
-                self.vectors.extend_from_slice(vector);
-                u32::try_from(self.tokens.len() - 1).expect("no memory holds 2³² vectors")
-            };
+                self.vectors.resize(self.vectors.len() + row_bytes, 0);
+                u32::try_from(self.tokens.len() - 1).expect(NO_MEMORY)
+            });
+            self.put(slot, token, vectors);
             self.waiting.push(slot);
         }
+    }
+
+    /// Copies a row to a slot.
+    pub(crate) fn put(&mut self, slot: u32, token: Token, vectors: [&[u8]; 2]) {
+        let [first, second] = self.row_bytes;
+        self.tokens[slot as usize] = token;
+        let row = &mut self.vectors[slot as usize * (first + second)..][..first + second];
+        row[..first].copy_from_slice(vectors[0]);
+        row[first..].copy_from_slice(vectors[1]);
     }
 
     /// Takes `n` rows, each any of those that are left with equal probability. There must be so many.
     pub(crate) fn draw(&mut self, n: usize, rng: &mut impl Rng) -> Drawn<'_> {
         let before = self.free.len();
         for _ in 0..n {
-            // Through u64, so that the stream is the same on every machine.
-            let i = rng.random_range(0..self.len() as u64) as usize;
-            self.free.push(self.waiting.swap_remove(i));
+            self.free.push(take_any(&mut self.waiting, rng));
         }
         Drawn { buffer: self, slots: &self.free[before..] }
     }
+}
+
+const NO_MEMORY: &str = "no memory holds 2³² vectors";
+
+/// Takes any of `all`, which are not empty, each with the same probability.
+pub(crate) fn take_any<T>(all: &mut Vec<T>, rng: &mut impl Rng) -> T {
+    // Through u64, so that the stream is the same on every machine.
+    let i = rng.random_range(0..all.len() as u64) as usize;
+    all.swap_remove(i)
 }
 
 /// Rows that were drawn. All their places are known before the first is looked up, and the processor can fetch many from
@@ -93,16 +114,19 @@ impl<'a> Drawn<'a> {
         slots.iter().map(|&slot| buffer.tokens[slot as usize])
     }
 
-    pub(crate) fn vectors(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    /// The vectors of each row, one hook after the other.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let Self { buffer, slots } = *self;
-        let start = |&slot: &u32| slot as usize * buffer.row_bytes;
-        slots.iter().map(start).map(|start| &buffer.vectors[start..start + buffer.row_bytes])
+        let row_bytes: usize = buffer.row_bytes.iter().sum();
+        let start = move |&slot: &u32| slot as usize * row_bytes;
+        slots.iter().map(start).map(move |start| &buffer.vectors[start..start + row_bytes])
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shard::Vectors;
 
     /// Rows of two bytes, which are the token's number and 255 less it, in two pages.
     fn rows(numbers: std::ops::Range<u8>) -> RawRows {
@@ -112,19 +136,20 @@ mod tests {
         let tokens = numbers.clone().map(token).collect();
         let numbers: Vec<_> = numbers.collect();
         let (first, second) = numbers.split_at(numbers.len() / 3);
-        RawRows { tokens, pages: vec![page(first), page(second)] }
+        let vectors = Vectors { pages: vec![page(first), page(second)], row_bytes: 2 };
+        RawRows { tokens, vectors: [vectors, Vectors::default()] }
     }
 
     #[test]
     fn every_row_is_drawn_once_with_its_own_vector() {
-        let mut buffer = Buffer::with_capacity(50, 2);
+        let mut buffer = Buffer::with_capacity(50, [2, 0]);
         let mut rng = Seed(1).stream("test");
         let mut ids = Vec::new();
         // Slots are used again, and there are more rows than was thought.
         for (pushed, drawn) in [(0..40, 30), (40..80, 20), (80..120, 70)] {
             buffer.push(&rows(pushed));
             let drawn = buffer.draw(drawn, &mut rng);
-            for (token, vector) in drawn.tokens().zip(drawn.vectors()) {
+            for (token, vector) in drawn.tokens().zip(drawn.rows()) {
                 let i = token.id as u8;
                 assert_eq!((token.position, token.document), (u32::from(i) + 200, u64::from(i) + 100));
                 assert_eq!(vector, [i, 255 - i]);
@@ -143,7 +168,7 @@ mod tests {
         let mut counts = [0; 10];
         let mut rng = Seed(2).stream("test");
         for _ in 0..20_000 {
-            let mut buffer = Buffer::with_capacity(10, 2);
+            let mut buffer = Buffer::with_capacity(10, [2, 0]);
             buffer.push(&rows(0..10));
             let first = buffer.draw(1, &mut rng).tokens().next().unwrap();
             counts[first.id as usize] += 1;

@@ -9,7 +9,8 @@ use std::{
 use monosema_core::{HookPoint, Manifest, Stage};
 
 use crate::{
-    BatchPlan, Batches, HookColumn, StoreError, StoreSchema, batches,
+    BatchPlan, Batches, HookColumn, StoreError, StoreSchema,
+    batches::{self, Columns},
     shard::{self, Shard},
 };
 
@@ -107,24 +108,29 @@ impl Store {
     /// `batch_tokens` rows, but for the last where `plan.tokens` is no multiple. The first error, a plan that
     /// cannot work among them, ends the stream.
     pub fn batches(&self, plan: BatchPlan) -> Batches {
-        self.visited_batches(plan, |_| 0.0)
+        self.visited_batches(plan, |_, _| 0.0)
     }
 
-    /// [`Store::batches`], with each vector `[width]` handed to `visit` as soon as it is decoded and still in the cache,
-    /// to be changed or measured, on a thread behind the stream and in the stream's order. [`Batch::sum`] adds up
+    /// [`Store::batches`], with each token's vectors, that of the hook `[width]` and that of the other `[width_out]`, handed to
+    /// `visit` as soon as they are decoded and still in the cache, to be changed or measured, on a thread behind the stream and in the stream's order. [`Batch::sum`] adds up
     /// what `visit` returns.
     ///
     /// [`Batch::sum`]: crate::Batch::sum
     pub fn visited_batches(
         &self,
         plan: BatchPlan,
-        visit: impl FnMut(&mut [f32]) -> f64 + Send + 'static,
+        visit: impl FnMut(&mut [f32], &mut [f32]) -> f64 + Send + 'static,
     ) -> Batches {
-        let column = self.hook_column(plan.hook).and_then(|column| plan.check(self.tokens).map(|()| column));
-        match column {
-            Ok(column) => batches::shuffled(self.shards.clone(), column, plan, Box::new(visit)),
+        match self.columns(&plan) {
+            Ok(columns) => batches::shuffled(self.shards.clone(), columns, plan, Box::new(visit)),
             Err(error) => Batches::failed(error),
         }
+    }
+
+    fn columns(&self, plan: &BatchPlan) -> Result<Columns, StoreError> {
+        plan.check(self.tokens)?;
+        let second = plan.hook_out.map(|hook| self.hook_column(hook)).transpose()?;
+        Ok(Columns { first: self.hook_column(plan.hook)?, second })
     }
 
     /// All tokens once, in the order in which they were harvested; the last batch may be short. Read ahead on

@@ -9,7 +9,7 @@ use monosema_core::Seed;
 use monosema_store::{BatchPlan, Store};
 
 fn plan(batch_tokens: usize, buffer_tokens: usize, seed: u64, tokens: u64) -> BatchPlan {
-    BatchPlan { hook: hook(0), batch_tokens, buffer_tokens, seed: Seed(seed), tokens }
+    BatchPlan { hook: hook(0), hook_out: None, batch_tokens, buffer_tokens, seed: Seed(seed), tokens, delivered: 0 }
 }
 
 /// The tokens in the order in which they come, and the sizes of the batches.
@@ -77,7 +77,7 @@ fn vectors_are_visited_in_the_order_in_which_they_come() {
     let store = store(dir.path(), 533);
     let plan = plan(50, 200, 1, 1066);
     let mut visits = 0;
-    let visited = store.visited_batches(plan, move |x| {
+    let visited = store.visited_batches(plan, move |x, _| {
         visits += 1;
         let sum = x.iter().map(|&x| f64::from(x)).sum::<f64>();
         x.iter_mut().for_each(|x| *x *= 2.0);
@@ -163,4 +163,42 @@ fn plans_that_cannot_work_are_refused() {
         "{hook}"
     );
     assert!(store.sequential(common::hook(0), 0).next().unwrap().is_err());
+}
+
+#[test]
+fn a_stream_is_taken_up_where_it_was_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let n = 533;
+    let store = store(dir.path(), n);
+    for (batch, buffer) in [(1, 1), (5, 5), (16, 40), (50, 200), (64, 10_000), (700, 700)] {
+        let plan = plan(batch, buffer, 1, 3 * n as u64);
+        let (whole, sizes) = read(&store, plan);
+        for batches in [0, 1, sizes.len() / 3, sizes.len() / 2, sizes.len() - 1] {
+            let delivered = batches * batch;
+            let rest = read(&store, BatchPlan { delivered: delivered as u64, ..plan });
+            assert_eq!(rest.0, whole[delivered..], "batch {batch}, buffer {buffer}, after {batches}");
+            assert_eq!(rest.1, sizes[batches..]);
+        }
+    }
+    // Between batches, and past the end.
+    for delivered in [7, 2000] {
+        let plan = BatchPlan { delivered, ..plan(16, 40, 1, 533) };
+        assert!(store.batches(plan).next().unwrap().is_err());
+    }
+}
+
+#[test]
+fn two_hooks_of_a_token_come_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path(), 200);
+    let (one, other) = (plan(30, 60, 3, 300), BatchPlan { hook: hook(1), ..plan(30, 60, 3, 300) });
+    let [xs, ys] = [one, other].map(|plan| store.batches(plan).collect::<Result<Vec<_>, _>>().unwrap());
+    for delivered in [0, 90] {
+        let both = BatchPlan { hook_out: Some(hook(1)), delivered, ..one };
+        let both: Vec<_> = store.batches(both).collect::<Result<_, _>>().unwrap();
+        for ((both, x), y) in both.iter().zip(&xs[delivered as usize / 30..]).zip(&ys[delivered as usize / 30..]) {
+            assert_eq!((&both.x, both.width, &both.token_ids), (&x.x, x.width, &x.token_ids));
+            assert_eq!((&both.y, both.width_out), (&y.x, y.width));
+        }
+    }
 }
