@@ -16,6 +16,7 @@ pub struct Progress {
     unit: &'static str,
     bar: ProgressBar,
     on_terminal: bool,
+    skipped: u64,
     started: Instant,
     logged: Instant,
 }
@@ -32,7 +33,14 @@ impl Progress {
         let style = ProgressStyle::with_template(&template).expect("the template above is well formed");
         bar.set_style(style.progress_chars("=> "));
         let now = Instant::now();
-        Self { stage, unit, bar, on_terminal, started: now, logged: now }
+        Self { stage, unit, bar, on_terminal, skipped: 0, started: now, logged: now }
+    }
+
+    /// Counts `n` units that were done before: no part of the speed.
+    pub fn skip(&mut self, n: u64) {
+        self.bar.inc(n);
+        self.bar.reset_eta();
+        self.skipped += n;
     }
 
     /// Counts `n` more units; `message` tells what else a watcher wants to know.
@@ -43,7 +51,7 @@ impl Progress {
         } else if self.logged.elapsed() >= LOG_INTERVAL {
             self.logged = Instant::now();
             let (done, total) = (self.bar.position(), self.bar.length().unwrap_or(0));
-            let rate = done as f64 / self.started.elapsed().as_secs_f64();
+            let rate = (done - self.skipped) as f64 / self.started.elapsed().as_secs_f64();
             let left = Duration::from_secs_f64((total.saturating_sub(done)) as f64 / rate.max(1e-9));
             tracing::info!(
                 "{}: {done}/{total} {} ({rate:.0}/s, {} left) {}",
@@ -57,7 +65,7 @@ impl Progress {
 
     /// Ends the count and returns units per second.
     pub fn finish(self) -> f64 {
-        self.bar.position() as f64 / self.started.elapsed().as_secs_f64().max(1e-9)
+        (self.bar.position() - self.skipped) as f64 / self.started.elapsed().as_secs_f64().max(1e-9)
     }
 }
 

@@ -48,7 +48,8 @@ impl Weights {
         }
     }
 
-    pub(crate) fn insert_data(&mut self, name: &'static str, data: TensorData) {
+    /// Adds a tensor of f32.
+    pub fn insert_data(&mut self, name: &'static str, data: TensorData) {
         self.0.insert(name, data);
     }
 
@@ -69,6 +70,22 @@ impl Weights {
     /// Each tensor with its name, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &TensorData)> {
         self.0.iter().map(|(name, data)| (*name, data))
+    }
+}
+
+impl Weights {
+    /// The values of each tensor with its name, sorted by name.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&'static str, &mut [f32])> {
+        self.0.iter_mut().map(|(name, data)| (*name, data.as_mut_slice().expect("weights are f32")))
+    }
+}
+
+impl IntoIterator for Weights {
+    type Item = (&'static str, TensorData);
+    type IntoIter = std::collections::btree_map::IntoIter<&'static str, TensorData>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
     }
 }
 

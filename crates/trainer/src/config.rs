@@ -1,66 +1,137 @@
-//! The `[train]` section as written, and the recipes that fill in what it leaves out.
+//! The `[train]` section as written.
 
 use monosema_core::HookPoint;
 use monosema_sae::SaeConfig;
-use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use crate::step::{Precision, StepKind};
+use crate::{
+    recipe::Recipe,
+    step::{Precision, StepKind},
+};
 
-/// The `[train]` section. Every number that is left out is the recipe's ([`Recipe::numbers`]).
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TrainConfig {
-    /// Where the numbers come from that are not given here. Default: `april2024`.
-    pub recipe: Recipe,
-    /// The architecture, for instance `{ kind = "relu", apply_b_dec_to_input = true }`. Default: the recipe's.
-    pub architecture: Option<SaeConfig>,
-    /// The hook point to train on. Default: the only one that the store holds.
-    pub hook: Option<HookPoint>,
-    /// `{ latents = 24576 }` or `{ expansion = 8 }`. Default: expansion 8.
-    pub width: Width,
-    /// Tokens to train on, over several epochs if the store holds fewer. Default: every stored token once.
-    pub tokens: Option<u64>,
-    /// Tokens a step.
-    pub batch_tokens: Option<usize>,
-    /// Tokens that are shuffled among each other: more shuffle better and need more memory.
-    pub shuffle_buffer_tokens: Option<usize>,
-    /// Tokens from which the activation scale and the mean activation are estimated.
-    pub scale_tokens: Option<u64>,
-    /// Learning rate.
-    pub lr: Option<f64>,
-    /// Fraction of the steps over which the learning rate grows linearly from 0.
-    pub lr_warmup_fraction: Option<f64>,
-    /// Fraction of the steps, at the end, over which the learning rate falls linearly to 0.
-    pub lr_decay_fraction: Option<f64>,
-    /// Coefficient λ of the sparsity penalty. It means what it says only for activations scaled as here.
-    pub l1: Option<f64>,
-    /// Fraction of the steps over which λ grows linearly from 0.
-    pub l1_warmup_fraction: Option<f64>,
-    /// Adam's β₁ and β₂.
-    #[serde(deserialize_with = "two_numbers")]
-    pub adam_betas: Option<[f64; 2]>,
-    /// Adam's ε.
-    pub adam_eps: Option<f64>,
-    /// Largest norm of the gradient of all parameters together; a longer one is shortened to it.
-    pub grad_clip: Option<f64>,
-    /// Which step trains: `auto`, or `autodiff` to hold results against.
-    pub step: StepKind,
-    /// How that step multiplies: `auto`, `f32` throughout, or on GPUs `bf16`.
-    pub precision: Precision,
-    /// A latent that was silent for so many tokens counts as dead.
-    pub dead_after_tokens: Option<u64>,
-    /// Steps between two lines of the logs.
-    pub log_every_steps: Option<u64>,
+/// Declares what is a recipe's matter: [`Numbers`] with every one of them, and [`TrainConfig`], which may leave them out.
+macro_rules! numbers {
+    ($($(#[$doc:meta])* $name:ident: $type:ty,)+) => {
+        /// The `[train]` section. What is left out and stands in [`Numbers`] is the recipe's.
+        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct TrainConfig {
+            /// Where the numbers come from that are not given here. Default: that of the architecture, or `april2024`.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub recipe: Option<Recipe>,
+            /// The hook point to train on. Default: the only one that the store holds.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub hook: Option<HookPoint>,
+            /// Another hook point, whose activations are to come out: that makes a transcoder.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub hook_out: Option<HookPoint>,
+            /// Whether a transcoder has a linear map past its latents.
+            pub skip: bool,
+            /// `{ latents = 24576 }` or `{ expansion = 8 }`. Default: expansion 8.
+            pub width: Width,
+            /// Tokens to train on, over several epochs if the store holds fewer. Default: every stored token once.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub tokens: Option<u64>,
+            /// What initial weights and resampling are drawn from. Default: the experiment's seed, which also decides the
+            /// order of the tokens.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub seed: Option<u64>,
+            /// Which step trains: `auto`, or `autodiff` to hold results against.
+            pub step: StepKind,
+            /// How that step multiplies: `auto`, `f32` throughout, or on GPUs `bf16`.
+            pub precision: Precision,
+            /// Active latents a token that are expected: a run that is ten times off says so early. Default: what the
+            /// architecture says.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub expected_l0: Option<f64>,
+            /// Tables of other values of the keys above and below, each a list of alternatives or a single one: every
+            /// combination in a table is trained, all on one pass over the activations.
+            #[serde(skip_serializing_if = "Vec::is_empty")]
+            pub sweep: Vec<toml::Table>,
+            $($(#[$doc])* #[serde(skip_serializing_if = "Option::is_none")] pub $name: Option<$type>,)+
+        }
+
+        /// The numbers of a recipe.
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct Numbers {
+            $($(#[$doc])* pub $name: $type,)+
+        }
+
+        impl Numbers {
+            /// The names of all.
+            pub(crate) const NAMES: &'static [&'static str] = &[$(stringify!($name)),+];
+        }
+    };
 }
 
-/// Exactly two: of a longer list serde would take the first two, and say nothing of the rest.
-fn two_numbers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<[f64; 2]>, D::Error> {
-    let Some(numbers) = Option::<Vec<f64>>::deserialize(deserializer)? else { return Ok(None) };
-    let found = numbers.len();
-    match <[f64; 2]>::try_from(numbers) {
-        Ok(two) => Ok(Some(two)),
-        Err(_) => Err(D::Error::custom(format!("expected a list of two numbers, found one of {found}"))),
-    }
+numbers! {
+    /// The architecture, for instance `{ kind = "relu", apply_b_dec_to_input = true }`.
+    architecture: SaeConfig,
+    /// Tokens a step.
+    batch_tokens: usize,
+    /// Tokens whose gradients are computed at once, and added up to those of a step, where all latents of all tokens are held in
+    /// memory (`autodiff`). What chooses in batches then chooses in these.
+    micro_batch_tokens: usize,
+    /// Tokens that are shuffled among each other: more shuffle better and need more memory.
+    shuffle_buffer_tokens: usize,
+    /// Tokens from which the activations' scale, mean and geometric median are estimated.
+    scale_tokens: u64,
+    /// What activations are multiplied by, or what is done to each, before they are trained on.
+    normalize: Normalize,
+    /// Learning rate.
+    lr: f64,
+    /// Whether the learning rate is divided by √(latents / so many).
+    lr_scaling: LrScaling,
+    /// Steps over which the learning rate grows linearly from 0.
+    lr_warmup: Span,
+    /// Steps, at the end, over which it falls.
+    lr_decay: Span,
+    /// How it falls.
+    lr_decay_shape: DecayShape,
+    /// What it falls to, as a fraction of `lr`.
+    lr_end: f64,
+    /// Coefficient λ of the sparsity penalty. It means what it says only for activations normalised as here.
+    sparsity: f64,
+    /// Steps over which λ grows linearly from 0.
+    sparsity_warmup: Span,
+    /// Steps over which k falls linearly to what the architecture says.
+    k_warmup: Span,
+    /// How many times as large it is at first.
+    k_warmup_factor: f64,
+    /// What makes steps of gradients.
+    optimizer: Optimizer,
+    /// Adam's β₁ and β₂; signum has β₁ alone.
+    adam_betas: Betas,
+    /// Adam's ε.
+    adam_eps: f64,
+    /// What every step takes off every parameter, as a fraction of it times the learning rate (AdamW).
+    weight_decay: f64,
+    /// Largest norm of the gradient of all parameters together; a longer one is shortened to it.
+    grad_clip: GradClip,
+    /// Decay a step of a moving average of the parameters, which is what is saved; 0 saves them as they are.
+    ema_decay: f64,
+    /// Whether rows of W_dec keep a norm of 1.
+    decoder: DecoderNorm,
+    /// Norm of every decoder row at the start.
+    init_decoder_norm: f64,
+    /// Whether the encoder begins as the decoder's transpose.
+    init_tied: bool,
+    /// What b_dec begins as.
+    b_dec_init: BDecInit,
+    /// Decay a step of the mean of the smallest activations of batches, of which a dictionary's threshold is made that was
+    /// trained to choose in batches.
+    threshold_decay: f64,
+    /// Steps after which dead latents begin anew, from activations that are explained badly; 0 for never.
+    resample_every: Span,
+    /// Steps after which none does any more.
+    resample_until: Span,
+    /// A latent that was silent for so many tokens counts as dead.
+    dead_after_tokens: u64,
+    /// Steps between two lines of the logs.
+    log_every_steps: u64,
+    /// Seconds between two checkpoints, more if they would take more than 2 % of the time; 0 for one at every line of the logs.
+    checkpoint_seconds: u64,
 }
 
 /// How many latents: `width = { expansion = 8 }` (times `d_in`) or `width = { latents = 24576 }`.
@@ -79,57 +150,141 @@ impl Default for Width {
     }
 }
 
-/// A named set of numbers from the literature.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Recipe {
-    /// ReLU and L1 as in Anthropic's update of April 2024
-    /// (<https://transformer-circuits.pub/2024/april-update/index.html#training-saes>).
-    #[default]
-    #[serde(rename = "april2024")]
-    April2024,
+/// A part of a run: `{ steps = 1000 }` or `{ fraction = 0.05 }`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Span {
+    /// So many steps.
+    Steps(u64),
+    /// Such a part of all steps, from 0 to 1.
+    Fraction(f64),
 }
 
-/// The numbers of a recipe. Their meanings are those of [`TrainConfig`].
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[allow(missing_docs, reason = "TrainConfig documents each")]
-pub struct Numbers {
-    pub architecture: SaeConfig,
-    pub batch_tokens: usize,
-    pub shuffle_buffer_tokens: usize,
-    pub scale_tokens: u64,
-    pub lr: f64,
-    pub lr_warmup_fraction: f64,
-    pub lr_decay_fraction: f64,
-    pub l1: f64,
-    pub l1_warmup_fraction: f64,
-    pub adam_betas: [f64; 2],
-    pub adam_eps: f64,
-    pub grad_clip: f64,
-    pub dead_after_tokens: u64,
-    pub log_every_steps: u64,
+/// What activations are multiplied by, or what is done to each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Normalize {
+    /// Nothing.
+    None,
+    /// One factor, so that their mean norm is √d (SAELens: `expected_average_only_in`).
+    MeanNorm,
+    /// One factor, so that the mean square of their norms is 1 (dictionary_learning, Gemma Scope).
+    MeanSquare,
+    /// The mean over its dimensions is taken from each, and it is divided by its standard deviation.
+    LayerNorm,
 }
 
-impl Recipe {
-    /// What the recipe says, and our defaults where it says nothing (shuffle buffer, scale sample, logging).
-    pub fn numbers(self) -> Numbers {
+/// Whether the learning rate depends on the number of latents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LrScaling {
+    /// It does not.
+    None,
+    /// It is for so many, and for others divided by √(latents / so many).
+    Latents(usize),
+}
+
+/// How a learning rate falls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DecayShape {
+    /// In a straight line.
+    Linear,
+    /// As half a wave.
+    Cosine,
+}
+
+/// What makes steps of gradients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Optimizer {
+    /// Adam, or with a `weight_decay` AdamW.
+    Adam,
+    /// The sign of the gradients' moving mean (Bernstein et al. 2018, <https://arxiv.org/abs/1802.04434>; sparsify's default).
+    Signum,
+}
+
+/// Whether rows of W_dec keep a norm of 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DecoderNorm {
+    /// They do: what points along them is taken from their gradients, and after each step they are divided by their norms.
+    Unit,
+    /// They do not.
+    Free,
+}
+
+/// What b_dec begins as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BDecInit {
+    /// Zeros.
+    Zero,
+    /// The mean of a sample of the activations.
+    Mean,
+    /// Their geometric median.
+    GeometricMedian,
+}
+
+/// Two numbers. Of a longer list serde would take the first two, and say nothing of the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Betas(pub [f64; 2]);
+
+impl<'de> Deserialize<'de> for Betas {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let numbers = Vec::<f64>::deserialize(deserializer)?;
+        let found = numbers.len();
+        let wrong = |_| D::Error::custom(format!("expected a list of two numbers, found one of {found}"));
+        <[f64; 2]>::try_from(numbers).map(Self).map_err(wrong)
+    }
+}
+
+/// The largest norm of a gradient: a number or `"none"`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum GradClip {
+    /// Whatever it is.
+    None,
+    /// This.
+    Norm(f64),
+}
+
+impl GradClip {
+    /// The norm; infinite if there is no limit.
+    pub fn limit(self) -> f64 {
         match self {
-            Self::April2024 => Numbers {
-                architecture: SaeConfig::default(),
-                batch_tokens: 4096,
-                shuffle_buffer_tokens: 131_072,
-                scale_tokens: 65_536,
-                lr: 5e-5,
-                lr_warmup_fraction: 0.0,
-                lr_decay_fraction: 0.2,
-                l1: 5.0,
-                l1_warmup_fraction: 0.05,
-                adam_betas: [0.9, 0.999],
-                adam_eps: 1e-8,
-                grad_clip: 1.0,
-                dead_after_tokens: 10_000_000,
-                log_every_steps: 20,
-            },
+            Self::None => f64::INFINITY,
+            Self::Norm(norm) => norm,
         }
+    }
+}
+
+impl Serialize for GradClip {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::None => serializer.serialize_str("none"),
+            Self::Norm(norm) => serializer.serialize_f64(*norm),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for GradClip {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "expected a number or \"none\"")]
+        enum Written {
+            Norm(f64),
+            Word(Word),
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        enum Word {
+            None,
+        }
+        Ok(match Written::deserialize(deserializer)? {
+            Written::Norm(norm) => Self::Norm(norm),
+            Written::Word(Word::None) => Self::None,
+        })
     }
 }
 
@@ -139,15 +294,26 @@ mod tests {
 
     use super::*;
 
+    fn parse(toml: &str) -> Result<TrainConfig, String> {
+        config::parse("x.toml".as_ref(), toml, &[]).map_err(|error| error.to_string())
+    }
+
     #[test]
     fn betas_are_two() {
-        let parse = |toml: &str| config::parse::<TrainConfig>("x.toml".as_ref(), toml, &[]);
         assert_eq!(parse("").unwrap().adam_betas, None);
-        assert_eq!(parse("adam_betas = [0, 0.99]").unwrap().adam_betas, Some([0.0, 0.99]));
+        assert_eq!(parse("adam_betas = [0, 0.99]").unwrap().adam_betas, Some(Betas([0.0, 0.99])));
         for (list, found) in [("[]", 0), ("[0.9]", 1), ("[0.9, 0.99, 0.1]", 3)] {
-            let error = parse(&format!("adam_betas = {list}")).unwrap_err().to_string();
+            let error = parse(&format!("adam_betas = {list}")).unwrap_err();
             let told = format!("expected a list of two numbers, found one of {found}");
             assert!(error.contains(&told) && error.contains("adam_betas"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_clip_is_a_number_or_none() {
+        assert_eq!(parse("grad_clip = \"none\"").unwrap().grad_clip, Some(GradClip::None));
+        assert_eq!(parse("grad_clip = 2").unwrap().grad_clip, Some(GradClip::Norm(2.0)));
+        let error = parse("grad_clip = \"non\"").unwrap_err();
+        assert!(error.contains("expected a number or \"none\"") && error.contains("grad_clip"), "{error}");
     }
 }

@@ -7,7 +7,7 @@ use monosema_sae::{Sae, SaeConfig, Size};
 use monosema_store::HookColumn;
 
 use crate::{
-    StoreFacts, TrainConfig, TrainPlan, Width,
+    StoreFacts, TrainBatch, TrainConfig, TrainPlan, Width,
     step::{AutodiffStep, FusedStep, Precision, TrainStep},
 };
 
@@ -52,9 +52,9 @@ pub fn short_training(
     };
     let facts = StoreFacts { hooks: vec![column], tokens: STEPS * n as u64 };
     let plan = TrainPlan::resolve(&config, &facts, Seed(0)).expect("the numbers above make a training");
-    let batch = |step| batch([n, size.d_in], step, device);
+    let batch = |step| TrainBatch { x: batch([n, size.d_in], step, device), y: None, variance: 1.0 };
 
-    let init = |device: &Device| Sae::init(architecture, size, plan.seed, device);
+    let init = |device: &Device| Sae::init(architecture, size, &plan.init(Vec::new()), device);
     let before = init(device).to_weights();
     let mut step: Box<dyn TrainStep> = match by {
         By::Autodiff => Box::new(AutodiffStep::new(init(&device.clone().autodiff()), &plan)),
@@ -68,7 +68,7 @@ pub fn short_training(
     };
     let mut found = Vec::new();
     for index in 0..STEPS {
-        let stats = step.step(batch(index), plan.schedule.at(index));
+        let stats = step.step(&batch(index), plan.schedule.at(index), None);
         for (name, values) in
             [("loss", stats.loss), ("gradient norm", stats.grad_norm), ("fired", stats.fired)]
         {
@@ -80,10 +80,11 @@ pub fn short_training(
         let moved = after.iter().zip(&before).map(|(after, before)| after - before).collect();
         found.push((format!("{name} moved"), moved));
     }
-    let exported = step.sae().export(0.5);
-    let acts = exported.encode(batch(STEPS));
+    let exported = step.sae().export(0.5, Some(0.1));
+    let x = batch(STEPS).x;
+    let acts = exported.encode(x.clone());
     found.push(("acts".into(), acts.clone().into_data().try_to_vec()?));
-    found.push(("x_hat".into(), exported.decode(acts).into_data().try_to_vec()?));
+    found.push(("x_hat".into(), exported.decode(acts, x).into_data().try_to_vec()?));
     Ok(Some(found))
 }
 

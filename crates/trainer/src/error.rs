@@ -54,11 +54,14 @@ pub enum TrainError {
         /// What is wrong with them.
         reason: String,
     },
-    /// The loss is infinite or not a number.
+    /// The loss is infinite or not a number, or has exploded.
     #[error(
         "training diverged: after step {step} the {what} is {value}. Try a tenth of the learning rate (now {lr:e}), a \
-         learning-rate warm-up ([train] lr_warmup_fraction = 0.05), or larger batches; `monosema inspect` on the model \
-         shows whether massive activations are among the inputs ([context] skip_first drops those at the start)"
+         learning-rate warm-up ([train] lr_warmup = {{ fraction = 0.05 }}), or larger batches; `monosema inspect` on the model \
+         shows whether massive activations are among the inputs ([context] skip_first drops those at the start){}",
+        last_good.as_ref().map_or(String::new(), |place| {
+            format!("; the dictionary of the last checkpoint before is in {}", place.display())
+        })
     )]
     Diverged {
         /// The last step before it was seen, from 0.
@@ -69,11 +72,25 @@ pub enum TrainError {
         value: f64,
         /// The learning rate at that step.
         lr: f64,
+        /// Where the dictionary of the last checkpoint is, if there was one.
+        last_good: Option<PathBuf>,
+    },
+    /// The directory holds an interrupted training of other work.
+    #[error(
+        "{}: an interrupted training of other work is there; choose another --out, or replace it with --overwrite\nbegun with \
+         (there → wanted):{}",
+        directory.display(), differences.iter().map(|line| format!("\n  {line}")).collect::<String>()
+    )]
+    OtherWork {
+        /// The directory.
+        directory: PathBuf,
+        /// What differs, a line each.
+        differences: Vec<String>,
     },
     /// The parameters at the end are no dictionary.
     #[error(
         "training diverged: tensor `{tensor}` of the dictionary holds {value} at index {index}, and nothing was saved. \
-         Try a tenth of the learning rate (now {lr:e}), or a learning-rate warm-up ([train] lr_warmup_fraction = 0.05)"
+         Try a tenth of the learning rate (now {lr:e}), or a learning-rate warm-up ([train] lr_warmup = {{ fraction = 0.05 }})"
     )]
     NotFinite {
         /// The tensor.

@@ -8,26 +8,37 @@
 //! supplies mathematics, never a loop.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod checkpoint;
 mod config;
 pub mod conformance;
 mod error;
 mod fit;
 mod load;
 mod logs;
+mod member;
 mod plan;
+mod recipe;
+mod resample;
 mod sample;
+mod saver;
 mod schedule;
 pub mod step;
+pub mod sweep;
 mod tensorboard;
 mod train;
+mod watch;
 mod window;
 
-pub use config::{Numbers, Recipe, TrainConfig, Width};
+pub use config::{
+    BDecInit, Betas, DecayShape, DecoderNorm, GradClip, LrScaling, Normalize, Numbers, Optimizer, Span,
+    TrainConfig, Width,
+};
 pub use error::TrainError;
-pub use fit::{Fitted, fit};
 pub use load::{TrainBatch, load};
-pub use logs::{Logs, Record};
-pub use plan::{StoreFacts, TrainPlan};
-pub use sample::Sample;
-pub use schedule::{Rates, Schedule};
-pub use train::{TrainSummary, train};
+pub use logs::{DensityRecord, Logs, Record, SpeedRecord};
+pub use plan::{ResampleSteps, StoreFacts, TrainPlan};
+pub use recipe::Recipe;
+pub use sample::{Estimates, Sample};
+pub use schedule::{AnnealingSteps, KWarmup, Rates, Schedule};
+pub use train::{Job, TrainSummary, train};
+pub use window::Density;

@@ -4,10 +4,11 @@ use std::iter;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use monosema_core::Ahead;
-use monosema_store::{Batch, Store, StoreError};
+use monosema_sae::{LAYER_NORM_EPSILON, Normalization};
+use monosema_store::{Batch, Batches, Store, StoreError};
 use pulp::{Arch, Simd, WithSimd};
 
-use crate::{Sample, TrainPlan};
+use crate::{Estimates, Sample, TrainPlan};
 
 /// Batches on the device that wait for the step. (Behind them, the store has some of its own on the host.)
 const WAITING: usize = 1;
@@ -20,40 +21,86 @@ const LANES: usize = 32;
 pub struct TrainBatch {
     /// Activations, scaled, `[n, d_in]`, on the device.
     pub x: Tensor<2>,
-    /// Mean over its tokens of ‖x − x̄‖², both scaled.
+    /// What is to come out of a transcoder, scaled, `[n, d_out]`; of an autoencoder it is x.
+    pub y: Option<Tensor<2>>,
+    /// Mean over its tokens of ‖y − ȳ‖², both scaled.
     pub variance: f64,
 }
 
-/// The batches of `plan` from `store`, shuffled, scaled as `sample` says and moved to `device` (plain, without autodiff)
-/// on threads of their own, so that a step finds the next one there. They depend on the store and the plan alone.
+/// The batches of `plan` from `store` after so many steps, shuffled, normalised, scaled as `sample` says and moved to `device`
+/// (plain, without autodiff) on threads of their own, so that a step finds the next one there. They depend on the store and
+/// the plan alone.
 ///
 /// # Errors
 /// What is wrong with the store or the plan comes as an item, the last one.
 pub fn load(
     plan: &TrainPlan,
     sample: &Sample,
+    steps_done: u64,
     store: &Store,
     device: &Device,
 ) -> Ahead<Result<TrainBatch, StoreError>> {
-    let batches = store.visited_batches(plan.batches(plan.tokens), scaling(sample));
+    let delivered = steps_done * plan.batch_tokens as u64;
+    let prepare = preparation(plan.normalization(), sample);
+    let batches = store.visited_batches(plan.batches(plan.tokens, delivered), prepare);
     let device = device.clone();
     Ahead::new(WAITING, batches.map(move |batch| Ok(upload(batch?, &device))))
 }
 
-fn upload(batch: Batch, device: &Device) -> TrainBatch {
-    let Batch { x, n, width, sum, .. } = batch;
-    let mut x = TensorData::new(x, [n, width]);
-    // To pinned memory, where that helps.
-    device.staging(iter::once(&mut x));
-    TrainBatch { x: Tensor::from_data(x, device), variance: sum / n as f64 }
+/// The tokens of `plan`'s sample, normalised one by one if it says so.
+pub(crate) fn sampled(plan: &TrainPlan, store: &Store) -> Batches {
+    let normalization = plan.normalization();
+    store.visited_batches(plan.batches(plan.scale_tokens, 0), move |x, _| {
+        normalize(normalization, x);
+        0.0
+    })
 }
 
-/// Scales a vector and returns ‖x − x̄‖² of what it is then.
-fn scaling(sample: &Sample) -> impl FnMut(&mut [f32]) -> f64 + Send + 'static {
-    let scale = sample.scale as f32;
-    let mean: Vec<f64> = sample.mean.iter().map(|mean| mean * sample.scale).collect();
+fn upload(batch: Batch, device: &Device) -> TrainBatch {
+    let Batch { x, y, n, width, width_out, sum, .. } = batch;
+    let tensor = |values, width| {
+        let mut data = TensorData::new(values, [n, width]);
+        // To pinned memory, where that helps.
+        device.staging(iter::once(&mut data));
+        Tensor::from_data(data, device)
+    };
+    let y = (width_out > 0).then(|| tensor(y, width_out));
+    TrainBatch { x: tensor(x, width), y, variance: sum / n as f64 }
+}
+
+/// Normalises and scales the vectors of a token and returns ‖y − ȳ‖² of what y is then, or x without a y.
+fn preparation(
+    normalization: Normalization,
+    sample: &Sample,
+) -> impl FnMut(&mut [f32], &mut [f32]) -> f64 + Send + use<> {
+    let scaled = |estimates: &Estimates| -> (f32, Vec<f64>) {
+        (estimates.scale as f32, estimates.mean.iter().map(|mean| mean * estimates.scale).collect())
+    };
+    let (scale, mean) = scaled(&sample.input);
+    let output = sample.output.as_ref().map(scaled);
     let arch = Arch::new();
-    move |x| arch.dispatch(Scale { x, scale, mean: &mean })
+    move |x, y| {
+        normalize(normalization, x);
+        let of_x = arch.dispatch(Scale { x, scale, mean: &mean });
+        match &output {
+            Some((scale, mean)) => arch.dispatch(Scale { x: y, scale: *scale, mean }),
+            None => of_x,
+        }
+    }
+}
+
+/// As a dictionary does it.
+fn normalize(normalization: Normalization, x: &mut [f32]) {
+    match normalization {
+        Normalization::None => {}
+        Normalization::LayerNorm => {
+            let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / x.len() as f64;
+            let square: f64 = x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum();
+            let deviation = (square / (x.len().max(2) - 1) as f64).sqrt();
+            let factor = 1.0 / (deviation + f64::from(LAYER_NORM_EPSILON));
+            x.iter_mut().for_each(|x| *x = ((f64::from(*x) - mean) * factor) as f32);
+        }
+    }
 }
 
 /// What is done to one vector. Not a closure, which would be too long to be inlined where there are wide vectors.
@@ -91,17 +138,42 @@ impl WithSimd for Scale<'_> {
 mod tests {
     use super::*;
 
-    fn sample(scale: f64, mean: Vec<f64>) -> Sample {
-        Sample { tokens: 1, mean_norm: 1.0, largest_norm: 1.0, scale, mean }
+    fn estimates(scale: f64, mean: Vec<f64>) -> Estimates {
+        Estimates { mean_norm: 1.0, largest_norm: 1.0, scale, mean }
+    }
+
+    fn sample(input: Estimates, output: Option<Estimates>) -> Sample {
+        Sample { tokens: 1, input, output, b_dec: Vec::new() }
+    }
+
+    fn scaling(input: Estimates) -> impl FnMut(&mut [f32]) -> f64 {
+        let mut prepare = preparation(Normalization::None, &sample(input, None));
+        move |x| prepare(x, &mut [])
     }
 
     #[test]
     fn scale_and_variance_by_hand() {
-        let mut visit = scaling(&sample(2.0, vec![1.5, 3.0]));
+        let mut visit = scaling(estimates(2.0, vec![1.5, 3.0]));
         let mut x = [1.0, 2.0];
         // Scaled by 2 it is (2, 4), which is (1, 2) away from the mean (3, 6).
         assert_eq!((visit(&mut x), x), (5.0, [2.0, 4.0]));
         assert_eq!((visit(&mut x), x), (1.0 + 4.0, [4.0, 8.0]));
+    }
+
+    #[test]
+    fn of_a_transcoder_the_variance_is_that_of_what_comes_out() {
+        let sample = sample(estimates(2.0, vec![0.0, 0.0]), Some(estimates(3.0, vec![1.0])));
+        let (mut x, mut y) = ([1.0, 2.0], [5.0]);
+        assert_eq!(preparation(Normalization::None, &sample)(&mut x, &mut y), 144.0);
+        assert_eq!((x, y), ([2.0, 4.0], [15.0]));
+    }
+
+    #[test]
+    fn normalising_is_what_a_dictionary_does() {
+        let mut x = [1.0, 2.0, 6.0];
+        normalize(Normalization::LayerNorm, &mut x);
+        let expected = [-2.0, -1.0, 3.0].map(|v: f32| v / (7.0_f32.sqrt() + LAYER_NORM_EPSILON));
+        assert!(x.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{x:?}");
     }
 
     #[test]
@@ -110,7 +182,7 @@ mod tests {
             let mean: Vec<f64> = (0..width).map(|i| i as f64 / 4.0).collect();
             let values: Vec<f32> = (0..width).map(|i| (i * i % 11) as f32).collect();
             let mut x = values.clone();
-            let measured = scaling(&sample(0.5, mean.clone()))(&mut x);
+            let measured = scaling(estimates(0.5, mean.clone()))(&mut x);
             assert!(x.iter().zip(&values).all(|(x, value)| *x == 0.5 * value), "{x:?}");
             // Quarters and their squares are exact.
             let expected: f64 =
@@ -123,7 +195,7 @@ mod tests {
     fn a_batch_becomes_a_tensor_and_a_mean() {
         let batch =
             Batch { x: vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0], n: 2, width: 3, sum: 7.0, ..Batch::default() };
-        let TrainBatch { x, variance } = upload(batch, &Device::flex());
+        let TrainBatch { x, variance, .. } = upload(batch, &Device::flex());
         assert_eq!((x.dims(), variance), ([2, 3], 3.5));
         assert_eq!(x.into_data().try_to_vec::<f32>().unwrap(), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
     }

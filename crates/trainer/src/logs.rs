@@ -1,19 +1,24 @@
 //! What a run says about itself: `metrics.jsonl` for programs and event files for TensorBoard.
 
 use std::{
-    fs::{self, File},
-    io::Write,
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions},
+    io::{Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::{TrainError, error::io, tensorboard::EventWriter};
+use crate::{Density, TrainError, error::io, tensorboard::EventWriter};
 
 /// The directory of the logs, within the dictionary's.
 pub(crate) const DIRECTORY: &str = "logs";
-/// One JSON object a line.
+/// One JSON object a line: [`Record`].
 pub(crate) const METRICS: &str = "logs/metrics.jsonl";
+/// One JSON object a line: [`DensityRecord`].
+pub(crate) const DENSITY: &str = "logs/density.jsonl";
+/// One JSON object a line: [`SpeedRecord`]. The only one that is not the same whenever the same is trained.
+pub(crate) const SPEED: &str = "logs/speed.jsonl";
 /// TensorBoard knows its files by `tfevents` in their names.
 pub(crate) const EVENTS: &str = "logs/events.out.tfevents.monosema";
 
@@ -26,15 +31,17 @@ pub struct Record {
     pub step: u64,
     /// Tokens trained on.
     pub tokens: u64,
-    /// The loss: `mse + l1_coefficient · l1` for an architecture with an L1 penalty.
+    /// The loss: `mse + sparsity · penalty + rest`.
     pub loss: f64,
-    /// Mean of ‖x − x̂‖².
+    /// Mean of ‖y − x̂‖², y being x or, of a transcoder, what is to come out.
     pub mse: f64,
-    /// Mean of the sparsity penalty before its coefficient: Σᵢ fᵢ‖W_dec,i‖₂.
-    pub l1: f64,
+    /// Mean of the sparsity penalty before its coefficient, for instance Σᵢ fᵢ‖W_dec,i‖₂.
+    pub penalty: f64,
+    /// Mean of what else the loss holds: AuxK, inner prefixes, the gate's reconstruction; 0 if there is nothing.
+    pub rest: f64,
     /// Mean number of active latents.
     pub l0: f64,
-    /// Σ‖x − x̂‖² / Σ‖x − x̄‖², x̄ being the mean of the sample that the scale is estimated from.
+    /// Σ‖y − x̂‖² / Σ‖y − ȳ‖², ȳ being the mean of the sample that the scale is estimated from.
     pub fvu: f64,
     /// Share of latents that were silent for the dead window; none until the run is as long as that.
     pub dead_share: Option<f64>,
@@ -43,7 +50,28 @@ pub struct Record {
     /// Learning rate of the last step.
     pub lr: f64,
     /// λ of the last step.
-    pub l1_coefficient: f64,
+    pub sparsity: f64,
+    /// k of the last step, while it is warmed up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub k: Option<usize>,
+}
+
+/// One line of `density.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DensityRecord {
+    /// Tokens trained on.
+    pub tokens: u64,
+    /// How many latents fired how often since the line before.
+    pub latents: Density,
+}
+
+/// One line of `speed.jsonl`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpeedRecord {
+    /// Tokens trained on.
+    pub tokens: u64,
     /// Tokens a second since the line before.
     pub tokens_per_s: f64,
 }
@@ -54,51 +82,126 @@ impl Record {
         let mut scalars = vec![
             ("loss/loss", self.loss),
             ("loss/mse", self.mse),
-            ("loss/l1", self.l1),
+            ("loss/penalty", self.penalty),
+            ("loss/rest", self.rest),
             ("metrics/l0", self.l0),
             ("metrics/fvu", self.fvu),
             ("optimiser/grad_norm", self.grad_norm),
             ("optimiser/lr", self.lr),
-            ("optimiser/l1_coefficient", self.l1_coefficient),
-            ("speed/tokens_per_s", self.tokens_per_s),
+            ("optimiser/sparsity", self.sparsity),
         ];
         scalars.extend(self.dead_share.map(|share| ("metrics/dead_share", share)));
+        scalars.extend(self.k.map(|k| ("optimiser/k", k as f64)));
         scalars
     }
 }
 
-/// Both logs, open.
+/// How long each of the files is, by name: what came after that is to be written again.
+pub(crate) type Lengths = BTreeMap<String, u64>;
+
+/// One of the files, open.
+#[derive(Debug)]
+struct Log {
+    name: &'static str,
+    path: PathBuf,
+    file: File,
+}
+
+impl Log {
+    /// Opens a file to go on after `length` bytes.
+    fn open(directory: &Path, name: &'static str, length: u64) -> Result<Self, TrainError> {
+        let path = directory.join(name);
+        let open = || {
+            let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(&path)?;
+            // Shorter than that, it would be filled with zeros.
+            if file.metadata()?.len() < length {
+                let reason = "it is shorter than it was at the checkpoint; train anew with --overwrite";
+                return Err(std::io::Error::other(reason));
+            }
+            file.set_len(length)?;
+            file.seek(SeekFrom::End(0))?;
+            Ok(file)
+        };
+        let file = open().map_err(io(&path))?;
+        Ok(Self { name, path, file })
+    }
+
+    fn line(&mut self, line: &impl Serialize) -> Result<(), TrainError> {
+        let mut line = serde_json::to_vec(line).expect("a record has string keys only");
+        line.push(b'\n');
+        self.file.write_all(&line).map_err(io(&self.path))
+    }
+
+    /// Makes durable what is written, and tells how much it is.
+    fn sync(&self) -> Result<u64, TrainError> {
+        let length = || {
+            self.file.sync_data()?;
+            Ok(self.file.metadata()?.len())
+        };
+        length().map_err(io(&self.path))
+    }
+}
+
+/// All logs, open.
 #[derive(Debug)]
 pub struct Logs {
-    metrics: File,
-    metrics_path: PathBuf,
+    metrics: Log,
+    density: Log,
+    speed: Log,
     events: EventWriter<File>,
     events_path: PathBuf,
 }
 
 impl Logs {
-    /// Begins new logs within the dictionary's directory.
-    pub fn create(directory: &Path) -> Result<Self, TrainError> {
+    /// Begins logs within the dictionary's directory, or goes on with them where they were so long.
+    pub(crate) fn open(directory: &Path, lengths: &Lengths) -> Result<Self, TrainError> {
         let logs = directory.join(DIRECTORY);
         fs::create_dir_all(&logs).map_err(io(&logs))?;
-        let [metrics_path, events_path] = [METRICS, EVENTS].map(|name| directory.join(name));
-        let metrics = File::create(&metrics_path).map_err(io(&metrics_path))?;
-        let events = File::create(&events_path).and_then(EventWriter::new).map_err(io(&events_path))?;
-        Ok(Self { metrics, metrics_path, events, events_path })
+        let open = |name| Log::open(directory, name, lengths.get(name).copied().unwrap_or(0));
+        let Log { path: events_path, file, .. } = open(EVENTS)?;
+        let events = if lengths.contains_key(EVENTS) {
+            EventWriter::go_on(file)
+        } else {
+            EventWriter::new(file).map_err(io(&events_path))?
+        };
+        Ok(Self { metrics: open(METRICS)?, density: open(DENSITY)?, speed: open(SPEED)?, events, events_path })
     }
 
-    /// Writes a line to both.
-    pub fn write(&mut self, record: &Record) -> Result<(), TrainError> {
-        let mut line = serde_json::to_vec(record).expect("a record has string keys only");
-        line.push(b'\n');
-        self.metrics.write_all(&line).map_err(io(&self.metrics_path))?;
-        self.events.scalars(record.step, &record.scalars()).map_err(io(&self.events_path))
+    /// Writes a line to each.
+    pub(crate) fn write(
+        &mut self,
+        record: &Record,
+        density: Density,
+        tokens_per_s: f64,
+    ) -> Result<(), TrainError> {
+        let tokens = record.tokens;
+        self.metrics.line(record)?;
+        self.density.line(&DensityRecord { tokens, latents: density })?;
+        self.speed.line(&SpeedRecord { tokens, tokens_per_s })?;
+        let mut scalars = record.scalars();
+        scalars.push(("speed/tokens_per_s", tokens_per_s));
+        self.events.scalars(record.step, &scalars).map_err(io(&self.events_path))
     }
 
-    /// Makes both durable. Returns their names within the dictionary's directory.
-    pub(crate) fn finish(self) -> Result<Vec<String>, TrainError> {
-        self.metrics.sync_all().map_err(io(&self.metrics_path))?;
-        self.events.get_ref().sync_all().map_err(io(&self.events_path))?;
-        Ok(vec![METRICS.to_owned(), EVENTS.to_owned()])
+    /// Makes durable what is written, and tells how long each file is.
+    pub(crate) fn sync(&self) -> Result<Lengths, TrainError> {
+        let events = || {
+            let file = self.events.get_ref();
+            file.sync_data()?;
+            Ok(file.metadata()?.len())
+        };
+        let mut lengths = BTreeMap::from([(EVENTS.to_owned(), events().map_err(io(&self.events_path))?)]);
+        for log in [&self.metrics, &self.density, &self.speed] {
+            lengths.insert(log.name.to_owned(), log.sync()?);
+        }
+        Ok(lengths)
     }
+}
+
+/// The lines of a log of the dictionary in `directory`.
+pub(crate) fn read<T: serde::de::DeserializeOwned>(directory: &Path, name: &str) -> Result<Vec<T>, TrainError> {
+    let path = directory.join(name);
+    let text = fs::read_to_string(&path).map_err(io(&path))?;
+    let parsed: Result<_, _> = text.lines().map(serde_json::from_str).collect();
+    parsed.map_err(|error| io(&path)(error.into()))
 }

@@ -8,19 +8,22 @@ use monosema_core::{
     manifest::{Input, Work},
 };
 use monosema_kernels::{Activation, Form};
-use monosema_sae::{SaeConfig, Size};
+use monosema_sae::{Init, Normalization, Output, SaeConfig, Size};
 use monosema_store::{BatchPlan, HookColumn, Store};
 use serde::Serialize;
 
 use crate::{
     Recipe, Schedule, TrainConfig, TrainError, Width,
-    config::Numbers,
+    config::{
+        BDecInit, Betas, DecoderNorm, GradClip, LrScaling, Normalize, Numbers, Optimizer, Span,
+    },
+    schedule::{AnnealingSteps, KWarmup},
     step::{Precision, StepKind},
     window::EXACT,
 };
 
 /// The fields of [`TrainPlan`] that the result does not depend on.
-const ESTIMATES: [&str; 2] = ["disk_bytes", "memory_bytes"];
+const WITHOUT_EFFECT: [&str; 4] = ["expected_l0", "checkpoint_seconds", "disk_bytes", "memory_bytes"];
 
 /// Latents that a dictionary may have. Their indices must fit into what every backend counts with.
 const MOST_LATENTS: usize = 1 << 24;
@@ -54,10 +57,11 @@ pub struct TrainPlan {
     pub precision: Precision,
     /// The hook point trained on.
     pub hook: HookPoint,
-    /// Width of the activations.
-    pub d_in: usize,
-    /// Latents.
-    pub d_sae: usize,
+    /// The one whose activations are to come out, of a transcoder.
+    pub hook_out: Option<HookPoint>,
+    /// How large the dictionary will be.
+    #[serde(flatten)]
+    pub size: Size,
     /// Tokens trained on: whole batches.
     pub tokens: u64,
     /// Tokens in the store.
@@ -66,16 +70,40 @@ pub struct TrainPlan {
     pub epochs: f64,
     /// Tokens a step.
     pub batch_tokens: usize,
+    /// Tokens whose gradients are computed at once by autodiff.
+    pub micro_batch_tokens: usize,
     /// Steps.
     pub steps: u64,
-    /// Learning rate and λ over the steps.
+    /// Learning rate, λ and what else changes over the steps.
     pub schedule: Schedule,
+    /// What is done to activations first.
+    pub normalize: Normalize,
+    /// What makes steps of gradients.
+    pub optimizer: Optimizer,
     /// Adam's β₁ and β₂.
-    pub adam_betas: [f64; 2],
+    pub adam_betas: Betas,
     /// Adam's ε.
     pub adam_eps: f64,
+    /// What every step takes off every parameter, as a fraction of it times the learning rate.
+    pub weight_decay: f64,
     /// Largest norm of the whole gradient.
-    pub grad_clip: f64,
+    pub grad_clip: GradClip,
+    /// Decay a step of the moving average of the parameters.
+    pub ema_decay: f64,
+    /// Whether rows of W_dec keep a norm of 1.
+    pub decoder: DecoderNorm,
+    /// Norm of every decoder row at the start.
+    pub init_decoder_norm: f64,
+    /// Whether the encoder begins as the decoder's transpose.
+    pub init_tied: bool,
+    /// What b_dec begins as.
+    pub b_dec_init: BDecInit,
+    /// What initial weights and resampling are drawn from.
+    pub init_seed: Seed,
+    /// Decay a step of the mean of the smallest activations of batches.
+    pub threshold_decay: f64,
+    /// When dead latents begin anew, if they do.
+    pub resample: Option<ResampleSteps>,
     /// A latent counts as dead after so many silent tokens: whole batches, and no more than half of the run, so
     /// that there is something to look back on.
     pub dead_window_tokens: u64,
@@ -85,25 +113,44 @@ pub struct TrainPlan {
     pub scale_tokens: u64,
     /// Steps between two lines of the logs.
     pub log_every_steps: u64,
-    /// The experiment's seed.
+    /// Decides the order of the tokens.
     #[serde(skip)]
     pub seed: Seed,
+    /// Active latents a token that are expected, if anything is.
+    pub expected_l0: Option<f64>,
+    /// Seconds between two checkpoints.
+    pub checkpoint_seconds: u64,
     /// Bytes on disk to expect.
     pub disk_bytes: u64,
     /// Bytes of memory to expect, roughly.
     pub memory_bytes: u64,
 }
 
+/// When dead latents begin anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct ResampleSteps {
+    /// After every so many steps.
+    pub every: u64,
+    /// Until then.
+    pub until: u64,
+}
+
 impl TrainPlan {
-    /// Checks `config` against the activations.
+    /// Checks `config` against the activations. Its `sweep` is not looked at ([`crate::sweep`]).
     ///
     /// # Errors
     /// A key whose value cannot work, with what could.
     pub fn resolve(config: &TrainConfig, facts: &StoreFacts, seed: Seed) -> Result<Self, TrainError> {
-        let numbers = with_overrides(config, config.recipe.numbers());
+        let numbers = config.numbers();
         check(&numbers)?;
-        let HookColumn { hook, width: d_in } = choose_hook(config.hook, &facts.hooks)?;
+        let (HookColumn { hook, width: d_in }, output) = choose_hooks(config, &facts.hooks)?;
         let d_sae = latents(config.width, d_in)?;
+        let size = Size { d_in, d_sae, output };
+        numbers.architecture.check(size).map_err(|(expected, found)| bad("architecture", expected, found))?;
+        if output.is_some() && numbers.normalize == Normalize::LayerNorm {
+            let expected = "another one for a transcoder, which has no norm to give back to what comes out";
+            return Err(bad("normalize", expected, "layer_norm"));
+        }
         let batch = numbers.batch_tokens as u64;
         let wanted = config.tokens.unwrap_or(facts.tokens);
         let steps = wanted / batch;
@@ -115,59 +162,74 @@ impl TrainPlan {
             let expected = format!("at least one batch of {batch}; 16 batches or more shuffle well");
             return Err(bad("shuffle_buffer_tokens", expected, numbers.shuffle_buffer_tokens));
         }
-        let of_steps = |fraction: f64| (fraction * steps as f64).round() as u64;
-        let schedule = Schedule {
-            steps,
-            lr: numbers.lr,
-            lr_warmup_steps: of_steps(numbers.lr_warmup_fraction),
-            lr_decay_steps: of_steps(numbers.lr_decay_fraction),
-            l1: numbers.l1,
-            l1_warmup_steps: of_steps(numbers.l1_warmup_fraction),
-        };
+        let schedule = schedule(&numbers, steps, d_sae)?;
         let dead_steps = numbers.dead_after_tokens.div_ceil(batch).min(steps / 2).max(1);
         let buffer = numbers.shuffle_buffer_tokens.min(usize::try_from(facts.tokens).unwrap_or(usize::MAX));
         let buffer = buffer.max(numbers.batch_tokens);
-        let size = Size { d_in, d_sae };
-        numbers.architecture.check(size).map_err(|(expected, found)| bad("architecture", expected, found))?;
         let shapes = numbers.architecture.shapes(size);
         let parameters: u64 = shapes.iter().map(|(_, shape)| shape.iter().product::<usize>() as u64).sum();
-        Ok(Self {
-            recipe: config.recipe,
+        let every = numbers.resample_every.steps(steps);
+        let mut plan = Self {
+            recipe: config.recipe(),
+            step: config.step,
+            precision: config.precision,
             hook,
-            d_in,
-            d_sae,
+            hook_out: config.hook_out,
+            size,
             tokens: steps * batch,
             store_tokens: facts.tokens,
             epochs: (steps * batch) as f64 / facts.tokens as f64,
             batch_tokens: numbers.batch_tokens,
+            micro_batch_tokens: numbers.micro_batch_tokens.min(numbers.batch_tokens),
             steps,
             schedule,
+            normalize: numbers.normalize,
+            optimizer: numbers.optimizer,
             adam_betas: numbers.adam_betas,
             adam_eps: numbers.adam_eps,
+            weight_decay: numbers.weight_decay,
             grad_clip: numbers.grad_clip,
+            ema_decay: numbers.ema_decay,
+            decoder: numbers.decoder,
+            init_decoder_norm: numbers.init_decoder_norm,
+            init_tied: numbers.init_tied,
+            b_dec_init: numbers.b_dec_init,
+            init_seed: config.seed.map_or(seed, Seed),
+            threshold_decay: numbers.threshold_decay,
+            resample: (every > 0)
+                .then(|| ResampleSteps { every, until: numbers.resample_until.steps(steps) }),
             dead_window_tokens: dead_steps * batch,
             shuffle_buffer_tokens: buffer,
             scale_tokens: numbers.scale_tokens.min(facts.tokens),
             log_every_steps: numbers.log_every_steps,
             seed,
-            disk_bytes: 4 * (parameters + d_sae as u64),
-            memory_bytes: memory_bytes(
-                parameters,
-                numbers.architecture.form().filter(|_| config.step == StepKind::Auto),
-                size,
-                batch,
-                buffer as u64,
-            ),
+            expected_l0: config.expected_l0.or_else(|| numbers.architecture.target_l0()),
+            checkpoint_seconds: numbers.checkpoint_seconds,
             architecture: numbers.architecture,
-            step: config.step,
-            precision: config.precision,
-        })
+            disk_bytes: 0,
+            memory_bytes: 0,
+        };
+        // The dictionary, and while it is trained three checkpoints of parameters and moments.
+        plan.disk_bytes = 4 * (parameters + size.d_sae as u64 + 3 * 4 * parameters);
+        plan.memory_bytes = plan.estimate_memory(parameters);
+        Ok(plan)
+    }
+
+    /// What the fused step must know, if it can do all that is asked for.
+    pub(crate) fn form(&self) -> Option<Form> {
+        let plain = self.step == StepKind::Auto
+            && self.optimizer == Optimizer::Adam
+            && self.weight_decay == 0.0
+            && self.ema_decay == 0.0
+            && self.grad_clip != GradClip::None
+            && self.schedule.k.is_none();
+        let form = self.architecture.form(self.size, self.decoder == DecoderNorm::Unit);
+        form.filter(|_| plain)
     }
 
     /// Whether the fused step trains it on `device`.
     pub fn is_fused(&self, device: &Device) -> bool {
-        self.step == StepKind::Auto
-            && self.architecture.form().is_some_and(|form| monosema_kernels::supports(device, form))
+        self.form().is_some_and(|form| monosema_kernels::supports(device, form))
     }
 
     /// Whether it can be trained on `device` as it asks to be.
@@ -185,9 +247,17 @@ impl TrainPlan {
         Err(bad("precision", format!("\"auto\" or \"f32\": {reason}"), "\"bf16\""))
     }
 
-    /// How large the dictionary will be.
-    pub fn size(&self) -> Size {
-        Size { d_in: self.d_in, d_sae: self.d_sae }
+    /// What is done to every activation by itself.
+    pub fn normalization(&self) -> Normalization {
+        match self.normalize {
+            Normalize::LayerNorm => Normalization::LayerNorm,
+            Normalize::None | Normalize::MeanNorm | Normalize::MeanSquare => Normalization::None,
+        }
+    }
+
+    /// What initial weights are made of; `b_dec` is in the units of training.
+    pub fn init(&self, b_dec: Vec<f32>) -> Init {
+        Init { seed: self.init_seed, decoder_norm: self.init_decoder_norm, tied: self.init_tied, b_dec }
     }
 
     /// Steps in [`TrainPlan::dead_window_tokens`].
@@ -195,15 +265,32 @@ impl TrainPlan {
         self.dead_window_tokens / self.batch_tokens as u64
     }
 
-    /// `tokens` of the store, shuffled.
-    pub(crate) fn batches(&self, tokens: u64) -> BatchPlan {
+    /// `tokens` of the store, shuffled, `delivered` of them already.
+    pub(crate) fn batches(&self, tokens: u64, delivered: u64) -> BatchPlan {
         BatchPlan {
             hook: self.hook,
+            hook_out: self.hook_out,
             batch_tokens: self.batch_tokens,
             buffer_tokens: self.shuffle_buffer_tokens,
             seed: self.seed,
             tokens,
+            delivered,
         }
+    }
+
+    /// What must be alike in two trainings on one pass over the activations: their names and values.
+    pub(crate) fn shared(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("hook", self.hook.to_string()),
+            ("hook_out", format!("{:?}", self.hook_out)),
+            ("tokens", self.tokens.to_string()),
+            ("batch_tokens", self.batch_tokens.to_string()),
+            ("shuffle_buffer_tokens", self.shuffle_buffer_tokens.to_string()),
+            ("scale_tokens", self.scale_tokens.to_string()),
+            ("normalize", format!("{:?}", self.normalize)),
+            ("log_every_steps", self.log_every_steps.to_string()),
+            ("checkpoint_seconds", self.checkpoint_seconds.to_string()),
+        ]
     }
 
     /// All that the result depends on.
@@ -211,33 +298,81 @@ impl TrainPlan {
         let name = store.directory().display().to_string();
         let activations = Input { name, sha256: store.manifest().digest() };
         let inputs = BTreeMap::from([("activations".to_owned(), activations)]);
-        Work::new(Stage::Train, self, &ESTIMATES, self.seed, inputs)
+        Work::new(Stage::Train, self, &WITHOUT_EFFECT, self.seed, inputs)
+    }
+
+    /// Parameters, gradients, both moments, and what Adam computes in between or encoding packs; of a fused step 20 bytes for
+    /// every active latent of a token, half of all at the start of a ReLU's training, and of another one five matrices of
+    /// pre-activations, activations and their gradients; a few batches on their way; the shuffle buffer, at most f32.
+    fn estimate_memory(&self, parameters: u64) -> u64 {
+        let Size { d_in, d_sae, .. } = self.size;
+        let (width, d_sae) = ((d_in + self.size.output.map_or(0, |output| output.d_out)) as u64, d_sae as u64);
+        let (batch, buffer) = (self.batch_tokens as u64, self.shuffle_buffer_tokens as u64);
+        let active = match self.form().map(|form| form.activation) {
+            Some(Activation::TopK { k } | Activation::BatchTopK { k }) => batch * (k as u64).min(d_sae),
+            Some(Activation::Relu) => batch * d_sae.div_ceil(2),
+            None => self.micro_batch_tokens as u64 * d_sae,
+        };
+        4 * (7 * parameters + 5 * active + 10 * batch * width + buffer * width)
     }
 }
 
-fn with_overrides(config: &TrainConfig, recipe: Numbers) -> Numbers {
-    let architecture = config.architecture.clone().unwrap_or(recipe.architecture);
-    // A recipe's coefficient is for an architecture with a penalty.
-    let l1 = if architecture.penalised() { recipe.l1 } else { 0.0 };
-    Numbers {
-        architecture,
-        batch_tokens: config.batch_tokens.unwrap_or(recipe.batch_tokens),
-        shuffle_buffer_tokens: config.shuffle_buffer_tokens.unwrap_or(recipe.shuffle_buffer_tokens),
-        scale_tokens: config.scale_tokens.unwrap_or(recipe.scale_tokens),
-        lr: config.lr.unwrap_or(recipe.lr),
-        lr_warmup_fraction: config.lr_warmup_fraction.unwrap_or(recipe.lr_warmup_fraction),
-        lr_decay_fraction: config.lr_decay_fraction.unwrap_or(recipe.lr_decay_fraction),
-        l1: config.l1.unwrap_or(l1),
-        l1_warmup_fraction: config.l1_warmup_fraction.unwrap_or(recipe.l1_warmup_fraction),
-        adam_betas: config.adam_betas.unwrap_or(recipe.adam_betas),
-        adam_eps: config.adam_eps.unwrap_or(recipe.adam_eps),
-        grad_clip: config.grad_clip.unwrap_or(recipe.grad_clip),
-        dead_after_tokens: config.dead_after_tokens.unwrap_or(recipe.dead_after_tokens),
-        log_every_steps: config.log_every_steps.unwrap_or(recipe.log_every_steps),
+impl Span {
+    /// So many of a run's steps.
+    fn steps(self, of: u64) -> u64 {
+        match self {
+            Self::Steps(steps) => steps.min(of),
+            Self::Fraction(fraction) => (fraction * of as f64).round() as u64,
+        }
     }
 }
 
-fn bad(key: &'static str, expected: impl Into<String>, found: impl ToString) -> TrainError {
+fn schedule(numbers: &Numbers, steps: u64, d_sae: usize) -> Result<Schedule, TrainError> {
+    let (warmup, decay) = (numbers.lr_warmup.steps(steps), numbers.lr_decay.steps(steps));
+    if warmup + decay > steps {
+        let found = format!("{warmup} steps with a decay over {decay}, of {steps}");
+        return Err(bad("lr_warmup", "no more than what lr_decay leaves", found));
+    }
+    let lr = match numbers.lr_scaling {
+        LrScaling::None => numbers.lr,
+        LrScaling::Latents(latents) => numbers.lr / (d_sae as f64 / latents as f64).sqrt(),
+    };
+    let k_steps = numbers.k_warmup.steps(steps);
+    let k = match numbers.architecture.k() {
+        None if k_steps > 0 => {
+            return Err(bad("k_warmup", "nothing: this architecture has no k", format!("{k_steps} steps")));
+        }
+        Some(to) if k_steps > 0 => {
+            let from = ((to as f64 * numbers.k_warmup_factor).round() as usize).clamp(to, d_sae);
+            Some(KWarmup { from, to, steps: k_steps })
+        }
+        _ => None,
+    };
+    let annealing = numbers.architecture.annealing().map(|annealing| {
+        let of_steps = |fraction| Span::Fraction(fraction).steps(steps);
+        AnnealingSteps {
+            p_start: annealing.p_start,
+            p_end: annealing.p_end,
+            start: of_steps(annealing.start),
+            end: of_steps(annealing.end),
+            changes: annealing.changes,
+        }
+    });
+    Ok(Schedule {
+        steps,
+        lr,
+        lr_warmup_steps: warmup,
+        lr_decay_steps: decay,
+        lr_decay_shape: numbers.lr_decay_shape,
+        lr_end: numbers.lr_end,
+        sparsity: numbers.sparsity,
+        sparsity_warmup_steps: numbers.sparsity_warmup.steps(steps),
+        k,
+        annealing,
+    })
+}
+
+pub(crate) fn bad(key: &'static str, expected: impl Into<String>, found: impl ToString) -> TrainError {
     TrainError::Config { key, expected: expected.into(), found: found.to_string() }
 }
 
@@ -245,6 +380,7 @@ fn bad(key: &'static str, expected: impl Into<String>, found: impl ToString) -> 
 fn check(numbers: &Numbers) -> Result<(), TrainError> {
     let at_least_1 = [
         ("batch_tokens", numbers.batch_tokens as u64),
+        ("micro_batch_tokens", numbers.micro_batch_tokens as u64),
         ("scale_tokens", numbers.scale_tokens),
         ("dead_after_tokens", numbers.dead_after_tokens),
         ("log_every_steps", numbers.log_every_steps),
@@ -258,47 +394,96 @@ fn check(numbers: &Numbers) -> Result<(), TrainError> {
         // A step counts firings in f32.
         return Err(bad("batch_tokens", format!("at most {EXACT}"), numbers.batch_tokens));
     }
-    for (key, value) in [("lr", numbers.lr), ("adam_eps", numbers.adam_eps), ("grad_clip", numbers.grad_clip)]
-    {
+    let above_0 = [
+        ("lr", numbers.lr),
+        ("adam_eps", numbers.adam_eps),
+        ("init_decoder_norm", numbers.init_decoder_norm),
+    ];
+    let clip = match numbers.grad_clip {
+        GradClip::None => None,
+        GradClip::Norm(norm) => Some(("grad_clip", norm)),
+    };
+    for (key, value) in above_0.into_iter().chain(clip) {
         if !(value.is_finite() && value > 0.0) {
             return Err(bad(key, "a number above 0", value));
         }
     }
-    if !(numbers.l1.is_finite() && numbers.l1 >= 0.0) {
-        return Err(bad("l1", "a number from 0 on", numbers.l1));
+    for (key, value) in [("sparsity", numbers.sparsity), ("weight_decay", numbers.weight_decay)] {
+        if !(value.is_finite() && value >= 0.0) {
+            return Err(bad(key, "a number from 0 on", value));
+        }
     }
-    if numbers.l1 > 0.0 && !numbers.architecture.penalised() {
-        return Err(bad("l1", "nothing: the loss of this architecture has no penalty", numbers.l1));
+    if numbers.sparsity > 0.0 && !numbers.architecture.penalised() {
+        let expected = "nothing: the loss of this architecture has no penalty";
+        return Err(bad("sparsity", expected, numbers.sparsity));
     }
-    if !numbers.adam_betas.iter().all(|beta| (0.0..1.0).contains(beta)) {
-        return Err(bad("adam_betas", "two numbers from 0 to below 1", format!("{:?}", numbers.adam_betas)));
+    if numbers.lr_scaling == LrScaling::Latents(0) {
+        return Err(bad("lr_scaling", "latents from 1 on", 0));
     }
-    let fractions = [
-        ("lr_warmup_fraction", numbers.lr_warmup_fraction),
-        ("lr_decay_fraction", numbers.lr_decay_fraction),
-        ("l1_warmup_fraction", numbers.l1_warmup_fraction),
+    if !(numbers.k_warmup_factor.is_finite() && numbers.k_warmup_factor >= 1.0) {
+        return Err(bad("k_warmup_factor", "a number from 1 on", numbers.k_warmup_factor));
+    }
+    if !numbers.adam_betas.0.iter().all(|beta| (0.0..1.0).contains(beta)) {
+        return Err(bad("adam_betas", "two numbers from 0 to below 1", format!("{:?}", numbers.adam_betas.0)));
+    }
+    for (key, value) in [("ema_decay", numbers.ema_decay), ("threshold_decay", numbers.threshold_decay)] {
+        if !(0.0..1.0).contains(&value) {
+            return Err(bad(key, "a number from 0 to below 1", value));
+        }
+    }
+    let spans = [
+        ("lr_warmup", numbers.lr_warmup),
+        ("lr_decay", numbers.lr_decay),
+        ("sparsity_warmup", numbers.sparsity_warmup),
+        ("k_warmup", numbers.k_warmup),
+        ("resample_every", numbers.resample_every),
+        ("resample_until", numbers.resample_until),
     ];
-    for (key, value) in fractions {
+    let fractions = spans.into_iter().filter_map(|(key, span)| match span {
+        Span::Fraction(fraction) => Some((key, fraction)),
+        Span::Steps(_) => None,
+    });
+    for (key, value) in fractions.chain([("lr_end", numbers.lr_end)]) {
         if !(0.0..=1.0).contains(&value) {
             return Err(bad(key, "a number from 0 to 1", value));
         }
     }
-    if numbers.lr_warmup_fraction + numbers.lr_decay_fraction > 1.0 {
-        let found = format!("{} with a decay over {}", numbers.lr_warmup_fraction, numbers.lr_decay_fraction);
-        return Err(bad("lr_warmup_fraction", "no more than what lr_decay_fraction leaves", found));
-    }
     Ok(())
 }
 
-fn choose_hook(wanted: Option<HookPoint>, stored: &[HookColumn]) -> Result<HookColumn, TrainError> {
-    let names = || stored.iter().map(|column| column.hook.to_string()).collect::<Vec<_>>().join(" or ");
-    match (wanted, stored) {
-        (Some(hook), _) => {
-            let column = stored.iter().find(|column| column.hook == hook);
-            column.copied().ok_or_else(|| bad("hook", format!("what the store holds: {}", names()), hook))
+/// Where activations are read, and what is to come out of a transcoder.
+fn choose_hooks(
+    config: &TrainConfig,
+    stored: &[HookColumn],
+) -> Result<(HookColumn, Option<Output>), TrainError> {
+    let hook = choose_hook(config.hook, stored)?;
+    let Some(hook_out) = config.hook_out else {
+        if config.skip {
+            return Err(bad("skip", "false: without hook_out there is nothing to skip to", true));
         }
+        return Ok((hook, None));
+    };
+    if hook_out == hook.hook {
+        return Err(bad("hook_out", "another hook than hook; an autoencoder has none", hook_out));
+    }
+    let HookColumn { width: d_out, .. } = find_hook("hook_out", hook_out, stored)?;
+    Ok((hook, Some(Output { d_out, skip: config.skip })))
+}
+
+fn names(stored: &[HookColumn]) -> String {
+    stored.iter().map(|column| column.hook.to_string()).collect::<Vec<_>>().join(" or ")
+}
+
+fn find_hook(key: &'static str, hook: HookPoint, stored: &[HookColumn]) -> Result<HookColumn, TrainError> {
+    let column = stored.iter().find(|column| column.hook == hook);
+    column.copied().ok_or_else(|| bad(key, format!("what the store holds: {}", names(stored)), hook))
+}
+
+fn choose_hook(wanted: Option<HookPoint>, stored: &[HookColumn]) -> Result<HookColumn, TrainError> {
+    match (wanted, stored) {
+        (Some(hook), _) => find_hook("hook", hook, stored),
         (None, [column]) => Ok(*column),
-        (None, _) => Err(bad("hook", format!("a choice between {}", names()), "none")),
+        (None, _) => Err(bad("hook", format!("a choice between {}", names(stored)), "none")),
     }
 }
 
@@ -312,24 +497,12 @@ fn latents(width: Width, d_in: usize) -> Result<usize, TrainError> {
         .ok_or_else(|| bad("width", format!("1 to {MOST_LATENTS} latents"), found))
 }
 
-/// Parameters, gradients, both moments, and what Adam computes in between or encoding packs; of a fused step 20 bytes for
-/// every active latent of a token, half of all at the start of a ReLU's training, and of another one five matrices of
-/// pre-activations, activations and their gradients; a few batches on their way; the shuffle buffer, at most f32.
-fn memory_bytes(parameters: u64, form: Option<Form>, size: Size, batch: u64, buffer: u64) -> u64 {
-    let (d_in, d_sae) = (size.d_in as u64, size.d_sae as u64);
-    let active = match form.map(|form| form.activation) {
-        Some(Activation::TopK { k } | Activation::BatchTopK { k }) => (k as u64).min(d_sae),
-        Some(Activation::Relu) => d_sae.div_ceil(2),
-        None => d_sae,
-    };
-    4 * (7 * parameters + 5 * batch * active + 10 * batch * d_in + buffer * d_in)
-}
-
 #[cfg(test)]
 mod tests {
     use monosema_core::{BlockHook, config};
 
     use super::*;
+    use crate::config::DecayShape;
 
     fn facts(tokens: u64) -> StoreFacts {
         let column = |layer, width| HookColumn { hook: HookPoint::block(layer, BlockHook::ResidPost), width };
@@ -343,17 +516,28 @@ mod tests {
         TrainPlan::resolve(&config, &facts(tokens), Seed(1))
     }
 
-    fn schedule(steps: u64, lr: f64, lr_steps: [u64; 2], l1: f64, l1_warmup_steps: u64) -> Schedule {
+    fn schedule(steps: u64, lr: f64, lr_steps: [u64; 2], sparsity: f64, sparsity_warmup_steps: u64) -> Schedule {
         let [lr_warmup_steps, lr_decay_steps] = lr_steps;
-        Schedule { steps, lr, lr_warmup_steps, lr_decay_steps, l1, l1_warmup_steps }
+        Schedule {
+            steps,
+            lr,
+            lr_warmup_steps,
+            lr_decay_steps,
+            lr_decay_shape: DecayShape::Linear,
+            lr_end: 0.0,
+            sparsity,
+            sparsity_warmup_steps,
+            k: None,
+            annealing: None,
+        }
     }
 
     #[test]
     fn the_recipe_fills_in_what_is_left_out() {
         let plan = resolve("", 4096 * 1000 + 5).unwrap();
-        assert_eq!((plan.d_in, plan.d_sae, plan.steps, plan.tokens), (64, 512, 1000, 4_096_000));
+        assert_eq!((plan.size, plan.steps, plan.tokens), (Size::new(64, 512), 1000, 4_096_000));
         assert_eq!(plan.schedule, schedule(1000, 5e-5, [0, 200], 5.0, 50));
-        assert_eq!((plan.adam_betas, plan.adam_eps, plan.grad_clip), ([0.9, 0.999], 1e-8, 1.0));
+        assert_eq!((plan.adam_betas, plan.adam_eps, plan.grad_clip), (Betas([0.9, 0.999]), 1e-8, GradClip::Norm(1.0)));
         // 10M tokens are more than the run: half of it is looked back on.
         assert_eq!((plan.dead_window_tokens, plan.dead_window_steps()), (500 * 4096, 500));
         assert_eq!(resolve("", 400_000_000).unwrap().dead_window_tokens, 2442 * 4096);
@@ -363,16 +547,16 @@ mod tests {
     fn every_number_can_be_given() {
         let plan = resolve(
             "hook = 'blocks.9.hook_resid_post'\nwidth = { latents = 100 }\ntokens = 2048\nbatch_tokens = 128\n\
-             shuffle_buffer_tokens = 256\nlr = 1e-3\nl1 = 2\nl1_warmup_fraction = 0.5\nlr_decay_fraction = 0\n\
-             lr_warmup_fraction = 0.25\nadam_betas = [0.0, 0.5]\nadam_eps = 1e-6\ngrad_clip = 3\n\
+             shuffle_buffer_tokens = 256\nlr = 1e-3\nsparsity = 2\nsparsity_warmup = { fraction = 0.5 }\nlr_decay = { steps = 0 }\n\
+             lr_warmup = { fraction = 0.25 }\nadam_betas = [0.0, 0.5]\nadam_eps = 1e-6\ngrad_clip = 3\n\
              dead_after_tokens = 100\nscale_tokens = 10\nlog_every_steps = 2\n\
              architecture = { kind = 'relu', apply_b_dec_to_input = true }",
             512,
         )
         .unwrap();
-        assert_eq!((plan.d_in, plan.d_sae, plan.steps, plan.epochs), (32, 100, 16, 4.0));
+        assert_eq!((plan.size, plan.steps, plan.epochs), (Size::new(32, 100), 16, 4.0));
         assert_eq!(plan.schedule, schedule(16, 1e-3, [4, 0], 2.0, 8));
-        assert_eq!((plan.adam_betas, plan.adam_eps, plan.grad_clip), ([0.0, 0.5], 1e-6, 3.0));
+        assert_eq!((plan.adam_betas, plan.adam_eps, plan.grad_clip), (Betas([0.0, 0.5]), 1e-6, GradClip::Norm(3.0)));
         assert_eq!((plan.dead_window_tokens, plan.scale_tokens, plan.log_every_steps), (128, 10, 2));
         assert_ne!(plan.architecture, SaeConfig::default());
     }
@@ -388,16 +572,28 @@ mod tests {
             ("log_every_steps = 0", "log_every_steps"),
             ("lr = 0.0", "lr: expected a number above 0, found 0"),
             ("lr = nan", "lr"),
-            ("l1 = -1.0", "l1: expected a number from 0 on, found -1"),
+            ("sparsity = -1.0", "sparsity: expected a number from 0 on, found -1"),
+            ("ema_decay = 1.0", "ema_decay: expected a number from 0 to below 1"),
+            ("k_warmup = { steps = 3 }", "k_warmup: expected nothing"),
+            ("skip = true", "skip: expected false"),
+            ("hook_out = 'blocks.8.hook_resid_post'", "hook_out: expected another hook"),
+            ("hook_out = 'blocks.7.hook_resid_post'", "hook_out: expected what the store holds"),
+            (
+                "hook_out = 'blocks.9.hook_resid_post'\narchitecture = { kind = 'gated' }",
+                "architecture: expected apply_b_dec_to_input = false",
+            ),
+            ("hook_out = 'blocks.9.hook_resid_post'\nnormalize = 'layer_norm'", "normalize: expected another"),
+            ("architecture = { kind = 'matryoshka', k = 3, prefixes = [0.5, 0.2] }", "prefixes"),
             ("adam_betas = [0.9, 1.0]", "adam_betas"),
-            ("architecture = { kind = 'top_k', k = 32 }\nl1 = 0.5", "l1: expected nothing"),
+            ("architecture = { kind = 'top_k', k = 32 }\nsparsity = 0.5", "sparsity: expected nothing"),
             (
                 "architecture = { kind = 'top_k', k = 9 }\nwidth = { latents = 8 }",
                 "architecture: expected k of at most 8, the number of latents, found k = 9",
             ),
             ("grad_clip = inf", "grad_clip"),
-            ("lr_decay_fraction = 1.5", "lr_decay_fraction: expected a number from 0 to 1, found 1.5"),
-            ("lr_warmup_fraction = 0.9", "lr_decay_fraction leaves"),
+            ("grad_clip = 0", "grad_clip: expected a number above 0"),
+            ("lr_decay = { fraction = 1.5 }", "lr_decay: expected a number from 0 to 1, found 1.5"),
+            ("lr_warmup = { fraction = 0.9 }", "what lr_decay leaves"),
             ("width = { latents = 0 }", "width"),
             ("width = { expansion = 18446744073709551 }", "width"),
             (
@@ -413,5 +609,19 @@ mod tests {
         let error = TrainPlan::resolve(&config, &facts(100_000), Seed(1)).unwrap_err().to_string();
         assert!(error.contains("hook: expected a choice between blocks.8"), "{error}");
         assert!(resolve("", 0).is_err());
+    }
+
+    #[test]
+    fn a_transcoder_reads_one_hook_and_gives_another() {
+        let plan = resolve("hook_out = 'blocks.9.hook_resid_post'\nskip = true", 100_000).unwrap();
+        assert_eq!(plan.size, Size { output: Some(Output { d_out: 32, skip: true }), ..Size::new(64, 512) });
+    }
+
+    #[test]
+    fn the_learning_rate_may_depend_on_the_latents() {
+        let lr = |toml: &str| resolve(toml, 100_000).unwrap().schedule.lr;
+        let top_k = "architecture = { kind = 'top_k', k = 4 }\nwidth = { latents = 4096 }\n";
+        assert_eq!(lr(top_k), 4e-4);
+        assert_eq!(lr(&format!("{top_k}lr_scaling = 'none'")), 2e-4);
     }
 }

@@ -1,8 +1,15 @@
 //! The numbers that change from step to step.
 
+use std::f64::consts::PI;
+
 use serde::Serialize;
 
-/// Learning rate and sparsity coefficient over a run.
+use crate::config::DecayShape;
+
+/// Steps before the penalty's exponent changes in which the penalty to come is measured: dictionary_learning's.
+pub(crate) const MEASURED: u64 = 10;
+
+/// Learning rate, sparsity coefficient and what else changes over a run.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Schedule {
     /// Steps of the run.
@@ -11,12 +18,48 @@ pub struct Schedule {
     pub lr: f64,
     /// Steps over which the learning rate grows linearly; the first step has lr / `lr_warmup_steps`.
     pub lr_warmup_steps: u64,
-    /// Last steps, over which it falls linearly; it would reach 0 in the step after the last.
+    /// Last steps, over which it falls; it would reach its end in the step after the last.
     pub lr_decay_steps: u64,
+    /// How it falls.
+    pub lr_decay_shape: DecayShape,
+    /// What it falls to, as a fraction of `lr`.
+    pub lr_end: f64,
     /// Sparsity coefficient λ after its warm-up.
-    pub l1: f64,
+    pub sparsity: f64,
     /// Steps over which λ grows linearly from 0.
-    pub l1_warmup_steps: u64,
+    pub sparsity_warmup_steps: u64,
+    /// How k falls, where latents are chosen by number and that changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub k: Option<KWarmup>,
+    /// How the penalty's exponent falls, where it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub annealing: Option<AnnealingSteps>,
+}
+
+/// k that falls linearly.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct KWarmup {
+    /// At first.
+    pub from: usize,
+    /// Afterwards.
+    pub to: usize,
+    /// After so many steps.
+    pub steps: u64,
+}
+
+/// An exponent that falls in steps.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct AnnealingSteps {
+    /// At first.
+    pub p_start: f64,
+    /// At the end.
+    pub p_end: f64,
+    /// The step after which it changes first.
+    pub start: u64,
+    /// The step by which it has changed for the last time.
+    pub end: u64,
+    /// How often it changes.
+    pub changes: u32,
 }
 
 /// The numbers of one step.
@@ -25,7 +68,22 @@ pub struct Rates {
     /// Learning rate.
     pub lr: f64,
     /// Sparsity coefficient λ.
-    pub l1: f64,
+    pub sparsity: f64,
+    /// How many latents may be active, if not as many as the architecture says.
+    pub k: Option<usize>,
+    /// Exponent of the penalty, where it has one.
+    pub p: f64,
+    /// The next one, while the penalty is to be measured with it too.
+    pub next_p: Option<f64>,
+    /// Whether that is the exponent from the next step on.
+    pub p_changes: bool,
+}
+
+impl Rates {
+    /// With these, and nothing else that changes.
+    pub fn new(lr: f64, sparsity: f64) -> Self {
+        Self { lr, sparsity, k: None, p: 1.0, next_p: None, p_changes: false }
+    }
 }
 
 impl Schedule {
@@ -35,7 +93,35 @@ impl Schedule {
         let share = |part: u64, whole: u64| if part >= whole { 1.0 } else { part as f64 / whole as f64 };
         let warm = share(step + 1, self.lr_warmup_steps);
         let left = share(self.steps - step.min(self.steps), self.lr_decay_steps);
-        Rates { lr: self.lr * warm * left, l1: self.l1 * share(step, self.l1_warmup_steps) }
+        let left = match self.lr_decay_shape {
+            DecayShape::Linear => left,
+            DecayShape::Cosine => (1.0 - (PI * left).cos()) / 2.0,
+        };
+        let rates = Rates::new(
+            self.lr * warm * (self.lr_end + (1.0 - self.lr_end) * left),
+            self.sparsity * share(step, self.sparsity_warmup_steps),
+        );
+        let k = self.k.filter(|k| step < k.steps).map(|KWarmup { from, to, steps }| {
+            to + ((from - to) as f64 * (1.0 - share(step, steps))).round() as usize
+        });
+        let rates = Rates { k, ..rates };
+        self.annealing.map_or(rates, |annealing| annealing.at(step, rates))
+    }
+}
+
+impl AnnealingSteps {
+    /// The step after which the exponent changes for the `j`-th time, from 1.
+    fn change(&self, j: u64) -> u64 {
+        self.start + (self.end - self.start) * (j - 1) / u64::from(self.changes)
+    }
+
+    fn at(&self, step: u64, rates: Rates) -> Rates {
+        let changes = u64::from(self.changes);
+        let done = (1..=changes).take_while(|&j| self.change(j) < step).count() as u64;
+        let p = |j: u64| self.p_start + (self.p_end - self.p_start) * j as f64 / changes as f64;
+        let next = (done < changes).then(|| self.change(done + 1));
+        let measured = next.is_some_and(|next| step + MEASURED > next);
+        Rates { p: p(done), next_p: measured.then(|| p(done + 1)), p_changes: next == Some(step), ..rates }
     }
 }
 
@@ -43,34 +129,63 @@ impl Schedule {
 mod tests {
     use super::*;
 
+    fn schedule(steps: u64) -> Schedule {
+        Schedule {
+            steps,
+            lr: 8.0,
+            lr_warmup_steps: 0,
+            lr_decay_steps: 0,
+            lr_decay_shape: DecayShape::Linear,
+            lr_end: 0.0,
+            sparsity: 5.0,
+            sparsity_warmup_steps: 0,
+            k: None,
+            annealing: None,
+        }
+    }
+
     #[test]
     fn values_by_hand() {
-        let schedule = Schedule {
-            steps: 20,
-            lr: 8.0,
-            lr_warmup_steps: 2,
-            lr_decay_steps: 4,
-            l1: 5.0,
-            l1_warmup_steps: 5,
-        };
-        let lr: Vec<_> = (0..20).map(|step| schedule.at(step).lr).collect();
-        assert_eq!(lr[..4], [4.0, 8.0, 8.0, 8.0]);
+        let warm = Schedule { lr_warmup_steps: 2, lr_decay_steps: 4, sparsity_warmup_steps: 5, ..schedule(20) };
+        let lr = |schedule: &Schedule| (0..20).map(|step| schedule.at(step).lr).collect::<Vec<_>>();
+        assert_eq!(lr(&warm)[..4], [4.0, 8.0, 8.0, 8.0]);
         // 4, 3, 2 and 1 steps are left before these.
-        assert_eq!(lr[15..], [8.0, 8.0, 6.0, 4.0, 2.0]);
-        let l1: Vec<_> = (0..7).map(|step| schedule.at(step).l1).collect();
-        assert_eq!(l1, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 5.0]);
+        assert_eq!(lr(&warm)[15..], [8.0, 8.0, 6.0, 4.0, 2.0]);
+        assert_eq!(lr(&Schedule { lr_end: 0.5, ..warm })[15..], [8.0, 8.0, 7.0, 6.0, 5.0]);
+        // Half a wave: the middle is the middle.
+        let cosine = lr(&Schedule { lr_decay_shape: DecayShape::Cosine, ..warm });
+        assert!((cosine[18] - 4.0).abs() < 1e-12 && cosine[17] > 6.0 && cosine[19] < 2.0, "{cosine:?}");
+        let sparsity: Vec<_> = (0..7).map(|step| warm.at(step).sparsity).collect();
+        assert_eq!(sparsity, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 5.0]);
     }
 
     #[test]
     fn without_warm_up_or_decay_nothing_changes() {
-        let schedule = Schedule {
-            steps: 3,
-            lr: 0.1,
-            lr_warmup_steps: 0,
-            lr_decay_steps: 0,
-            l1: 2.0,
-            l1_warmup_steps: 0,
+        assert!((0..3).all(|step| schedule(3).at(step) == Rates::new(8.0, 5.0)));
+    }
+
+    #[test]
+    fn k_falls_to_its_number() {
+        let schedule = Schedule { k: Some(KWarmup { from: 12, to: 4, steps: 4 }), ..schedule(10) };
+        let k: Vec<_> = (0..6).map(|step| schedule.at(step).k).collect();
+        assert_eq!(k, [Some(12), Some(10), Some(8), Some(6), None, None]);
+    }
+
+    #[test]
+    fn the_exponent_falls_in_steps_that_are_announced() {
+        let annealing = AnnealingSteps { p_start: 1.0, p_end: 0.5, start: 20, end: 60, changes: 2 };
+        let schedule = Schedule { annealing: Some(annealing), ..schedule(100) };
+        let at = |step| {
+            let Rates { p, next_p, p_changes, .. } = schedule.at(step);
+            (p, next_p, p_changes)
         };
-        assert!((0..3).all(|step| schedule.at(step) == Rates { lr: 0.1, l1: 2.0 }));
+        assert_eq!(at(0), (1.0, None, false));
+        assert_eq!(at(10), (1.0, None, false));
+        assert_eq!(at(11), (1.0, Some(0.75), false));
+        assert_eq!(at(20), (1.0, Some(0.75), true));
+        assert_eq!(at(21), (0.75, None, false));
+        assert_eq!(at(40), (0.75, Some(0.5), true));
+        assert_eq!(at(41), (0.5, None, false));
+        assert_eq!(at(99), (0.5, None, false));
     }
 }

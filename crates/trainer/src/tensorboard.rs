@@ -63,6 +63,11 @@ impl<W: Write> EventWriter<W> {
         Ok(writer)
     }
 
+    /// Goes on with a file that has begun.
+    pub(crate) fn go_on(out: W) -> Self {
+        Self { out }
+    }
+
     /// Writes the values of `step` by name.
     pub(crate) fn scalars(&mut self, step: u64, values: &[(&str, f64)]) -> io::Result<()> {
         let scalar =

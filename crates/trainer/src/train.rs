@@ -1,6 +1,11 @@
-//! A stage of the pipeline: a store of activations to a dictionary, sealed.
+//! A stage of the pipeline: a store of activations to dictionaries, sealed.
 
-use std::{collections::BTreeMap, fs, path::Path, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use burn::tensor::Device;
 use monosema_core::{
@@ -12,7 +17,30 @@ use monosema_store::Store;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::{Fitted, Logs, Record, Sample, TrainError, TrainPlan, error::io, fit, load, logs, step};
+use crate::{
+    Record, Sample, TrainError, TrainPlan,
+    checkpoint::{self, Checkpoint},
+    error::io,
+    fit::{Fitted, fit},
+    load::{load, sampled},
+    logs,
+    member::{Firing, Member},
+    saver::Saver,
+};
+
+/// Where the dictionary of the last good checkpoint goes if a run diverges, within the dictionary's directory.
+const LAST_GOOD: &str = "last-good";
+
+/// A dictionary to train.
+#[derive(Debug)]
+pub struct Job {
+    /// How.
+    pub plan: TrainPlan,
+    /// What it is sealed with.
+    pub manifest: Manifest,
+    /// Its directory.
+    pub out: PathBuf,
+}
 
 /// What a training came to.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -29,64 +57,185 @@ pub struct TrainSummary {
     pub tokens_per_s: f64,
     /// Seconds, from opening the store to the manifest.
     pub seconds: f64,
+    /// The step from which an interrupted training was taken up; 0 if it was not.
+    pub resumed_at: u64,
 }
 
-/// Trains a dictionary on `device` and writes it to `out`: a SAELens directory with `logs/`, sealed with `manifest`. An
-/// interrupted training in `out` is begun anew.
+/// Trains a dictionary for each of `jobs` on `device`, all on one pass over the activations, and writes each to its directory: a
+/// SAELens directory with `logs/`, sealed with its manifest. Each is, to the bit, what it would be alone. What was interrupted in
+/// these directories is taken up at the last checkpoint that all of them have, and comes to the same as if it had not been.
 ///
 /// # Errors
-/// A finished dictionary in `out`; a precision that `device` has no step for; a store other than the plan's, or one that cannot be read; activations without a
-/// scale; a loss or a weight that is not finite; a disk that fails. `out` is then not sealed.
-pub fn train(
-    plan: &TrainPlan,
-    manifest: Manifest,
-    store: &Store,
-    device: &Device,
-    out: &Path,
-) -> Result<TrainSummary, TrainError> {
+/// A finished dictionary in a directory, or checkpoints of other work; plans that cannot share a pass; a precision that `device`
+/// has no step for; a store other than the plans', or one that cannot be read; activations without a scale; a loss or a weight
+/// that is not finite; a disk that fails. The directories are then not sealed.
+///
+/// # Panics
+/// Without a job.
+pub fn train(jobs: Vec<Job>, store: &Store, device: &Device) -> Result<Vec<TrainSummary>, TrainError> {
     let started = Instant::now();
-    plan.check_device(device)?;
-    check_store(plan, store)?;
+    let plan = jobs[0].plan.clone();
+    for job in &jobs {
+        job.plan.check_device(device)?;
+        check_store(&job.plan, store)?;
+        check_shared(&plan, &job.plan)?;
+        if job.out.join(manifest::FILE_NAME).exists() {
+            return Err(TrainError::Sealed { directory: job.out.clone() });
+        }
+    }
+    let (done, checkpoints) = resumable(&jobs)?;
     // A damaged shard shows in no loss curve. Reading it all once is little beside training on it.
     store.verify()?;
-    prepare(out)?;
-    let sample = Sample::of(store.batches(plan.batches(plan.scale_tokens)), plan.d_in)?;
+    let sample = Sample::of(sampled(&plan, store), &plan)?;
+    let mut members = Vec::new();
+    for job in &jobs {
+        if done == 0 {
+            clear(&job.out)?;
+        }
+        announce(&job.plan, &sample, device);
+        let b_dec = b_dec(&job.plan, &plan, &sample, store)?;
+        let work = job.manifest.work.clone();
+        members.push(Member::begin(job.plan.clone(), work, &job.out, b_dec, device)?);
+    }
+    for (member, checkpoint) in members.iter_mut().zip(checkpoints) {
+        tracing::info!("train: goes on after step {} of {}", checkpoint.steps, member.plan.steps);
+        member.restore(checkpoint)?;
+    }
+    let mut saver = Saver::new(plan.checkpoint_seconds);
+    let batches = load(&plan, &sample, done, store, device);
+    let fitted = fit(members, done, batches, &mut saver);
+    saver.finish();
+    let Fitted { members, diverged, tokens_per_s } = fitted?;
+
+    let mut summaries = Vec::new();
+    for member in members {
+        let (plan, last) = (member.plan.clone(), member.last.clone());
+        let job = jobs.iter().find(|job| job.out == member.out).expect("a member is of a job");
+        let dead_latents = seal(member, &job.manifest, store, &sample)?;
+        summaries.push(TrainSummary {
+            last: last.expect("a plan has at least one step, and the last one is logged"),
+            sample: sample.clone(),
+            dead_latents,
+            dead_window_tokens: plan.dead_window_tokens,
+            tokens_per_s,
+            seconds: started.elapsed().as_secs_f64(),
+            resumed_at: done,
+        });
+    }
+    match diverged.into_iter().next() {
+        None => Ok(summaries),
+        Some((member, error)) => Err(keep_last_good(member, error, store, &sample)),
+    }
+}
+
+/// After how many steps all of `jobs` can be taken up, and their checkpoints there. What is damaged is passed over.
+///
+/// # Errors
+/// Checkpoints of other work.
+fn resumable(jobs: &[Job]) -> Result<(u64, Vec<Checkpoint>), TrainError> {
+    let mut common: Option<BTreeSet<u64>> = None;
+    for Job { out, manifest, .. } in jobs {
+        if let Some(work) = checkpoint::interrupted(out).filter(|work| *work != manifest.work) {
+            let differences = work.differences(&manifest.work);
+            return Err(TrainError::OtherWork { directory: out.clone(), differences });
+        }
+        let steps: BTreeSet<u64> = checkpoint::steps_in(out).into_iter().collect();
+        common = Some(common.map_or(steps.clone(), |common| &common & &steps));
+    }
+    for steps in common.into_iter().flatten().rev() {
+        let load = |job: &Job| {
+            Checkpoint::load(&job.out, steps, &job.plan).map_err(|reason| {
+                let file = checkpoint::file(&job.out, steps);
+                tracing::warn!("{}: cannot be taken up, the one before is: {reason}", file.display());
+            })
+        };
+        if let Ok(checkpoints) = jobs.iter().map(load).collect::<Result<Vec<_>, ()>>() {
+            for job in jobs {
+                AtomicFile::sweep(&job.out).map_err(io(&job.out))?;
+            }
+            return Ok((steps, checkpoints));
+        }
+    }
+    Ok((0, Vec::new()))
+}
+
+fn check_shared(first: &TrainPlan, other: &TrainPlan) -> Result<(), TrainError> {
+    let differs = first.shared().into_iter().zip(other.shared()).find(|(one, other)| one != other);
+    match differs {
+        None => Ok(()),
+        Some(((key, expected), (_, found))) => {
+            let expected = format!("{expected} in all that is trained on one pass");
+            Err(TrainError::Config { key, expected, found })
+        }
+    }
+}
+
+fn announce(plan: &TrainPlan, sample: &Sample, device: &Device) {
+    let by = if plan.is_fused(device) { "fused" } else { "autodiff" };
+    let out = plan.hook_out.map_or(String::new(), |hook| format!(" to give {hook}"));
     tracing::info!(
-        "train: {} → {} latents at {}, {} steps of {} tokens ({:.2} epochs); activations × {:.5}; a latent is dead \
-         after {} silent tokens",
-        plan.d_in,
-        plan.d_sae,
+        "train: {} → {} latents at {}{out}, {} steps of {} tokens ({:.2} epochs) by the {by} step; activations × {:.5}; a \
+         latent is dead after {} silent tokens",
+        plan.size.d_in,
+        plan.size.d_sae,
         plan.hook,
         plan.steps,
         plan.batch_tokens,
         plan.epochs,
-        sample.scale,
+        sample.input.scale,
         plan.dead_window_tokens
     );
-    let (mut step, kind) = step::begin(plan, plan.seed, device);
-    tracing::info!("train: by the {kind} step");
-    let mut logs = Logs::create(out)?;
-    let fitted = fit(plan, &mut *step, load(plan, &sample, store, device), device, &mut logs)?;
-    let Fitted { last, log_sparsity, dead_latents, tokens_per_s } = fitted;
+}
 
-    let exported = step.sae().export(sample.scale);
-    let dictionary = Dictionary::new(exported, metadata(plan, store, &sample), Some(log_sparsity));
-    let mut files = dictionary.save(out).map_err(|error| not_saved(error, plan))?;
-    files.extend(logs.finish()?);
+/// What b_dec begins with. A sample has that of one plan; another may want another.
+fn b_dec(plan: &TrainPlan, sampled_for: &TrainPlan, sample: &Sample, store: &Store) -> Result<Vec<f32>, TrainError> {
+    if plan.b_dec_init == sampled_for.b_dec_init {
+        return Ok(sample.b_dec.clone());
+    }
+    Ok(Sample::of(sampled(plan, store), plan)?.b_dec)
+}
+
+/// Writes the dictionary and its manifest. Returns how many latents are dead.
+fn seal(member: Member, manifest: &Manifest, store: &Store, sample: &Sample) -> Result<u64, TrainError> {
+    let (plan, out) = (member.plan.clone(), member.out.clone());
+    let exported = member.export(sample.scales());
+    let (Firing { log_sparsity, dead_latents }, logs) = member.end()?;
+    let dictionary = Dictionary::new(exported, metadata(&plan, store, sample), Some(log_sparsity));
+    let mut files = dictionary.save(&out).map_err(|error| not_saved(error, &plan))?;
+    files.extend(logs);
     let counts = BTreeMap::from(
         [
             ("tokens", plan.tokens),
             ("steps", plan.steps),
-            ("d_in", plan.d_in as u64),
-            ("d_sae", plan.d_sae as u64),
+            ("d_in", plan.size.d_in as u64),
+            ("d_sae", plan.size.d_sae as u64),
             ("dead_latents", dead_latents),
         ]
         .map(|(name, n)| (name.to_owned(), n)),
     );
-    manifest.seal(out, counts, &files)?;
-    let dead_window_tokens = plan.dead_window_tokens;
-    let seconds = started.elapsed().as_secs_f64();
-    Ok(TrainSummary { last, sample, dead_latents, dead_window_tokens, tokens_per_s, seconds })
+    manifest.clone().seal(&out, counts, &files)?;
+    checkpoint::remove(&out)?;
+    Ok(dead_latents)
+}
+
+/// Saves the dictionary of the last checkpoint of a run that diverged beside it, if there is one, and says so.
+fn keep_last_good(mut member: Member, error: TrainError, store: &Store, sample: &Sample) -> TrainError {
+    let (plan, out) = (member.plan.clone(), member.out.clone());
+    let newest = checkpoint::steps_in(&out).into_iter().find_map(|steps| Checkpoint::load(&out, steps, &plan).ok());
+    let Some(checkpoint) = newest else { return error };
+    let place = out.join(LAST_GOOD);
+    let save = || {
+        member.restore(checkpoint)?;
+        fs::create_dir_all(&place).map_err(io(&place))?;
+        let dictionary = Dictionary::new(member.export(sample.scales()), metadata(&plan, store, sample), None);
+        dictionary.save(&place).map(drop).map_err(TrainError::from)
+    };
+    match (save(), error) {
+        (Ok(()), TrainError::Diverged { step, what, value, lr, .. }) => {
+            TrainError::Diverged { step, what, value, lr, last_good: Some(place) }
+        }
+        (_, error) => error,
+    }
 }
 
 /// The last step can spoil weights after the last loss was looked at, and so can folding.
@@ -100,12 +249,15 @@ fn not_saved(error: SaeError, plan: &TrainPlan) -> TrainError {
 }
 
 fn check_store(plan: &TrainPlan, store: &Store) -> Result<(), TrainError> {
-    let column = store.hook_column(plan.hook)?;
     let other = |expected: String, found: String| {
         Err(TrainError::OtherStore { directory: store.directory().to_owned(), expected, found })
     };
-    if column.width != plan.d_in {
-        return other(format!("{} to be {} wide", plan.hook, plan.d_in), column.width.to_string());
+    let wanted = [(Some(plan.hook), plan.size.d_in), (plan.hook_out, plan.size.d_out())];
+    for (hook, width) in wanted.into_iter().filter_map(|(hook, width)| Some((hook?, width))) {
+        let column = store.hook_column(hook)?;
+        if column.width != width {
+            return other(format!("{hook} to be {width} wide"), column.width.to_string());
+        }
     }
     if store.tokens() != plan.store_tokens {
         return other(format!("{} tokens", plan.store_tokens), store.tokens().to_string());
@@ -114,14 +266,12 @@ fn check_store(plan: &TrainPlan, store: &Store) -> Result<(), TrainError> {
 }
 
 /// Makes `out` an empty place to train in: what an interrupted run left goes, anything else stays.
-fn prepare(out: &Path) -> Result<(), TrainError> {
-    if out.join(manifest::FILE_NAME).exists() {
-        return Err(TrainError::Sealed { directory: out.to_owned() });
-    }
+fn clear(out: &Path) -> Result<(), TrainError> {
     fs::create_dir_all(out).map_err(io(out))?;
     AtomicFile::sweep(out).map_err(io(out))?;
-    let ours =
-        Format::SaeLens.files().iter().copied().chain(["sparsity.safetensors", logs::METRICS, logs::EVENTS]);
+    checkpoint::remove(out)?;
+    let logs = [logs::METRICS, logs::DENSITY, logs::SPEED, logs::EVENTS];
+    let ours = Format::SaeLens.files().iter().copied().chain(["sparsity.safetensors"]).chain(logs);
     for name in ours {
         let path = out.join(name);
         match fs::remove_file(&path) {
@@ -137,11 +287,13 @@ fn metadata(plan: &TrainPlan, store: &Store, sample: &Sample) -> Metadata {
     let Work { config: harvest, inputs, .. } = &store.manifest().work;
     let name = |role: &str| inputs.get(role).map(|input| input.name.clone());
     let mut metadata = Metadata::new(plan.hook).of_unprocessed_model();
+    metadata.hook_out = plan.hook_out;
+    metadata.normalization = plan.normalization();
     metadata.model_name = name("model");
     metadata.context_size = harvest["context"]["length"].as_u64().and_then(|n| usize::try_from(n).ok());
     metadata.prepend_bos = harvest["context"].get("bos").map(|bos| !bos.is_null());
     metadata.dataset_path = name("text");
-    metadata.scale = Some(sample.scale);
+    metadata.scale = Some(sample.input.scale);
     metadata.facts = facts(plan, store);
     metadata
 }
@@ -151,11 +303,12 @@ fn facts(plan: &TrainPlan, store: &Store) -> Map<String, Value> {
         // So that an evaluation within another model is noticed.
         "model_sha256": store.manifest().work.inputs.get("model").map(|model| &model.sha256),
         "recipe": plan.recipe,
+        "trained_as": plan.architecture,
         "seed": plan.seed,
         "tokens": plan.tokens,
         "steps": plan.steps,
         "lr": plan.schedule.lr,
-        "l1": plan.schedule.l1,
+        "sparsity": plan.schedule.sparsity,
         // What sparsity.safetensors looks back on.
         "sparsity_tokens": plan.dead_window_tokens,
     });

@@ -19,7 +19,7 @@ pub(crate) struct Window {
     d_sae: usize,
     batch_tokens: u64,
     device: Device,
-    /// Loss, squared error, penalty, gradient norm of each step that the host has not seen, `[4]`.
+    /// [`MEANS`] figures of each step that the host has not seen: loss, squared error, penalty, gradient norm, rest.
     waiting: Vec<Tensor<1>>,
     /// Firings in those steps, `[d_sae]`.
     fired: Tensor<1>,
@@ -35,42 +35,83 @@ pub(crate) struct Window {
     until_end: u64,
 }
 
-#[derive(Default)]
+/// Figures of a step that are means over tokens.
+const MEANS: usize = 5;
+
+/// How often each latent fired since the last reading, and what the means add up to.
 struct Seen {
     steps: u64,
-    sums: [f64; 4],
+    sums: [f64; MEANS],
     variance: f64,
-    fired: u64,
+    fired: Vec<u64>,
+}
+
+impl Seen {
+    fn nothing(d_sae: usize) -> Self {
+        Self { steps: 0, sums: [0.0; MEANS], variance: 0.0, fired: vec![0; d_sae] }
+    }
+}
+
+/// Bins of a density histogram: latents that never fired, then by the logarithm of how often.
+pub(crate) const BINS: usize = 25;
+
+/// Bins for a factor of ten.
+const BINS_A_DECADE: f64 = 4.0;
+
+/// How many latents are in each bin: never active, on less than 10^(1/4 − 6) of the tokens, and on up to a quarter of a power
+/// of ten more each.
+pub type Density = [u64; BINS];
+
+/// The bin of a share of the tokens.
+fn bin(fired: u64, tokens: u64) -> usize {
+    if fired == 0 {
+        return 0;
+    }
+    let log = (fired as f64 / tokens as f64).log10();
+    let last = BINS - 1;
+    (last as f64 + (log * BINS_A_DECADE).floor()).clamp(1.0, last as f64) as usize
 }
 
 /// Means over the steps since the last reading.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Means {
     pub(crate) loss: f64,
     pub(crate) squared_error: f64,
     pub(crate) penalty: f64,
     pub(crate) grad_norm: f64,
+    pub(crate) rest: f64,
     /// Mean over tokens of ‖x − x̄‖².
     pub(crate) variance: f64,
     /// Firings a step.
     pub(crate) fired: f64,
     /// Share of latents that have been silent for the dead window.
     pub(crate) dead: f64,
+    /// How often latents fired.
+    pub(crate) density: Density,
+}
+
+/// What a window takes with it from one reading to the next.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct WindowState {
+    /// Steps since each latent last fired.
+    pub(crate) silent: Vec<f32>,
+    /// Firings in those of the last steps of the run that were taken.
+    pub(crate) fired_at_end: Vec<u64>,
 }
 
 impl Window {
     pub(crate) fn new(plan: &TrainPlan, device: &Device) -> Self {
-        let zeros = || Tensor::<1>::zeros([plan.d_sae], device);
+        let zeros = || Tensor::<1>::zeros([plan.size.d_sae], device);
         Self {
-            d_sae: plan.d_sae,
+            d_sae: plan.size.d_sae,
             batch_tokens: plan.batch_tokens as u64,
             device: device.clone(),
             waiting: Vec::new(),
             fired: zeros(),
-            seen: Seen::default(),
+            seen: Seen::nothing(plan.size.d_sae),
             silent: zeros(),
             dead_steps: plan.dead_window_steps(),
-            fired_at_end: vec![0; plan.d_sae],
+            fired_at_end: vec![0; plan.size.d_sae],
             until_end: plan.steps - plan.dead_window_steps(),
         }
     }
@@ -82,8 +123,9 @@ impl Window {
         if waiting == STEPS_WAITING || (waiting as u64 + 1) * self.batch_tokens > EXACT {
             self.drain();
         }
-        let StepStats { loss, squared_error, penalty, grad_norm, fired } = stats;
-        self.waiting.push(Tensor::cat(vec![loss, squared_error, penalty, grad_norm], 0));
+        let StepStats { loss, squared_error, penalty, grad_norm, fired, rest, .. } = stats;
+        let rest = rest.unwrap_or_else(|| loss.zeros_like());
+        self.waiting.push(Tensor::cat(vec![loss, squared_error, penalty, grad_norm, rest], 0));
         self.seen.variance += variance;
         self.silent = (self.silent.clone() + 1.0).mask_fill(fired.clone().greater_scalar(0.0), 0.0);
         self.fired = self.fired.clone() + fired;
@@ -94,16 +136,50 @@ impl Window {
         self.until_end = self.until_end.saturating_sub(1);
     }
 
+    /// 1 for every latent that has been silent for the dead window, `[d_sae]`.
+    pub(crate) fn dead(&self) -> Tensor<1> {
+        self.silent.clone().greater_equal_scalar(self.dead_steps.min(EXACT) as f64).float()
+    }
+
+    /// 1 for every latent that has been silent for so many steps, on the host.
+    pub(crate) fn silent_for(&self, steps: u64) -> Vec<bool> {
+        let silent = self.silent.to_data();
+        silent.iter::<f64>().map(|silent| silent >= steps as f64).collect()
+    }
+
+    /// Counts these latents as alive from now on.
+    pub(crate) fn revive(&mut self, latents: &[bool]) {
+        let silent = self.silent.to_data();
+        let silent = silent.iter::<f32>().zip(latents).map(|(silent, &revived)| if revived { 0.0 } else { silent });
+        let silent: Vec<f32> = silent.collect();
+        self.silent = Tensor::from_data(&silent[..], &self.device);
+    }
+
     /// Reads the means and begins anew. Waits for the device.
     pub(crate) fn read(&mut self) -> Means {
         self.drain();
-        let Seen { steps, sums, variance, fired } = std::mem::take(&mut self.seen);
-        let dead = self.silent.clone().greater_equal_scalar(self.dead_steps.min(EXACT) as f64);
-        let [loss, squared_error, penalty, grad_norm] = sums.map(|sum| sum / steps as f64);
+        let seen = std::mem::replace(&mut self.seen, Seen::nothing(self.d_sae));
+        let Seen { steps, sums, variance, fired } = seen;
+        let [loss, squared_error, penalty, grad_norm, rest] = sums.map(|sum| sum / steps as f64);
         let variance = variance / steps as f64;
-        let fired = fired as f64 / steps as f64;
-        let dead = f64::from(dead.float().mean().into_scalar::<f32>());
-        Means { loss, squared_error, penalty, grad_norm, variance, fired, dead }
+        let mut density = [0; BINS];
+        fired.iter().for_each(|&fired| density[bin(fired, steps * self.batch_tokens)] += 1);
+        let fired = fired.iter().sum::<u64>() as f64 / steps as f64;
+        let dead = f64::from(self.dead().mean().into_scalar::<f32>());
+        Means { loss, squared_error, penalty, grad_norm, rest, variance, fired, dead, density }
+    }
+
+    /// What the steps to come depend on, right after a reading.
+    pub(crate) fn state(&self) -> WindowState {
+        let silent = self.silent.to_data().iter::<f32>().collect();
+        WindowState { silent, fired_at_end: self.fired_at_end.clone() }
+    }
+
+    /// Takes up from there, after so many steps.
+    pub(crate) fn restore(&mut self, state: WindowState, steps_done: u64) {
+        self.silent = Tensor::from_data(&state.silent[..], &self.device);
+        self.fired_at_end = state.fired_at_end;
+        self.until_end = self.until_end.saturating_sub(steps_done);
     }
 
     /// How often each latent fired in the last steps of the run, those of the dead window.
@@ -120,13 +196,14 @@ impl Window {
         self.seen.steps += self.waiting.len() as u64;
         let means = Tensor::cat(std::mem::take(&mut self.waiting), 0).into_data();
         for (i, mean) in means.iter::<f64>().enumerate() {
-            self.seen.sums[i % 4] += mean;
+            self.seen.sums[i % MEANS] += mean;
         }
         let fired = std::mem::replace(&mut self.fired, Tensor::zeros([self.d_sae], &self.device));
-        for (n, at_end) in fired.into_data().iter::<f64>().zip(&mut self.fired_at_end) {
+        let counts = self.seen.fired.iter_mut().zip(&mut self.fired_at_end);
+        for (n, (seen, at_end)) in fired.into_data().iter::<f64>().zip(counts) {
             // A whole number, see above.
             let n = n as u64;
-            self.seen.fired += n;
+            *seen += n;
             if self.until_end == 0 {
                 *at_end += n;
             }
@@ -166,6 +243,9 @@ mod tests {
             penalty: scalar(0.0),
             grad_norm: scalar(0.0),
             fired: Tensor::from_data(fired, &Device::flex()),
+            rest: None,
+            smallest: None,
+            next_penalty: None,
         };
         window.add(stats, 1.0);
     }
@@ -196,5 +276,15 @@ mod tests {
         // Each reading begins anew.
         add(&mut window, 3.0, [0.0; 3]);
         assert_eq!(window.read().loss, 3.0);
+    }
+
+    #[test]
+    fn densities_are_counted_by_their_logarithm() {
+        // 10⁻⁶ and less is the first bin that counts, 1 the last.
+        let bins = [(0, 0), (1, 1), (5, 3), (10, 5), (999_999, 23), (1_000_000, 24)];
+        for (fired, expected) in bins {
+            assert_eq!(bin(fired, 1_000_000), expected, "{fired} of a million");
+        }
+        assert_eq!(bin(1, 100_000_000), 1);
     }
 }

@@ -8,11 +8,14 @@ use burn::{
 };
 use monosema_kernels::CLIP_EPSILON;
 
-/// Multiplies every gradient by min(1, `largest` / norm of all). Returns the norm before, `[1]`.
-pub(super) fn clip_norm<M: Module>(module: &M, gradients: &mut GradientsParams, largest: f64) -> Tensor<1> {
+use crate::config::GradClip;
+
+/// Multiplies every gradient by min(1, limit / norm of all). Returns the norm before, `[1]`.
+pub(super) fn clip_norm<M: Module>(module: &M, gradients: &mut GradientsParams, clip: GradClip) -> Tensor<1> {
     let mut squares = SumOfSquares { gradients, sum: None };
     module.visit(&mut squares);
     let norm = squares.sum.expect("a module that is trained has parameters").sqrt();
+    let GradClip::Norm(largest) = clip else { return norm };
     // Computed where the gradients are: reading the norm would make the host wait in every step.
     let factor = norm.clone().add_scalar(CLIP_EPSILON).recip().mul_scalar(largest).clamp_max(1.0);
     module.visit(&mut Scale { gradients, factor });
@@ -70,7 +73,7 @@ mod tests {
         let factors = Tensor::<2>::from_data([[1.0, 2.0]], &device);
         let loss = (two.a.val() * factors).sum() + two.b.val().sum() * 2.0;
         let mut gradients = GradientsParams::from_grads(loss.backward(), &two);
-        let norm = clip_norm(&two, &mut gradients, largest).into_scalar();
+        let norm = clip_norm(&two, &mut gradients, GradClip::Norm(largest)).into_scalar();
         let a = gradients.get::<2>(two.a.id).unwrap().into_data().try_into_vec().unwrap();
         let b = gradients.get::<1>(two.b.id).unwrap().into_data().try_into_vec().unwrap();
         (norm, a, b)

@@ -1,9 +1,9 @@
 //! Decoder rows that keep a norm of 1 (Bricken et al. 2023): what would change their length is taken out of their
 //! gradients, and what a step changed all the same is divided out.
 
-use burn::{module::Param, optim::GradientsParams, tensor::Tensor};
+use burn::{optim::GradientsParams, tensor::Tensor};
 use monosema_kernels::SMALLEST_NORM;
-use monosema_sae::{Affine, Sae};
+use monosema_sae::Sae;
 
 /// Takes from the gradient of every decoder row what points along the row.
 pub(super) fn project(sae: &Sae, gradients: &mut GradientsParams) {
@@ -18,14 +18,10 @@ pub(super) fn project(sae: &Sae, gradients: &mut GradientsParams) {
 
 /// Divides every decoder row by its norm.
 pub(super) fn normalise(sae: Sae) -> Sae {
-    sae.map_affine(|affine| {
+    sae.map_w_dec(|rows| {
         let norms = |rows: &Tensor<2>| rows.clone().square().sum_dim(1).sqrt().clamp_min(SMALLEST_NORM);
-        let w_dec: Param<Tensor<2>> = affine.w_dec.map(|rows| {
-            // A parameter is a leaf of the graph: what it was divided by is not to be differentiated.
-            let rows = rows.inner();
-            let divided = rows.clone() / norms(&rows);
-            Tensor::from_inner(divided).require_grad()
-        });
-        Affine { w_dec, ..affine }
+        // A parameter is a leaf of the graph: what it was divided by is not to be differentiated.
+        let rows = rows.inner();
+        Tensor::from_inner(rows.clone() / norms(&rows)).require_grad()
     })
 }

@@ -11,7 +11,7 @@ use monosema_core::{Manifest, Seed, Stage, digest_bytes};
 use monosema_sae::Dictionary;
 use monosema_store::{BatchPlan, Store};
 use monosema_trainer::{
-    Record, Sample, StoreFacts, TrainConfig, TrainError, TrainPlan, TrainSummary, Width, load, train,
+    Job, Record, Sample, StoreFacts, TrainConfig, TrainError, TrainPlan, TrainSummary, Width, load, train,
 };
 
 /// Small enough for a second or two.
@@ -22,7 +22,7 @@ fn config() -> TrainConfig {
         batch_tokens: Some(250),
         shuffle_buffer_tokens: Some(2000),
         lr: Some(2e-3),
-        l1: Some(1.0),
+        sparsity: Some(1.0),
         log_every_steps: Some(100),
         ..TrainConfig::default()
     }
@@ -38,7 +38,9 @@ fn manifest(plan: &TrainPlan, store: &Store) -> Manifest {
 
 fn run(config: &TrainConfig, store: &Store, seed: u64, out: &Path) -> Result<TrainSummary, TrainError> {
     let plan = plan(config, store, seed);
-    train(&plan, manifest(&plan, store), store, &Device::flex(), out)
+    let manifest = manifest(&plan, store);
+    let job = Job { plan, manifest, out: out.to_owned() };
+    train(vec![job], store, &Device::flex()).map(|mut summaries| summaries.remove(0))
 }
 
 fn records(out: &Path) -> Vec<Record> {
@@ -67,17 +69,19 @@ fn loaded_batches_are_those_of_the_store_scaled_and_measured() {
     let plan = plan(&config, &store, 3);
     let wanted = BatchPlan {
         hook: hook(),
+        hook_out: None,
         batch_tokens: 250,
         buffer_tokens: 2000,
         seed: Seed(3),
         tokens: plan.tokens,
+        delivered: 0,
     };
-    let sample = Sample::of(store.batches(wanted), d_in).unwrap();
-    let mut loaded = load(&plan, &sample, &store, &Device::flex());
+    let sample = Sample::of(store.batches(wanted), &plan).unwrap();
+    let mut loaded = load(&plan, &sample, 0, &store, &Device::flex());
     for plain in store.batches(wanted) {
         let (plain, loaded) = (plain.unwrap(), loaded.next().unwrap().unwrap());
-        let scaled: Vec<f32> = plain.x.iter().map(|x| x * sample.scale as f32).collect();
-        let distance = |(i, &x): (usize, &f32)| f64::from(x) - sample.mean[i % d_in] * sample.scale;
+        let scaled: Vec<f32> = plain.x.iter().map(|x| x * sample.input.scale as f32).collect();
+        let distance = |(i, &x): (usize, &f32)| f64::from(x) - sample.input.mean[i % d_in] * sample.input.scale;
         let squares: f64 = scaled.iter().enumerate().map(|x| distance(x).powi(2)).sum();
         assert!((loaded.variance / (squares / 250.0) - 1.0).abs() < 1e-12, "{}", loaded.variance);
         assert_eq!(loaded.x.dims(), [250, d_in]);
@@ -85,7 +89,7 @@ fn loaded_batches_are_those_of_the_store_scaled_and_measured() {
     }
     assert!(loaded.next().is_none());
     // Whoever stops early leaves no thread behind: dropping joins them.
-    assert!(load(&plan, &sample, &store, &Device::flex()).nth(2).unwrap().is_ok());
+    assert!(load(&plan, &sample, 0, &store, &Device::flex()).nth(2).unwrap().is_ok());
 }
 
 #[test]
@@ -95,9 +99,9 @@ fn what_cannot_be_read_comes_after_what_could() {
     let store = store(acts.path(), &x, 8);
     let config = TrainConfig { tokens: Some(8000), shuffle_buffer_tokens: Some(250), ..config() };
     let plan = plan(&config, &store, 3);
-    let sample = Sample::of(store.sequential(hook(), 250), 8).unwrap();
+    let sample = Sample::of(store.sequential(hook(), 250), &plan).unwrap();
     fs::remove_file(acts.path().join("shard-00001.parquet")).unwrap();
-    let loaded: Vec<_> = load(&plan, &sample, &store, &Device::flex()).collect();
+    let loaded: Vec<_> = load(&plan, &sample, 0, &store, &Device::flex()).collect();
     let (last, before) = loaded.split_last().unwrap();
     assert!(before.iter().all(Result::is_ok));
     assert!(last.as_ref().unwrap_err().to_string().contains("shard-00001.parquet"));
@@ -121,7 +125,8 @@ fn a_known_dictionary_is_found() {
 
     // The dictionary takes raw activations and gives them back.
     let points = Tensor::<2>::from_data(TensorData::new(raw.clone(), [8000, d_in]), &Device::flex());
-    let x_hat: Vec<f32> = dictionary.decode(dictionary.encode(points)).into_data().try_into_vec().unwrap();
+    let x_hat = dictionary.decode(dictionary.encode(points.clone()), points);
+    let x_hat: Vec<f32> = x_hat.into_data().try_into_vec().unwrap();
     let error: f64 = raw.iter().zip(&x_hat).map(|(a, b)| f64::from(a - b).powi(2)).sum();
     let square: f64 = raw.iter().map(|a| f64::from(*a).powi(2)).sum();
     assert!(error / square < 0.1, "{error} of {square} is left");
@@ -145,11 +150,11 @@ fn logs_manifest_and_metadata_say_what_was_done() {
         assert_eq!(record.tokens, record.step * 250);
         // The dead window is half of the run: 15 steps.
         assert_eq!(record.dead_share.is_some(), record.step >= 15);
-        assert!(record.l0 > 0.0 && record.fvu > 0.0 && record.tokens_per_s > 0.0, "{record:?}");
+        assert!(record.l0 > 0.0 && record.fvu > 0.0, "{record:?}");
     }
     // λ is constant after 5 % of 30 steps, so the terms add up to the loss.
     let last = &summary.last;
-    assert!((last.loss - last.mse - last.l1_coefficient * last.l1).abs() < 1e-4 * last.loss, "{last:?}");
+    assert!((last.loss - last.mse - last.sparsity * last.penalty).abs() < 1e-4 * last.loss, "{last:?}");
     // lr falls to 0 over the last 6 steps.
     assert!((last.lr - 2e-3 / 6.0).abs() < 1e-12);
 
@@ -158,10 +163,17 @@ fn logs_manifest_and_metadata_say_what_was_done() {
     assert_eq!((sealed.work, sealed.device.as_str()), (plan.work(&store), "cpu"));
     assert_eq!((sealed.counts["steps"], sealed.counts["tokens"], sealed.counts["d_sae"]), (30, 7500, 48));
     let files: Vec<_> = sealed.files.keys().map(String::as_str).collect();
-    let expected =
-        ["cfg.json", "logs/events.out.tfevents.monosema", "logs/metrics.jsonl", "sae_weights.safetensors"];
-    assert_eq!(files[..4], expected);
-    assert_eq!(files[4..], ["sparsity.safetensors"]);
+    let expected = [
+        "cfg.json",
+        "logs/density.jsonl",
+        "logs/events.out.tfevents.monosema",
+        "logs/metrics.jsonl",
+        "logs/speed.jsonl",
+        "sae_weights.safetensors",
+        "sparsity.safetensors",
+    ];
+    assert_eq!(files, expected);
+    assert!(!out.path().join("checkpoints").exists());
 
     let dictionary = Dictionary::load(out.path(), &Device::flex()).unwrap();
     let metadata = dictionary.metadata();
@@ -169,7 +181,7 @@ fn logs_manifest_and_metadata_say_what_was_done() {
     assert_eq!((metadata.context_size, metadata.prepend_bos), (Some(64), Some(false)));
     assert_eq!(metadata.dataset_path.as_deref(), Some("a.txt, b.txt"));
     assert_eq!(metadata.facts["model_sha256"], digest_bytes(b"synthetic").as_str());
-    assert_eq!(metadata.scale, Some(summary.sample.scale));
+    assert_eq!(metadata.scale, Some(summary.sample.input.scale));
     // Where SAELens looks for how to load the model.
     let cfg: serde_json::Value =
         serde_json::from_slice(&fs::read(out.path().join("cfg.json")).unwrap()).unwrap();
@@ -258,7 +270,7 @@ fn another_store_than_the_plans_is_refused() {
     let [a, b, out] = [(); 3].map(|()| tempfile::tempdir().unwrap());
     let (planned, other) = (store(a.path(), &x, 8), store(b.path(), &x[..8000], 8));
     let plan = plan(&config(), &planned, 1);
-    let error =
-        train(&plan, manifest(&plan, &other), &other, &Device::flex(), out.path()).unwrap_err().to_string();
+    let job = Job { manifest: manifest(&plan, &other), plan, out: out.path().to_owned() };
+    let error = train(vec![job], &other, &Device::flex()).unwrap_err().to_string();
     assert!(error.contains("expected 2000 tokens, found 1000"), "{error}");
 }
