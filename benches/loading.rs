@@ -12,8 +12,8 @@ use monosema_core::{BlockHook, HookPoint, Manifest, Seed, Stage, manifest::Work}
 use monosema_sae::{Sae, Weights};
 use monosema_store::{HookColumn, Layout, Rows, Store, StoreSchema, VectorDtype, Writer, WriterOptions};
 use monosema_trainer::{
-    Logs, Rates, Sample, StoreFacts, TrainConfig, TrainPlan, Width, fit, load,
-    step::{FusedStep, StepStats, TrainStep},
+    Rates, Sample, StoreFacts, TrainBatch, TrainConfig, TrainPlan, Width, load,
+    step::{FusedStep, StepState, StepStats, TrainStep},
 };
 use rand::Rng;
 
@@ -27,13 +27,23 @@ const TRAINED: u64 = 1 << 19;
 struct NoStep(Device);
 
 impl TrainStep for NoStep {
-    fn step(&mut self, _: Tensor<2>, _: Rates) -> StepStats {
+    fn step(&mut self, _: &TrainBatch, _: Rates, _: Option<Tensor<1>>) -> StepStats {
         let one = || Tensor::ones([1], &self.0);
         let fired = Tensor::zeros([LATENTS], &self.0);
-        StepStats { loss: one(), squared_error: one(), penalty: one(), grad_norm: one(), fired }
+        let [loss, squared_error, penalty, grad_norm] = [(); 4].map(|()| one());
+        let (rest, smallest, next_penalty) = (None, None, None);
+        StepStats { loss, squared_error, penalty, grad_norm, fired, rest, smallest, next_penalty }
     }
 
     fn sae(&self) -> Sae {
+        unreachable!("nobody asks for it")
+    }
+
+    fn state(&self) -> StepState {
+        unreachable!("nobody asks for it")
+    }
+
+    fn restore(&mut self, _: StepState) {
         unreachable!("nobody asks for it")
     }
 }
@@ -60,7 +70,7 @@ fn store(directory: &std::path::Path, dtype: VectorDtype) -> Store {
 /// A step that finds 1 % of the latents active, and learns so little that this stays.
 fn real_step(plan: &TrainPlan, device: &Device) -> FusedStep {
     let mut weights = Weights::default();
-    for (name, data) in Sae::init(&plan.architecture, plan.size(), Seed(0), device).to_weights().iter() {
+    for (name, data) in Sae::init(&plan.architecture, plan.size, &plan.init(Vec::new()), device).to_weights().iter() {
         let values: Vec<f32> = data.try_to_vec().unwrap();
         match data.shape()[..] {
             // Pre-activations have a standard deviation of 0.1.
@@ -70,7 +80,16 @@ fn real_step(plan: &TrainPlan, device: &Device) -> FusedStep {
             _ => unreachable!("weights are vectors and matrices"),
         }
     }
-    FusedStep::new(Sae::from_weights(&plan.architecture, weights, device), plan, device).unwrap()
+    FusedStep::new(Sae::from_weights(&plan.architecture, plan.size, weights, device), plan, device).unwrap()
+}
+
+/// Takes a step on each batch, and waits for the last.
+fn train(step: &mut dyn TrainStep, batches: impl Iterator<Item = TrainBatch>, plan: &TrainPlan) -> f32 {
+    let mut last = None;
+    for (index, batch) in batches.enumerate() {
+        last = Some(step.step(&batch, plan.schedule.at(index as u64), None).loss);
+    }
+    last.unwrap().into_scalar()
 }
 
 fn bench(criterion: &mut Criterion) {
@@ -90,23 +109,22 @@ fn bench(criterion: &mut Criterion) {
             ..TrainConfig::default()
         };
         let plan = TrainPlan::resolve(&config, &StoreFacts::of(&store), Seed(0)).unwrap();
-        let sample = Sample::of(store.sequential(plan.hook, BATCH), WIDTH).unwrap();
-        let mut logs = Logs::create(directory.path()).unwrap();
+        let sample = Sample::of(store.sequential(plan.hook, BATCH), &plan).unwrap();
         let mut real = real_step(&plan, &device);
         let steps: [(&str, &mut dyn TrainStep); 2] =
             [("no step", &mut NoStep(device.clone())), ("step", &mut real)];
         for (name, step) in steps {
             group.bench_function(BenchmarkId::new(format!("disk, {name}"), dtype), |bencher| {
                 bencher.iter(|| {
-                    let batches = load(&plan, &sample, &store, &device);
-                    fit(&plan, step, batches, &device, &mut logs).unwrap()
+                    let batches = load(&plan, &sample, 0, &store, &device);
+                    train(step, batches.map(Result::unwrap), &plan)
                 });
             });
-            let batch = load(&plan, &sample, &store, &device).next().unwrap().unwrap();
+            let batch = load(&plan, &sample, 0, &store, &device).next().unwrap().unwrap();
             group.bench_function(BenchmarkId::new(format!("memory, {name}"), dtype), |bencher| {
                 bencher.iter(|| {
-                    let batches = iter::repeat_with(|| Ok(batch.clone()));
-                    fit(&plan, step, batches, &device, &mut logs).unwrap()
+                    let batches = iter::repeat_n(batch.clone(), plan.steps as usize);
+                    train(step, batches, &plan)
                 });
             });
         }

@@ -35,8 +35,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let store = Store::open(&args.acts)?;
     let dictionary = Dictionary::load(&args.dictionary, &Device::flex())?;
-    let form = dictionary.sae().config().form().ok_or("the fused step does not know this architecture")?;
-    let encoder = Encoder { form, parameters: dictionary.sae().affine().to_parameters() };
+    let form = dictionary.sae().config().form(dictionary.size(), false).ok_or("the fused step does not know this architecture")?;
+    let encoder = Encoder { form, parameters: dictionary.sae().to_parameters() };
     let exact = Exact::new(&encoder)?;
     let (mut tokens, mut active, mut differ, mut furthest) = (0, 0.0, 0_u64, 0.0_f64);
     for batch in store.sequential(dictionary.metadata().hook, args.batch) {

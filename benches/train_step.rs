@@ -12,7 +12,7 @@ use monosema_core::{BlockHook, HookPoint, Seed};
 use monosema_kernels::Path;
 use monosema_sae::{Sae, Weights};
 use monosema_store::HookColumn;
-use monosema_trainer::{
+use monosema_trainer::{ TrainBatch, 
     Rates, StoreFacts, TrainConfig, TrainPlan, Width,
     step::{AutodiffStep, FusedStep, Precision, TrainStep},
 };
@@ -23,11 +23,11 @@ const BATCH: usize = 4096;
 const THRESHOLDS: [(&str, f32); 3] = [("1 %", 0.2326), ("6 %", 0.1555), ("none", 1e3)];
 
 /// Nothing is learned, so that the density stays.
-const RATES: Rates = Rates { lr: 0.0, l1: 1.0 };
+const RATES: Rates = Rates { lr: 0.0, sparsity: 1.0, k: None, p: 1.0, next_p: None, p_changes: false };
 
 fn start(plan: &TrainPlan, threshold: f32, device: &Device) -> Sae {
     let mut weights = Weights::default();
-    for (name, data) in Sae::init(&plan.architecture, plan.size(), Seed(0), device).to_weights().iter() {
+    for (name, data) in Sae::init(&plan.architecture, plan.size, &plan.init(Vec::new()), device).to_weights().iter() {
         let values: Vec<f32> = data.try_to_vec().unwrap();
         match data.shape()[..] {
             [n] if name == "b_enc" => weights.insert("b_enc", vec![-threshold; n], [n]),
@@ -36,7 +36,7 @@ fn start(plan: &TrainPlan, threshold: f32, device: &Device) -> Sae {
             _ => unreachable!("weights are vectors and matrices"),
         }
     }
-    Sae::from_weights(&plan.architecture, weights, device)
+    Sae::from_weights(&plan.architecture, plan.size, weights, device)
 }
 
 fn bench(criterion: &mut Criterion) {
@@ -50,18 +50,19 @@ fn bench(criterion: &mut Criterion) {
         let config = TrainConfig { width: Width::Latents(d_sae), ..TrainConfig::default() };
         let plan = TrainPlan::resolve(&config, &facts, Seed(0)).unwrap();
         let x = Tensor::<2>::random([BATCH, d_in], Distribution::Normal(0.0, 1.0), &device);
+        let batch = TrainBatch { x, y: None, variance: 1.0 };
         let shape = format!("{d_in}x{d_sae}");
         let at_one_percent = THRESHOLDS[0].1;
         let mut autodiff = AutodiffStep::new(start(&plan, at_one_percent, &device.clone().autodiff()), &plan);
         group.bench_function(BenchmarkId::new("autodiff", &shape), |bencher| {
-            bencher.iter(|| black_box(autodiff.step(x.clone(), RATES).loss.into_scalar::<f32>()));
+            bencher.iter(|| black_box(autodiff.step(&batch, RATES, None).loss.into_scalar::<f32>()));
         });
         let mut fused = |name: &str, precision, path, threshold| {
             let plan = TrainPlan { precision, ..plan.clone() };
             let mut step = FusedStep::new(start(&plan, threshold, &device), &plan, &device).unwrap();
             step.force(Some(path));
             group.bench_function(BenchmarkId::new(name, &shape), |bencher| {
-                bencher.iter(|| black_box(step.step(x.clone(), RATES).loss.into_scalar::<f32>()));
+                bencher.iter(|| black_box(step.step(&batch, RATES, None).loss.into_scalar::<f32>()));
             });
         };
         fused("dense path", Precision::Auto, Path::Dense, at_one_percent);

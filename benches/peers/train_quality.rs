@@ -10,7 +10,8 @@ use clap::{Parser, ValueEnum};
 use monosema_core::{BlockHook, HookPoint, Manifest, Seed, Stage, manifest::Work};
 use monosema_sae::{SaeConfig, architecture::top_k::TopKConfig};
 use monosema_store::{HookColumn, Layout, Rows, Store, StoreSchema, VectorDtype, Writer, WriterOptions};
-use monosema_trainer::{StoreFacts, TrainConfig, TrainPlan, Width, train};
+use monosema_trainer::{
+    Job, LrScaling, Span, StoreFacts, TrainConfig, TrainPlan, Width, train};
 use safetensors::SafeTensors;
 use serde_json::json;
 
@@ -68,8 +69,9 @@ fn main() -> Result<(), Box<dyn Error>> {
                 TrainPlan::resolve(&config(&args, value, lr)?, &StoreFacts::of(&store), Seed(args.seed))?;
             let file = format!("{}-{value}-{lr}", name.get_name());
             let manifest = Manifest::new(plan.work(&store), "cpu");
-            let summary = train(&plan, manifest, &store, &Device::flex(), &args.out.join(&file))?;
-            println!("{}", json!({"value": value, "lr": lr, "seconds": summary.seconds, "file": file}));
+            let job = Job { plan, manifest, out: args.out.join(&file) };
+            let seconds = train(vec![job], &store, &Device::flex())?[0].seconds;
+            println!("{}", json!({"value": value, "lr": lr, "seconds": seconds, "file": file}));
         }
     }
     Ok(())
@@ -83,13 +85,14 @@ fn config(args: &Args, value: f64, lr: f64) -> Result<TrainConfig, Box<dyn Error
         ..TrainConfig::default()
     };
     Ok(match args.implementation {
-        Implementation::Ours => TrainConfig { l1: Some(value), ..config },
+        Implementation::Ours => TrainConfig { sparsity: Some(value), ..config },
         Implementation::OursTopk => {
             let k = NonZeroUsize::new(value as usize).ok_or("a k is 1 or more")?;
             let top_k = TopKConfig { k, ..TopKConfig::default() };
             TrainConfig {
                 architecture: Some(SaeConfig::TopK(top_k)),
-                lr_warmup_fraction: Some(LR_WARMUP_FRACTION),
+                lr_warmup: Some(Span::Fraction(LR_WARMUP_FRACTION)),
+                lr_scaling: Some(LrScaling::None),
                 ..config
             }
         }

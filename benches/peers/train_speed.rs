@@ -9,11 +9,13 @@ use clap::{Parser, ValueEnum};
 use monosema_core::{BlockHook, HookPoint, Seed};
 use monosema_kernels::Phases;
 use monosema_sae::{
+    AuxK, 
     Sae, SaeConfig, Weights,
     architecture::{relu::ReluConfig, top_k::TopKConfig},
 };
 use monosema_store::HookColumn;
 use monosema_trainer::{
+    TrainBatch, 
     Rates, StoreFacts, TrainConfig, TrainPlan, Width,
     step::{AutodiffStep, FusedStep, Precision, TrainStep},
 };
@@ -24,7 +26,8 @@ use serde_json::json;
 const WARM_UP: usize = 5;
 
 /// So small that the density stays what it is.
-const RATES: Rates = Rates { lr: 1e-7, l1: 5.0 };
+const LR: f64 = 1e-7;
+const SPARSITY: f64 = 5.0;
 
 #[derive(Parser)]
 struct Args {
@@ -113,7 +116,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     use Implementation::{OursBf16, OursF32, OursTopk, OursTopkBf16, OursTopkF32};
     let top_k = matches!(args.implementation, OursTopk | OursTopkF32 | OursTopkBf16);
     let architecture = if top_k {
-        SaeConfig::TopK(TopKConfig { k: args.k, ..TopKConfig::default() })
+        SaeConfig::TopK(TopKConfig { k: args.k, aux: AuxK::OFF, ..TopKConfig::default() })
     } else {
         SaeConfig::Relu(ReluConfig::default())
     };
@@ -127,13 +130,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         width: Width::Latents(d_sae),
         batch_tokens: Some(args.batch),
         precision,
+        ema_decay: Some(0.0),
         ..TrainConfig::default()
     };
     let hook = HookPoint::block(0, BlockHook::ResidPost);
     let facts = StoreFacts { hooks: vec![HookColumn { hook, width: d_in }], tokens: 1 << 30 };
     let plan = TrainPlan::resolve(&config, &facts, Seed(0))?;
     plan.check_device(device)?;
-    let rates = Rates { l1: if top_k { 0.0 } else { RATES.l1 }, ..RATES };
+    let rates = Rates::new(LR, if top_k { 0.0 } else { SPARSITY });
     let sae = |device: &Device| -> Result<Sae, Box<dyn Error>> {
         let mut weights = Weights::default();
         weights.insert("W_enc", numbers(&inputs, "W_enc")?, [d_in, d_sae]);
@@ -142,12 +146,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         weights.insert("b_enc", b_enc, [d_sae]);
         weights.insert("W_dec", numbers(&inputs, "W_dec")?, [d_sae, d_in]);
         weights.insert("b_dec", numbers(&inputs, "b_dec")?, [d_in]);
-        Ok(Sae::from_weights(&architecture, weights, device))
+        Ok(Sae::from_weights(&architecture, plan.size, weights, device))
     };
     // Read when the clock has stopped: nobody waits for a device in the middle of a training.
     let mut fired = None;
     let mut take = |step: &mut dyn TrainStep, i: usize| {
-        fired = Some(step.step(batches[i % batches.len()].clone(), rates).fired);
+        let batch = TrainBatch { x: batches[i % batches.len()].clone(), y: None, variance: 1.0 };
+        fired = Some(step.step(&batch, rates, None).fired);
     };
     let (seconds, cpu_seconds, phases) = if args.implementation == Implementation::OursAutodiff {
         let mut step = AutodiffStep::new(sae(&device.clone().autodiff())?, &plan);

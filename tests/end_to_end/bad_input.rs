@@ -186,7 +186,7 @@ fn a_report_of_somebody_else_is_kept() {
     monosema(&small("run", &out, &["--overwrite"])).ok();
     let report = fs::read(out.join("report.json")).unwrap();
     fs::remove_dir_all(out.join("dictionary")).unwrap();
-    monosema(&small("run", &out, &["--set", "train.l1=2"])).fails(1, &["report.json", "--overwrite"]);
+    monosema(&small("run", &out, &["--set", "train.sparsity=2"])).fails(1, &["report.json", "--overwrite"]);
     assert_eq!(fs::read(out.join("report.json")).unwrap(), report);
 }
 

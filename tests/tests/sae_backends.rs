@@ -7,7 +7,7 @@ use monosema_sae::{SaeConfig, Size};
 use monosema_trainer::conformance::{By, short_training};
 
 /// Odd, so that nothing divides anything.
-const SIZE: Size = Size { d_in: 11, d_sae: 37 };
+const SIZE: Size = Size::new(11, 37);
 const N: usize = 23;
 
 /// f32 sums in another order, carried through a few steps of Adam.

@@ -7,10 +7,10 @@ use std::{num::NonZeroUsize, path::Path};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use monosema_core::{BlockHook, HookPoint, Seed};
 use monosema_kernels::{Form, Last, Memory, Parameters, Precision, Settings, State, screens, step};
-use monosema_sae::{Sae, SaeConfig, architecture::top_k::TopKConfig};
+use monosema_sae::{AuxK, Size, Sae, SaeConfig, architecture::top_k::TopKConfig};
 use monosema_store::HookColumn;
 use monosema_text::{ContextConfig, ContextPlan, Corpus, TextConfig, contexts};
-use monosema_trainer::{
+use monosema_trainer::{TrainBatch, 
     StoreFacts, TrainConfig, TrainPlan, Width,
     step::{FusedStep, TrainStep},
 };
@@ -71,25 +71,27 @@ fn tensor(x: &[f32], d_in: usize) -> Tensor<2> {
 }
 
 /// A dictionary that has learnt something: its latents are as rare as those of a longer training.
-fn train(architecture: &SaeConfig, l1: Option<f64>, x: &[f32], d_in: usize) -> Parameters {
+fn train(architecture: &SaeConfig, sparsity: Option<f64>, x: &[f32], d_in: usize) -> Parameters {
     let config = TrainConfig {
         architecture: Some(architecture.clone()),
         width: Width::Latents(D_SAE),
         batch_tokens: Some(BATCH),
         lr: Some(2e-3),
-        l1,
+        sparsity,
+        ema_decay: Some(0.0),
         ..TrainConfig::default()
     };
     let hooks = vec![HookColumn { hook: HookPoint::block(2, BlockHook::ResidPost), width: d_in }];
     let facts = StoreFacts { hooks, tokens: (STEPS * BATCH) as u64 };
     let plan = TrainPlan::resolve(&config, &facts, Seed(0)).unwrap();
-    let sae = Sae::init(architecture, plan.size(), plan.seed, &Device::flex());
+    let sae = Sae::init(architecture, plan.size, &plan.init(Vec::new()), &Device::flex());
     let mut fused = FusedStep::new(sae, &plan, &Device::flex()).unwrap();
     let batches: Vec<&[f32]> = x.chunks_exact(BATCH * d_in).collect();
     for index in 0..STEPS {
-        fused.step(tensor(batches[index % batches.len()], d_in), plan.schedule.at(index as u64));
+        let x = tensor(batches[index % batches.len()], d_in);
+        fused.step(&TrainBatch { x, y: None, variance: 1.0 }, plan.schedule.at(index as u64), None);
     }
-    fused.sae().affine().to_parameters()
+    fused.sae().to_parameters()
 }
 
 /// On how many tokens each latent is active.
@@ -152,13 +154,13 @@ fn active_latents_are_those_of_f64_but_for_rounding() {
     let n = x.len() / d_in;
     let top_k = |apply_b_dec_to_input| {
         let k = NonZeroUsize::new(K).unwrap();
-        SaeConfig::TopK(TopKConfig { k, apply_b_dec_to_input, rescale_acts_by_decoder_norm: false })
+        SaeConfig::TopK(TopKConfig { k, apply_b_dec_to_input, aux: AuxK::OFF, ..TopKConfig::default() })
     };
-    for (architecture, l1, k) in
+    for (architecture, sparsity, k) in
         [(SaeConfig::default(), Some(1.5), D_SAE), (top_k(false), None, K), (top_k(true), None, K)]
     {
-        let form = architecture.form().unwrap();
-        let parameters = train(&architecture, l1, &x, d_in);
+        let form = architecture.form(Size::new(d_in, D_SAE), sparsity.is_none()).unwrap();
+        let parameters = train(&architecture, sparsity, &x, d_in);
         let truth = truth(&parameters, &x, form, k);
         let [certain, doubtful, near] =
             [0, 1, 2].map(|i| truth.iter().map(|counts| counts[i]).sum::<usize>());

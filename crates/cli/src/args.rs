@@ -36,6 +36,12 @@ pub(crate) enum Command {
         after_help = "Example: monosema inspect data/demo/model --text data/demo/stories/heldout.jsonl"
     )]
     Inspect(InspectArgs),
+    /// List the recipes for training, or print one of them.
+    #[command(after_help = "Example: monosema recipes gao2024")]
+    Recipes {
+        /// One of the list.
+        name: Option<String>,
+    },
     /// List the devices that this build can compute on.
     #[command(after_help = "Example: monosema devices")]
     Devices {

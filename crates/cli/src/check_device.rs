@@ -24,9 +24,9 @@ use crate::{
 
 /// A training on shapes that divide nothing, on one that tensor cores take, and on one whose rows a GPU would like longer.
 const TRAININGS: [(usize, Size); 3] = [
-    (23, Size { d_in: 11, d_sae: 37 }),
-    (512, Size { d_in: 128, d_sae: 1024 }),
-    (256, Size { d_in: 192, d_sae: 3000 }),
+    (23, Size::new(11, 37)),
+    (512, Size::new(128, 1024)),
+    (256, Size::new(192, 3000)),
 ];
 
 /// By which step, on the device and on the CPU.

@@ -11,9 +11,11 @@ mod failure;
 mod inspect;
 mod output;
 mod places;
+mod recipes;
 mod plan;
 mod replace;
 mod stages;
+mod sweep;
 mod table;
 
 use std::{io::IsTerminal, process::ExitCode};
@@ -48,6 +50,7 @@ fn dispatch(command: &Command) -> Outcome {
         Command::Eval(run) => stages::run(run, &[Stage::Eval]),
         Command::Run(run) => stages::run(run, &Stage::ALL),
         Command::Inspect(inspect) => inspect::run(inspect),
+        Command::Recipes { name } => recipes::run(name.as_deref()),
         Command::Devices { json } => device::list(*json),
         Command::ProbeDevice { name } => device::probe_here(*name),
         Command::CheckDevice { name, model } => check_device::run(*name, model),

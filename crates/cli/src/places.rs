@@ -9,6 +9,7 @@ use anyhow::{Context, anyhow};
 use monosema_core::{Manifest, ManifestError, Stage, manifest::Work};
 use monosema_evaluator::{JSON_FILE, Report};
 use monosema_sae::Description;
+use monosema_trainer::checkpoint;
 
 use crate::{
     args::RunArgs,
@@ -16,7 +17,11 @@ use crate::{
     replace::Aside,
 };
 
+/// Where the members of a sweep are, within a run's directory.
+pub(crate) const SWEEP: &str = "sweep";
+
 /// Where a run's results are.
+#[derive(Clone)]
 pub(crate) struct Places {
     /// The whole run: `report.json` and `report.html` are here.
     pub out: PathBuf,
@@ -43,6 +48,12 @@ impl Places {
         let name = args.config.file_stem().unwrap_or("run".as_ref());
         let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(name));
         Self { acts: out.join("acts"), dictionary: out.join("dictionary"), out, overwrite: args.overwrite }
+    }
+
+    /// Those of a member of a sweep, which shares the activations.
+    pub(crate) fn member(&self, name: &str) -> Self {
+        let out = self.out.join(SWEEP).join(name);
+        Self { dictionary: out.join("dictionary"), out, ..self.clone() }
     }
 
     /// The directory of a stage that has one of its own.
@@ -98,7 +109,7 @@ impl Places {
             match Manifest::read(directory, stage) {
                 Ok(_) => {}
                 Err(ManifestError::Unsealed { .. }) => {
-                    self.unsealed(stage, directory).map_err(Failure::usage)?;
+                    self.unsealed(stage, directory, None).map_err(Failure::usage)?;
                 }
                 Err(_) if self.overwrite => {}
                 Err(error) => return Err(Failure::usage(anyhow!(error).context(UNUSABLE))),
@@ -118,15 +129,25 @@ impl Places {
     pub(crate) fn standing(&self, directory: &Path, work: &Work) -> anyhow::Result<Standing> {
         let reason = match Manifest::read(directory, work.stage) {
             Ok(manifest) if manifest.work == *work => return Ok(Standing::Done),
-            Err(ManifestError::Unsealed { .. }) => return self.unsealed(work.stage, directory),
+            Err(ManifestError::Unsealed { .. }) => return self.unsealed(work.stage, directory, Some(work)),
             Ok(manifest) => other_work(directory, &manifest.work, work),
             Err(error) => anyhow!(error).context(UNUSABLE),
         };
         if self.overwrite { Ok(Standing::Replace) } else { Err(reason) }
     }
 
-    /// A directory without a manifest is what an interrupted stage left. But a dictionary may come from elsewhere.
-    fn unsealed(&self, stage: Stage, directory: &Path) -> anyhow::Result<Standing> {
+    /// A directory without a manifest is what an interrupted stage left. A training goes on from its checkpoints, if `work` is
+    /// what they are of. But a dictionary may come from elsewhere.
+    fn unsealed(&self, stage: Stage, directory: &Path, work: Option<&Work>) -> anyhow::Result<Standing> {
+        if stage == Stage::Train
+            && let Some(begun) = checkpoint::interrupted(directory)
+        {
+            return match work {
+                Some(wanted) if begun != *wanted && !self.overwrite => Err(other_work(directory, &begun, wanted)),
+                Some(wanted) if begun != *wanted => Ok(Standing::Replace),
+                _ => Ok(Standing::Open),
+            };
+        }
         if stage != Stage::Train || !directory.join("cfg.json").exists() {
             return Ok(Standing::Open);
         }

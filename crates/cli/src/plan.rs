@@ -21,21 +21,20 @@ use crate::{
 /// The stages of a run, resolved.
 pub(crate) struct Plans {
     pub harvest: Option<HarvestPlan>,
-    pub train: Option<TrainPlan>,
+    /// One, or of a sweep several.
+    pub train: Vec<(Places, TrainPlan)>,
     pub eval: Option<EvalPlan>,
 }
 
 impl Plans {
     /// What the stages will write that is not there yet.
     fn disk_bytes(&self, places: &Places, overwrite: bool) -> u64 {
-        let stages = [
-            (self.harvest.as_ref().map(|plan| plan.disk_bytes), &places.acts),
-            (self.train.as_ref().map(|plan| plan.disk_bytes), &places.dictionary),
-        ];
-        let needed = stages.into_iter().filter_map(|(bytes, directory)| {
+        let harvest = self.harvest.iter().map(|plan| (plan.disk_bytes, &places.acts));
+        let train = self.train.iter().map(|(places, plan)| (plan.disk_bytes, &places.dictionary));
+        let needed = harvest.chain(train).filter_map(|(bytes, directory)| {
             // What is sealed is done already, or stays until its replacement is whole.
             let sealed = directory.join(manifest::FILE_NAME).exists();
-            bytes.filter(|_| !sealed || overwrite).map(|bytes| {
+            (!sealed || overwrite).then(|| {
                 // What an interrupted stage left is removed first.
                 bytes.saturating_sub(if sealed { 0 } else { size(directory) })
             })
@@ -43,11 +42,12 @@ impl Plans {
         needed.fold(0, u64::saturating_add)
     }
 
-    /// Stages run one after the other, so the largest counts.
+    /// Stages run one after the other, so the largest counts; members of a sweep are all there at once.
     fn memory_bytes(&self) -> u64 {
+        let train = self.train.iter().map(|(_, plan)| plan.memory_bytes);
         let stages = [
             self.harvest.as_ref().map(|plan| plan.memory_bytes),
-            self.train.as_ref().map(|plan| plan.memory_bytes),
+            train.reduce(u64::saturating_add),
             self.eval.as_ref().map(|plan| plan.memory_bytes),
         ];
         stages.into_iter().flatten().max().unwrap_or(0)
@@ -100,6 +100,9 @@ pub(crate) fn print(plans: &Plans, places: &Places, device: DeviceName, as_json:
     if as_json {
         let Plans { harvest, train, eval } = plans;
         let device = device.to_string();
+        // One is itself; several are a list.
+        let mut train: Vec<_> = train.iter().map(|(_, plan)| json!(plan)).collect();
+        let train = if train.len() == 1 { train.remove(0) } else { json!(train) };
         let json =
             json!({ "out": places.out, "device": device, "harvest": harvest, "train": train, "eval": eval });
         return output::print(format_args!("{json:#}"));
@@ -111,11 +114,10 @@ pub(crate) fn print(plans: &Plans, places: &Places, device: DeviceName, as_json:
         rows.push(("", format!("{} on disk in {}", bytes(plan.disk_bytes), places.acts.display())));
         rows.push(("", format!("{} of memory", bytes(plan.memory_bytes))));
     }
-    if let Some(plan) = &plans.train {
-        rows.push((
-            "train",
-            format!("{} → {} latents at {}", plan.d_in, count(plan.d_sae as u64), plan.hook),
-        ));
+    for (places, plan) in &plans.train {
+        let (size, out) = (plan.size, plan.hook_out.map_or(String::new(), |hook| format!(" to give {hook}")));
+        let latents = count(size.d_sae as u64);
+        rows.push(("train", format!("{} → {latents} latents at {}{out}, {:?}", size.d_in, plan.hook, plan.recipe)));
         rows.push((
             "",
             format!(

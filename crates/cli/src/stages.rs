@@ -1,6 +1,11 @@
 //! Stages in order: plan them all, skip what is done, run the rest.
 
-use std::{cell::Cell, collections::BTreeSet, fs, path::Path};
+use std::{
+    cell::Cell,
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, anyhow};
 use monosema_core::{Manifest, ManifestError, Stage, manifest};
@@ -8,7 +13,7 @@ use monosema_evaluator::{DictionaryShape, EvalPlan, HTML_FILE, Report, Training,
 use monosema_harvester::{HarvestPlan, HarvestSummary, harvest};
 use monosema_sae::Description;
 use monosema_store::Store;
-use monosema_trainer::{StoreFacts, TrainPlan, train};
+use monosema_trainer::{Job, StoreFacts, TrainConfig, TrainPlan, sweep as grid, train};
 use monosema_transformer::{Checkpoint, ModelError};
 
 use crate::{
@@ -20,7 +25,7 @@ use crate::{
     places::{Places, Standing},
     plan::{self, Plans},
     replace::Aside,
-    table,
+    sweep, table,
 };
 
 /// `monosema harvest | train | eval | run`.
@@ -38,7 +43,7 @@ pub(crate) fn run(args: &RunArgs, stages: &[Stage]) -> Outcome {
     let runner = Runner { args, experiment, places, checkpoint, began: Cell::new(false) };
     let plans = runner.plan(stages)?;
     let chosen = device::resolve(runner.experiment.device)?;
-    if let Some(plan) = &plans.train {
+    for (_, plan) in &plans.train {
         plan.check_device(&chosen.device).map_err(|error| usage_in(&args.config, error))?;
     }
     plan::check_space(&plans, &runner.places, args.overwrite)?;
@@ -52,8 +57,11 @@ pub(crate) fn run(args: &RunArgs, stages: &[Stage]) -> Outcome {
         }
         Stage::Train => runner.train(&chosen),
         // Planned for the dictionary that is there, unless this command was to train it first.
-        Stage::Eval => runner.eval(plans.eval.as_ref().filter(|_| plans.train.is_none()), &chosen),
+        Stage::Eval => runner.evals(plans.eval.as_ref().filter(|_| plans.train.is_empty()), &chosen),
     })?;
+    if runner.is_sweep()? && stages.last() != Some(&Stage::Harvest) {
+        return runner.summarise();
+    }
     // An evaluation has shown its report.
     match stages.last().and_then(|&stage| Some((stage, runner.places.of(stage)?))) {
         Some((stage, directory)) if args.json => {
@@ -81,8 +89,14 @@ struct Runner<'a> {
 impl Runner<'_> {
     fn plan(&self, stages: &[Stage]) -> Outcome<Plans> {
         let harvest = stages.contains(&Stage::Harvest).then(|| self.harvest_plan()).transpose()?;
-        let train = stages.contains(&Stage::Train).then(|| self.train_plan(harvest.as_ref())).transpose()?;
-        let eval = stages.contains(&Stage::Eval).then(|| self.eval_plan(train.as_ref())).transpose()?;
+        let train = match stages.contains(&Stage::Train) {
+            true => self.train_plans(harvest.as_ref())?,
+            false => Vec::new(),
+        };
+        // Members of a sweep are evaluated alike: what is wrong with one is wrong with the first.
+        let first = self.members()?.into_iter().next().expect("at least the one that is no sweep");
+        let trained = train.first().map(|(_, plan)| plan);
+        let eval = stages.contains(&Stage::Eval).then(|| self.eval_plan(&first.places, trained)).transpose()?;
         for warning in eval.iter().flat_map(|plan| &plan.warnings) {
             tracing::warn!("{warning}");
         }
@@ -101,24 +115,59 @@ impl Runner<'_> {
             .map_err(|error| usage_in(&self.args.config, error))
     }
 
-    /// The plan for the activations that are there or, before the harvest, for those that will be.
-    fn train_plan(&self, harvest: Option<&HarvestPlan>) -> Outcome<TrainPlan> {
+    /// What is to be trained: what the configuration says, or of a sweep every member.
+    fn members(&self) -> Outcome<Vec<Member>> {
+        let Some(config) = &self.experiment.train else {
+            let (places, config) = (self.places.clone(), TrainConfig::default());
+            return Ok(vec![Member { name: None, places, config }]);
+        };
+        let members = grid::members(config).map_err(|error| usage_in(&self.args.config, error))?;
+        if members.is_empty() {
+            return Ok(vec![Member { name: None, places: self.places.clone(), config: config.clone() }]);
+        }
+        let member = |member: grid::Member| {
+            let places = self.places.member(&member.name);
+            Member { name: Some(member.name), places, config: member.config }
+        };
+        Ok(members.into_iter().map(member).collect())
+    }
+
+    fn is_sweep(&self) -> Outcome<bool> {
+        Ok(self.members()?[0].name.is_some())
+    }
+
+    /// The plans for the activations that are there or, before the harvest, for those that will be.
+    fn train_plans(&self, harvest: Option<&HarvestPlan>) -> Outcome<Vec<(Places, TrainPlan)>> {
         let facts = match harvest {
             Some(plan) => StoreFacts { hooks: plan.columns(), tokens: plan.tokens },
             None => StoreFacts::of(&Store::open(&self.places.acts).map_err(Failure::usage)?),
         };
-        self.train_plan_for(&facts)
+        self.train_plans_for(&facts)
     }
 
-    fn train_plan_for(&self, facts: &StoreFacts) -> Outcome<TrainPlan> {
-        let config = self.section(Stage::Train, self.experiment.train.as_ref())?;
-        TrainPlan::resolve(config, facts, self.experiment.seed)
-            .map_err(|error| usage_in(&self.args.config, error))
+    fn train_plans_for(&self, facts: &StoreFacts) -> Outcome<Vec<(Places, TrainPlan)>> {
+        self.section(Stage::Train, self.experiment.train.as_ref())?;
+        let members = self.members()?;
+        let plan = |Member { name, places, config }: Member| {
+            let plan = TrainPlan::resolve(&config, facts, self.experiment.seed).map_err(|error| {
+                let error = match name {
+                    Some(name) => anyhow!(error).context(format!("member {name} of [[train.sweep]]")),
+                    None => anyhow!(error),
+                };
+                usage_in(&self.args.config, error)
+            })?;
+            Ok((places, plan))
+        };
+        let plans: Vec<_> = members.into_iter().map(plan).collect::<Outcome<_>>()?;
+        for (_, plan) in &plans {
+            plans[0].1.check_shared(plan).map_err(|error| usage_in(&self.args.config, error))?;
+        }
+        Ok(plans)
     }
 
     /// The dictionary that is there, found to be what its manifest says if it has one.
-    fn dictionary(&self) -> Outcome<Description> {
-        let directory = &self.places.dictionary;
+    fn dictionary(&self, places: &Places) -> Outcome<Description> {
+        let directory = &places.dictionary;
         if !directory.exists() {
             let reason = "no dictionary; run the train stage first, or put a SAELens directory there";
             return Err(Failure::usage(anyhow!("{}: {reason}", directory.display())));
@@ -133,12 +182,15 @@ impl Runner<'_> {
     }
 
     /// The plan for the dictionary that is there or, before the training, for the one that will be.
-    fn eval_plan(&self, train: Option<&TrainPlan>) -> Outcome<EvalPlan> {
+    fn eval_plan(&self, places: &Places, train: Option<&TrainPlan>) -> Outcome<EvalPlan> {
         let Experiment { context, seed, .. } = &self.experiment;
         let (shape, metadata) = match train {
-            Some(plan) => (DictionaryShape { hook: plan.hook, d_in: plan.d_in, d_sae: plan.d_sae }, None),
+            Some(TrainPlan { hook, hook_out, size, .. }) => {
+                let (hook, hook_out) = (*hook, *hook_out);
+                (DictionaryShape { hook, hook_out, d_in: size.d_in, d_sae: size.d_sae }, None)
+            }
             None => {
-                let description = self.dictionary()?;
+                let description = self.dictionary(places)?;
                 (DictionaryShape::from(&description), Some(description.metadata))
             }
         };
@@ -168,36 +220,57 @@ impl Runner<'_> {
         })
     }
 
+    /// Trains what is not there yet, all on one pass over the activations.
     fn train(&self, chosen: &Chosen) -> Outcome {
         let store = Store::open(&self.places.acts).map_err(Failure::run)?;
-        let plan = self.train_plan_for(&StoreFacts::of(&store)).map_err(Failure::into_run)?;
-        let dictionary = &self.places.dictionary;
-        let work = plan.work(&store);
-        self.unless_done(dictionary, Manifest::new(work, &chosen.name.to_string()), |manifest| {
-            let summary = train(&plan, manifest, &store, &chosen.device, dictionary).map_err(Failure::run)?;
-            let (tokens, seconds) = (table::count(plan.tokens), summary.seconds);
-            tracing::info!("train: {tokens} tokens in {seconds:.0} s ({:.0} tokens/s)", summary.tokens_per_s);
-            Ok(())
-        })
+        let plans = self.train_plans_for(&StoreFacts::of(&store)).map_err(Failure::into_run)?;
+        let (mut jobs, mut begun) = (Vec::new(), Vec::new());
+        for (Places { dictionary, .. }, plan) in plans {
+            let manifest = Manifest::new(plan.work(&store), &chosen.name.to_string());
+            if let Some(replacement) = self.begin(&dictionary, &manifest)? {
+                begun.push(replacement);
+                jobs.push(Job { plan, manifest, out: dictionary });
+            }
+        }
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        let summaries = train(jobs, &store, &chosen.device).map_err(Failure::run)?;
+        let first = &summaries[0];
+        let (tokens, seconds) = (table::count(first.last.tokens), first.seconds);
+        tracing::info!("train: {tokens} tokens in {seconds:.0} s ({:.0} tokens/s)", first.tokens_per_s);
+        begun.into_iter().try_for_each(Replacement::end)
     }
 
-    fn eval(&self, planned: Option<&EvalPlan>, chosen: &Chosen) -> Outcome {
+    /// Evaluates every dictionary.
+    fn evals(&self, planned: Option<&EvalPlan>, chosen: &Chosen) -> Outcome {
+        let members = self.members()?;
+        let planned = planned.filter(|_| members.len() == 1);
+        members.iter().try_for_each(|member| self.eval(member, planned, chosen))
+    }
+
+    fn eval(&self, member: &Member, planned: Option<&EvalPlan>, chosen: &Chosen) -> Outcome {
+        let Member { name, places, .. } = member;
         let plan = match planned {
             Some(plan) => plan.clone(),
-            None => self.eval_plan(None).map_err(Failure::into_run)?,
+            None => self.eval_plan(places, None).map_err(Failure::into_run)?,
         };
-        let Places { out, dictionary, .. } = &self.places;
+        let Places { out, dictionary, .. } = places;
+        let of = name.as_ref().map_or(String::new(), |name| format!(" of {name}"));
         let work = plan.work(&self.checkpoint, dictionary).map_err(Failure::run)?;
-        if let Some(report) = Report::up_to_date(out, &work) {
-            tracing::info!("eval: already done, skipped");
-            return self.show(&report);
-        }
-        self.places.may_replace_report(&work).map_err(|error| self.refused(error))?;
-        let manifest = Manifest::new(work, &chosen.name.to_string());
-        let report = evaluate(&plan, manifest, &self.checkpoint, dictionary, &chosen.device, out)
-            .map_err(Failure::run)?;
-        tracing::info!("eval: {:.0} s", report.timing.seconds);
-        self.show(&report)
+        let report = if let Some(report) = Report::up_to_date(out, &work) {
+            tracing::info!("eval{of}: already done, skipped");
+            report
+        } else {
+            places.may_replace_report(&work).map_err(|error| self.refused(error))?;
+            let manifest = Manifest::new(work, &chosen.name.to_string());
+            let report = evaluate(&plan, manifest, &self.checkpoint, dictionary, &chosen.device, out)
+                .map_err(Failure::run)?;
+            tracing::info!("eval{of}: {:.0} s", report.timing.seconds);
+            report
+        };
+        // Those of a sweep are shown together, at its end.
+        if name.is_some() { Ok(()) } else { self.show(&report) }
     }
 
     fn show(&self, report: &Report) -> Outcome {
@@ -208,6 +281,13 @@ impl Runner<'_> {
         output::print(format_args!("{}\nreport: {}", inspect::report_table(report), page.display()))
     }
 
+    /// Shows what the members of a sweep came to.
+    fn summarise(&self) -> Outcome {
+        let named = |member: Member| member.name.map(|name| (name, member.places));
+        let members: Vec<_> = self.members()?.into_iter().filter_map(named).collect();
+        sweep::summarise(&self.places, &members, self.args.json)
+    }
+
     /// Runs a stage into `directory` unless it is done; what it replaces comes back if it fails.
     fn unless_done(
         &self,
@@ -215,15 +295,26 @@ impl Runner<'_> {
         manifest: Manifest,
         run: impl FnOnce(Manifest) -> Outcome,
     ) -> Outcome {
+        match self.begin(directory, &manifest)? {
+            None => Ok(()),
+            Some(replacement) => {
+                run(manifest)?;
+                replacement.end()
+            }
+        }
+    }
+
+    /// Makes room for a stage in `directory`; `None` if it is done.
+    fn begin(&self, directory: &Path, manifest: &Manifest) -> Outcome<Option<Replacement>> {
         let standing =
             self.places.standing(directory, &manifest.work).map_err(|error| self.refused(error))?;
         if standing == Standing::Done {
-            tracing::info!("{}: already done, skipped", manifest.work.stage);
-            return Ok(());
+            tracing::info!("{}: {}: already done, skipped", manifest.work.stage, directory.display());
+            return Ok(None);
         }
         self.began.set(true);
         if standing == Standing::Open {
-            return run(manifest);
+            return Ok(Some(Replacement::Nothing));
         }
         let ours = match Manifest::read(directory, manifest.work.stage) {
             Ok(old) => top_level(&old),
@@ -232,13 +323,39 @@ impl Runner<'_> {
         };
         let cannot = || format!("cannot replace {}", directory.display());
         let old = Aside::put(directory).with_context(cannot).map_err(Failure::run)?;
-        run(manifest)?;
-        old.discard(&ours).with_context(cannot).map_err(Failure::run)
+        Ok(Some(Replacement::Of { old, ours, directory: directory.to_owned() }))
     }
 
     /// A refusal is one of usage until a stage of this command has begun its work.
     fn refused(&self, error: anyhow::Error) -> Failure {
         if self.began.get() { Failure::Run(error) } else { Failure::Usage(error) }
+    }
+}
+
+/// A dictionary to train and to evaluate.
+struct Member {
+    /// Of a sweep what tells it from the others.
+    name: Option<String>,
+    places: Places,
+    config: TrainConfig,
+}
+
+/// What a stage replaces; it comes back if this is dropped.
+enum Replacement {
+    Nothing,
+    Of { old: Aside, ours: BTreeSet<String>, directory: PathBuf },
+}
+
+impl Replacement {
+    /// The stage is done.
+    fn end(self) -> Outcome {
+        match self {
+            Self::Nothing => Ok(()),
+            Self::Of { old, ours, directory } => old
+                .discard(&ours)
+                .with_context(|| format!("cannot replace {}", directory.display()))
+                .map_err(Failure::run),
+        }
     }
 }
 

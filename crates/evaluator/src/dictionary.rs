@@ -7,7 +7,7 @@ use std::{
 };
 
 use monosema_core::{Digest, HookPoint, digest_bytes, digest_file};
-use monosema_sae::{Description, Dictionary, Metadata, formats::Format};
+use monosema_sae::{Description, Dictionary, Metadata, Size, formats::Format};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -18,6 +18,9 @@ use crate::error::EvalError;
 pub struct DictionaryShape {
     /// Where its activations come from.
     pub hook: HookPoint,
+    /// Where what comes out belongs, of a transcoder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook_out: Option<HookPoint>,
     /// Their width.
     pub d_in: usize,
     /// How many latents it has.
@@ -25,22 +28,33 @@ pub struct DictionaryShape {
 }
 
 impl DictionaryShape {
+    /// Of a dictionary of this size.
+    fn new(size: Size, metadata: &Metadata) -> Self {
+        let Metadata { hook, hook_out, .. } = *metadata;
+        Self { hook, hook_out, d_in: size.d_in, d_sae: size.d_sae }
+    }
+
+    /// Where what comes out is spliced in: of an autoencoder where it reads.
+    pub fn target(&self) -> HookPoint {
+        self.hook_out.unwrap_or(self.hook)
+    }
+
     /// Of a dictionary in memory.
     pub fn of(dictionary: &Dictionary) -> Self {
-        Self { hook: dictionary.metadata().hook, d_in: dictionary.d_in(), d_sae: dictionary.d_sae() }
+        Self::new(dictionary.size(), dictionary.metadata())
     }
 }
 
 impl From<&Description> for DictionaryShape {
     fn from(description: &Description) -> Self {
-        let Description { size, metadata, .. } = description;
-        Self { hook: metadata.hook, d_in: size.d_in, d_sae: size.d_sae }
+        Self::new(description.size, &description.metadata)
     }
 }
 
 impl fmt::Display for DictionaryShape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} → {} latents at {}", self.d_in, self.d_sae, self.hook)
+        write!(f, "{} → {} latents at {}", self.d_in, self.d_sae, self.hook)?;
+        self.hook_out.map_or(Ok(()), |hook| write!(f, " to give {hook}"))
     }
 }
 
@@ -76,9 +90,20 @@ pub struct WeightFacts {
 impl DictionaryFacts {
     /// Of `dictionary`, which was read from `directory`.
     pub(crate) fn new(directory: &Path, dictionary: &Dictionary) -> Self {
-        let Metadata { model_name, hook: _, context_size, prepend_bos, dataset_path, scale, facts, other } =
-            dictionary.metadata();
+        let Metadata {
+            model_name,
+            hook: _,
+            hook_out: _,
+            normalization,
+            context_size,
+            prepend_bos,
+            dataset_path,
+            scale,
+            facts,
+            other,
+        } = dictionary.metadata();
         let metadata = json!({
+            "normalization": normalization,
             "model_name": model_name,
             "context_size": context_size,
             "prepend_bos": prepend_bos,

@@ -97,6 +97,11 @@ impl Evaluator<'_> {
         self.plan.hook()
     }
 
+    /// Where what comes out of the dictionary belongs.
+    fn target(&self) -> HookPoint {
+        self.plan.dictionary.target()
+    }
+
     /// Measures one text: its mean activation first, then everything else.
     fn text(
         &self,
@@ -128,9 +133,9 @@ impl Evaluator<'_> {
         let mut moments = Moments::new(d_in);
         let limit = [self.plan.tokens, self.plan.mean_tokens].into_iter().flatten().min();
         self.for_each_batch(text, limit, |batch, tokens| {
-            let mut capture = Capture::new([self.hook()]);
+            let mut capture = Capture::new([self.target()]);
             self.model.run(tokens, &mut capture);
-            let x = self.captured(&mut capture)?;
+            let x = self.captured(&mut capture, self.target())?;
             for &index in &Positions::new(batch).counted {
                 moments.add(x[index * d_in..(index + 1) * d_in].iter().map(|&x| f64::from(x)));
             }
@@ -152,11 +157,17 @@ impl Evaluator<'_> {
         metrics: &mut Metrics,
     ) -> Result<(), EvalError> {
         let Shape { d_in, .. } = self.shape();
-        let mut capture = Capture::new([self.hook()]);
+        let mut capture = Capture::new([self.hook(), self.target()]);
         let clean = self.model.forward(tokens.clone(), &mut capture);
-        let x = self.captured(&mut capture)?;
-        let counted = positions.gather(&x, d_in);
-        let x_hat = reconstruct(&self.dictionary, &counted, mean, &self.device, metrics)?;
+        // Of an autoencoder they are the same.
+        let y = self.captured(&mut capture, self.target())?;
+        let of_y = positions.gather(&y, d_in);
+        let of_x = match self.plan.dictionary.hook_out {
+            Some(_) => Some(positions.gather(&self.captured(&mut capture, self.hook())?, d_in)),
+            None => None,
+        };
+        let counted = of_x.as_deref().unwrap_or(&of_y);
+        let x_hat = reconstruct(&self.dictionary, counted, &of_y, mean, &self.device, metrics)?;
         if x_hat.iter().any(|x| !x.is_finite()) {
             return Err(EvalError::NotFinite { name: name.to_owned(), what: "the reconstruction" });
         }
@@ -167,15 +178,15 @@ impl Evaluator<'_> {
         let forward = |spliced: Vec<f32>| {
             let spliced = host::tensor(spliced, [batch, seq, d_in], &self.device);
             // The passes share their prefix, so what is not replaced is what the clean pass had there.
-            self.model.forward(tokens.clone(), &mut Replace::new(self.hook(), move |_| spliced.clone()))
+            self.model.forward(tokens.clone(), &mut Replace::new(self.target(), move |_| spliced.clone()))
         };
         let zero_row = vec![0.0; d_in];
         let mean_row: Vec<f32> = mean.iter().map(|&mean| mean as f32).collect();
         let passes = Passes {
             clean,
-            sae: forward(positions.splice(&x, d_in, x_hat.chunks_exact(d_in))),
-            zero: forward(positions.splice(&x, d_in, std::iter::repeat(zero_row.as_slice()))),
-            mean: forward(positions.splice(&x, d_in, std::iter::repeat(mean_row.as_slice()))),
+            sae: forward(positions.splice(&y, d_in, x_hat.chunks_exact(d_in))),
+            zero: forward(positions.splice(&y, d_in, std::iter::repeat(zero_row.as_slice()))),
+            mean: forward(positions.splice(&y, d_in, std::iter::repeat(mean_row.as_slice()))),
         };
         let predictions =
             predictions::measure(&self.model, passes, &positions.predicting, &positions.targets)?;
@@ -186,9 +197,9 @@ impl Evaluator<'_> {
         Ok(())
     }
 
-    /// The captured activations `[batch * seq, d_in]`, on the host.
-    fn captured(&self, capture: &mut Capture) -> Result<Vec<f32>, EvalError> {
-        let x = capture.take(self.hook()).expect("the plan checked that the model has the hook");
+    /// The activations `[batch * seq, d_in]` captured at a hook, on the host.
+    fn captured(&self, capture: &mut Capture, hook: HookPoint) -> Result<Vec<f32>, EvalError> {
+        let x = capture.take(hook).expect("the plan checked that the model has the hook");
         host::values(x, "running the model up to the hook")
     }
 

@@ -56,12 +56,14 @@ pub(crate) fn page(report: &Report) -> String {
 }
 
 fn header(report: &Report) -> Markup {
-    let DictionaryShape { hook, d_in, d_sae } = report.dictionary.shape;
+    let DictionaryShape { hook, hook_out, d_in, d_sae } = report.dictionary.shape;
     let model = &report.model.info;
     html! {
         h1 { "A dictionary of " (d_sae) " latents for " (model.name) }
         p.soft {
-            "It reads " code { (hook) } ", " (d_in) " dimensions, of a model of " (model.n_layers) " blocks and "
+            "It reads " code { (hook) }
+            @if let Some(hook) = hook_out { " and gives " code { (hook) } }
+            ", " (d_in) " dimensions, of a model of " (model.n_layers) " blocks and "
             (millions(model.n_parameters)) " million weights."
         }
     }

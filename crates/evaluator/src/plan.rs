@@ -114,6 +114,7 @@ impl EvalPlan {
         check_limits(config)?;
         check_names(&config.texts)?;
         checkpoint.check_hook(dictionary.hook)?;
+        checkpoint.check_hook(dictionary.target())?;
         if dictionary.d_in != info.d_model {
             let DictionaryShape { hook, d_in, .. } = *dictionary;
             return Err(EvalError::WidthMismatch {

@@ -278,8 +278,22 @@ impl TrainPlan {
         }
     }
 
+    /// Whether both can be trained on one pass over the activations.
+    ///
+    /// # Errors
+    /// A key that must be the same in both.
+    pub fn check_shared(&self, other: &Self) -> Result<(), TrainError> {
+        let differs = self.shared().into_iter().zip(other.shared()).find(|(one, other)| one != other);
+        match differs {
+            None => Ok(()),
+            Some(((key, expected), (_, found))) => {
+                Err(bad(key, format!("{expected} in all that is trained on one pass"), found))
+            }
+        }
+    }
+
     /// What must be alike in two trainings on one pass over the activations: their names and values.
-    pub(crate) fn shared(&self) -> Vec<(&'static str, String)> {
+    fn shared(&self) -> Vec<(&'static str, String)> {
         vec![
             ("hook", self.hook.to_string()),
             ("hook_out", format!("{:?}", self.hook_out)),

@@ -78,7 +78,7 @@ pub fn train(jobs: Vec<Job>, store: &Store, device: &Device) -> Result<Vec<Train
     for job in &jobs {
         job.plan.check_device(device)?;
         check_store(&job.plan, store)?;
-        check_shared(&plan, &job.plan)?;
+        plan.check_shared(&job.plan)?;
         if job.out.join(manifest::FILE_NAME).exists() {
             return Err(TrainError::Sealed { directory: job.out.clone() });
         }
@@ -157,17 +157,6 @@ fn resumable(jobs: &[Job]) -> Result<(u64, Vec<Checkpoint>), TrainError> {
         }
     }
     Ok((0, Vec::new()))
-}
-
-fn check_shared(first: &TrainPlan, other: &TrainPlan) -> Result<(), TrainError> {
-    let differs = first.shared().into_iter().zip(other.shared()).find(|(one, other)| one != other);
-    match differs {
-        None => Ok(()),
-        Some(((key, expected), (_, found))) => {
-            let expected = format!("{expected} in all that is trained on one pass");
-            Err(TrainError::Config { key, expected, found })
-        }
-    }
 }
 
 fn announce(plan: &TrainPlan, sample: &Sample, device: &Device) {

@@ -119,7 +119,8 @@ fn activations(model: &LanguageModel, window: &Context) -> Vec<Vec<f32>> {
 
 /// Latents and reconstruction of one token.
 pub(crate) fn reconstruct(dictionary: &Dictionary, x: &[f32]) -> (Vec<f32>, Vec<f32>) {
-    let acts = dictionary.encode(Tensor::from_data(TensorData::new(x.to_vec(), [1, D_MODEL]), &device()));
-    let x_hat = dictionary.decode(acts.clone()).try_into_vec_as().unwrap();
+    let x = Tensor::from_data(TensorData::new(x.to_vec(), [1, D_MODEL]), &device());
+    let acts = dictionary.encode(x.clone());
+    let x_hat = dictionary.decode(acts.clone(), x).try_into_vec_as().unwrap();
     (acts.try_into_vec_as().unwrap(), x_hat)
 }

@@ -13,7 +13,7 @@ use monosema_core::{BlockHook, HookPoint, Manifest, Seed};
 use monosema_evaluator::{
     DictionaryShape, EvalConfig, EvalError, EvalPlan, NamedText, Report, Training, evaluate,
 };
-use monosema_sae::{Description, Dictionary, Metadata, Sae, SaeConfig, Weights};
+use monosema_sae::{Description, Dictionary, Metadata, Sae, SaeConfig, Size, Weights};
 use monosema_text::ContextConfig;
 use monosema_transformer::{
     Activation, Checkpoint,
@@ -110,7 +110,9 @@ impl World {
     pub(crate) fn dictionary(&self, name: &str, weights: Weights) -> PathBuf {
         let dir = self.path(name);
         fs::create_dir_all(&dir).unwrap();
-        let sae = Sae::from_weights(&SaeConfig::default(), weights, &device());
+        let d_sae = weights.iter().find(|(name, _)| *name == "b_enc").unwrap().1.shape()[0];
+        let size = Size::new(D_MODEL, d_sae);
+        let sae = Sae::from_weights(&SaeConfig::default(), size, weights, &device());
         Dictionary::new(sae, Metadata::new(hook()), None).save(&dir).unwrap();
         dir
     }

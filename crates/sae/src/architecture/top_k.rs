@@ -35,6 +35,13 @@ pub struct TopKConfig {
     pub aux: AuxK,
 }
 
+impl Default for TopKConfig {
+    fn default() -> Self {
+        let k = NonZeroUsize::new(32).expect("32 is not 0");
+        Self { k, apply_b_dec_to_input: true, rescale_acts_by_decoder_norm: false, aux: AuxK::default() }
+    }
+}
+
 pub(super) fn yes() -> bool {
     true
 }
