@@ -114,7 +114,7 @@ impl Render for HeatStrip<'_> {
         let description = format!("Heat map: {} over {}", self.title, self.x_label);
         html! {
             div.legend aria-hidden="true" {
-                span { "0 " span.ramp {} " " (short(fullest_bin)) " " (self.counted) " in a bin" }
+                span { "0 " span.ramp {} " " (short(fullest_bin)) " " (self.counted) " in a bin, by the square root" }
             }
             (svg(HEIGHT, &description, &contents))
         }

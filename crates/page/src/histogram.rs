@@ -3,7 +3,7 @@
 use maud::{Markup, Render, html};
 
 use crate::{
-    frame::{HEIGHT, WIDTH, anchor, nothing, svg},
+    frame::{HEIGHT, LETTER, WIDTH, anchor, nothing, svg},
     number::{power, tick_labels},
     scale::{Scale, Spacing, Tick, drawable},
 };
@@ -119,8 +119,8 @@ impl Render for Histogram<'_> {
                 @let edge = |edge: usize| x.place(self.bins.edges[edge]).unwrap_or(start);
                 (bar(edge(bin), edge(bin + 1), n, "alive", format!("{n} {} with {}", self.counted, self.bins.name(bin))))
             }
-            @for tick in self.bins.ticks(&x) {
-                text x=(at2(tick.at)) y=(floor + 14.0) text-anchor=(anchor(&tick)) { (tick.label) }
+            @for tick in self.bins.ticks(&x).iter().filter(|tick| self.is_clear(tick, LEFT + column / 2.0)) {
+                text x=(at2(tick.at)) y=(floor + 14.0) text-anchor=(anchor(tick)) { (tick.label) }
             }
             text x=(at2(f64::midpoint(start, WIDTH))) y=(HEIGHT - 4.0) text-anchor="middle" { (self.x_label) }
         };
@@ -128,7 +128,15 @@ impl Render for Histogram<'_> {
     }
 }
 
-/// Finer than [`at`]: columns are narrow, and their widths are compared by eye.
+impl Histogram<'_> {
+    /// Whether a tick's label is clear of the name, centred at `centre`, of the column apart.
+    fn is_clear(&self, tick: &Tick, centre: f64) -> bool {
+        let half = |text: &str| LETTER * text.chars().count() as f64 / 2.0;
+        self.apart.is_none_or(|(name, _)| tick.at - half(&tick.label) > centre + half(name))
+    }
+}
+
+/// Finer than elsewhere: columns are narrow, and their widths are compared by eye.
 fn at2(coordinate: f64) -> String {
     format!("{coordinate:.2}")
 }

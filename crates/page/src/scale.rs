@@ -157,20 +157,26 @@ fn linear_ticks(low: f64, high: f64, wanted: usize) -> Vec<f64> {
     ticks
 }
 
-/// Powers of ten, or also 2 and 5 times those over a few decades; `None` if a linear axis has rounder values.
+/// Over a few decades multiples of powers of ten, else these alone; `None` if a linear axis has rounder values.
 fn log_ticks(low: f64, high: f64, wanted: usize) -> Option<Vec<f64>> {
     let (first, last) = (low.log10().floor() as i32, high.log10().ceil() as i32);
     let within = |value: &f64| (low * (1.0 - 1e-9)..=high * (1.0 + 1e-9)).contains(value);
-    // The literal is nearer to a power of ten than what multiplication makes of it.
+    // What is parsed is nearer to a power of ten than what multiplication makes of it.
     let value = |digit: u8, exponent: i32| format!("{digit}e{exponent}").parse::<f64>().unwrap_or(f64::NAN);
-    let fine: Vec<f64> =
-        (first..=last).flat_map(|e| [1, 2, 5].map(|digit| value(digit, e))).filter(within).collect();
-    if fine.len() <= wanted + 2 {
-        return (fine.len() >= 2).then_some(fine);
+    let multiples = |digits: &[u8]| -> Vec<f64> {
+        (first..=last).flat_map(|e| digits.iter().map(move |&digit| value(digit, e))).filter(within).collect()
+    };
+    let sets = [&[1, 2, 3, 5, 7][..], &[1, 2, 5], &[1]].map(multiples);
+    let [_, fine, powers] = &sets;
+    if fine.len() < 2 {
+        return None;
     }
-    let mut powers: Vec<f64> = (first..=last).rev().map(|e| value(1, e)).filter(within).collect();
+    if let Some(set) = sets.iter().find(|set| set.len() <= wanted + 2) {
+        return Some(set.clone());
+    }
     let stride = powers.len().div_ceil(wanted + 1).max(1);
-    powers = powers.into_iter().step_by(stride).collect();
+    // Backwards: if any are left out, not the largest.
+    let mut powers: Vec<f64> = powers.iter().rev().step_by(stride).copied().collect();
     powers.reverse();
     Some(powers)
 }
@@ -211,6 +217,7 @@ mod tests {
         assert_eq!(labels(Linear, 0.0, 4e6), ["0", "1M", "2M", "3M", "4M"]);
         assert_eq!(labels(Log, 0.9, 1100.0), ["1", "10", "100", "1000"]);
         assert_eq!(labels(Log, 3.0, 60.0), ["5", "10", "20", "50"]);
+        assert_eq!(labels(Log, 0.14, 0.92), ["0.2", "0.3", "0.5", "0.7"]);
         assert_eq!(labels(Log, 1e-9, 1.0), ["1e-8", "1e-6", "1e-4", "0.01", "1"]);
         // No round value of a logarithmic axis lies between: those of a linear one do.
         assert_eq!(labels(Log, 0.21, 0.29), ["0.22", "0.24", "0.26", "0.28"]);
