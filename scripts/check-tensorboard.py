@@ -81,7 +81,7 @@ def check_histograms(accumulator: EventAccumulator, logs: Path) -> bool:
 def served(logs: Path, tags: list[str], port: int) -> dict[str, dict[int, float]]:
     """What the program `tensorboard` serves of each tag. It names runs by their directories, the topmost `.`."""
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logs), "--port", str(port)]
-    # Every one of them: 0 would be none here, though the help says it is all.
+    # Every one of them; left out, it would be a thousand, and 0 would be none.
     command += ["--host", "127.0.0.1", "--samples_per_plugin", f"scalars={2**31 - 1}"]
     program = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 

@@ -170,9 +170,10 @@ fn provenance(report: &Report) -> Markup {
             ),
         ),
     ];
-    let inputs = manifest.work.inputs.iter().map(|(role, input)| {
-        (role.as_str(), html! { (input.name) br; "sha256 " code { (input.sha256) } })
-    });
+    let inputs =
+        manifest.work.inputs.iter().map(|(role, input)| {
+            (role.as_str(), html! { (input.name) br; "sha256 " code { (input.sha256) } })
+        });
     let rows = rows.into_iter().map(|(name, value)| (name, value.render()));
     html! {
         (facts(rows.chain(inputs)))

@@ -117,7 +117,8 @@ impl Render for Histogram<'_> {
             }
             @for (bin, &n) in counts.iter().enumerate() {
                 @let edge = |edge: usize| x.place(self.bins.edges[edge]).unwrap_or(start);
-                (bar(edge(bin), edge(bin + 1), n, "alive", format!("{n} {} with {}", self.counted, self.bins.name(bin))))
+                @let title = format!("{n} {} with {}", self.counted, self.bins.name(bin));
+                (bar(edge(bin), edge(bin + 1), n, "alive", title))
             }
             @for tick in self.bins.ticks(&x).iter().filter(|tick| self.is_clear(tick, LEFT + column / 2.0)) {
                 text x=(at2(tick.at)) y=(floor + 14.0) text-anchor=(anchor(tick)) { (tick.label) }
@@ -129,10 +130,11 @@ impl Render for Histogram<'_> {
 }
 
 impl Histogram<'_> {
-    /// Whether a tick's label is clear of the name, centred at `centre`, of the column apart.
+    /// Whether a tick's label is clear of the name, centred at `centre`, of the column apart. Letters are narrower than
+    /// [`LETTER`] more often than not, so that touching by as much as half of one is being clear.
     fn is_clear(&self, tick: &Tick, centre: f64) -> bool {
         let half = |text: &str| LETTER * text.chars().count() as f64 / 2.0;
-        self.apart.is_none_or(|(name, _)| tick.at - half(&tick.label) > centre + half(name))
+        self.apart.is_none_or(|(name, _)| tick.at - half(&tick.label) > centre + half(name) - LETTER / 2.0)
     }
 }
 

@@ -143,7 +143,8 @@ fn tooltips(frame: &Frame<'_>, series: &[Series<'_>]) -> Markup {
                 title {
                     (short(x)) " " (frame.x_label())
                     @for series in series {
-                        @if let Some(value) = value_at(series, x) { "\n" (series.name) " " (format_figure(Some(value))) }
+                        @let value = value_at(series, x);
+                        @if value.is_some() { "\n" (series.name) " " (format_figure(value)) }
                     }
                 }
             }

@@ -42,12 +42,17 @@ impl Render for Table<'_> {
         html! {
             div.scroll {
                 table {
-                    thead { tr { @for (column, name) in self.head.iter().enumerate() { th class=[class(column)] { (name) } } } }
+                    thead {
+                        tr {
+                            @for (column, name) in self.head.iter().enumerate() { th class=[class(column)] { (name) } }
+                        }
+                    }
                     tbody {
                         @for row in &self.rows {
                             tr {
                                 @for (column, cell) in row.iter().enumerate() {
-                                    @if column == 0 { th scope="row" { (cell) } } @else { td class=[class(column)] { (cell) } }
+                                    @if column == 0 { th scope="row" { (cell) } }
+                                    @else { td class=[class(column)] { (cell) } }
                                 }
                             }
                         }

@@ -111,7 +111,7 @@ impl Curve {
         self.points.iter().map(|point| point.1).filter(|value| value.is_finite())
     }
 
-    /// A term that the loss does not have is 0 throughout, and nothing to look at.
+    /// Whether it is 0 throughout.
     fn is_idle(&self) -> bool {
         self.values().all(|value| value == 0.0)
     }
@@ -248,12 +248,11 @@ fn panels(curves: &[Curve]) -> Vec<Markup> {
         |name: &&str| curves.iter().find(|curve| curve.name == *name && curve.values().next().is_some());
     let planned = PANELS.iter().filter_map(|panel| {
         let mut shown: Vec<&Curve> = panel.fields.iter().filter_map(find).collect();
-        if shown.len() > 1 {
+        // Terms that the loss does not have are 0 throughout. That none is dead is news.
+        if panel.fields != ["dead_share"] {
             shown.retain(|curve| !curve.is_idle());
         }
-        let drawn =
-            !shown.is_empty() && !(shown.iter().all(|curve| curve.is_idle()) && panel.name == "Penalty");
-        drawn.then(|| draw(panel.name, panel.unit, panel.note, panel.spacing, &shown))
+        (!shown.is_empty()).then(|| draw(panel.name, panel.unit, panel.note, panel.spacing, &shown))
     });
     let others = curves.iter().filter(|curve| !known(&curve.name) && curve.values().next().is_some());
     planned.chain(others.map(|curve| draw(&curve.name, "", "", Spacing::Linear, &[curve]))).collect()
@@ -298,8 +297,8 @@ fn density(densities: &Densities) -> Markup {
             (chart("At the end", &format!("at {} tokens", count(last.at as u64)), &histogram))
         }
         p.soft {
-            "Each is of the tokens since the line of the logs before it: a latent that fires more rarely shows as one that \
-             never does, and is not dead for that."
+            "Each is of the tokens since the line of the logs before it: a latent that fires more rarely shows as \
+             one that never does, and is not dead for that."
         }
     }
 }
@@ -401,7 +400,7 @@ mod tests {
             assert!(page.contains(there), "{there}");
         }
         // Terms that are 0 throughout, and a share that is never known, have no lines.
-        for not_there in ["<i>", "<b>Penalty</b>", "<b>Dead latents</b>", "NaN"] {
+        for not_there in ["<i>", "<b>Penalty</b>", "coefficient λ</b>", "<b>Dead latents</b>", "NaN"] {
             assert!(!page.contains(not_there), "{not_there}");
         }
     }

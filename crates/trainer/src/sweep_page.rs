@@ -125,8 +125,8 @@ pub(crate) fn page(name: &str, rows: &[MemberRow]) -> String {
     let contents = html! {
         h1 { (title) }
         p.soft {
-            (rows.len()) " members. Filled marks are those on the front: no other member has a lower l0 and a better figure. "
-            (FRONT) " stands for them in the table."
+            (rows.len()) " members. Filled marks are on the front: no other member has a lower l0 and a better figure. "
+            (FRONT) " marks their figures in the table."
         }
         (monosema_page::warnings(&notes(rows)))
         div.charts { @for trade_off in known(rows) { (trade_off.draw(rows)) } }
@@ -277,7 +277,7 @@ mod tests {
         assert!(
             text(std::slice::from_ref(&row)).starts_with("member           l0"),
             "{}",
-            text(&[row.clone()])
+            text(std::slice::from_ref(&row))
         );
         assert_eq!((row.label(), page("x", &[row]).contains("differs")), ("2, 2".into(), false));
     }

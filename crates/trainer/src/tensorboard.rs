@@ -98,8 +98,15 @@ impl<W: Write> EventWriter<W> {
 
     /// Writes a histogram of `step`: `counts` of values between neighbouring `edges`, one more than there are counts. The
     /// values themselves are not known here; sums are those of the middles of the bins.
-    pub(crate) fn histogram(&mut self, step: u64, tag: &str, edges: &[f64], counts: &[u64]) -> io::Result<()> {
-        let bins = || edges.windows(2).zip(counts).map(|(ends, &n)| (f64::midpoint(ends[0], ends[1]), n as f64));
+    pub(crate) fn histogram(
+        &mut self,
+        step: u64,
+        tag: &str,
+        edges: &[f64],
+        counts: &[u64],
+    ) -> io::Result<()> {
+        let bins =
+            || edges.windows(2).zip(counts).map(|(ends, &n)| (f64::midpoint(ends[0], ends[1]), n as f64));
         let histogram = Histogram {
             min: edges.first().copied().unwrap_or_default(),
             max: edges.last().copied().unwrap_or_default(),
