@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 CHUNK = 8192
+ARCHITECTURES = ("standard", "topk", "jumprelu", "gated")
 
 
 def main() -> None:
@@ -26,34 +27,44 @@ def main() -> None:
     data = load_file(args.data)
     x, features = data["heldout"].double(), data["features"].double()
     for path in args.dictionaries:
-        weights, top_k = read(path)
-        print(json.dumps({"file": path.name} | figures(weights, top_k, x, features)), flush=True)
+        print(json.dumps({"file": path.name} | figures(*read(path), x, features)), flush=True)
 
 
-def read(path: Path) -> tuple[dict[str, torch.Tensor], int]:
-    """W_enc, b_enc, W_dec, b_dec in f64 and what is subtracted from the input; and k, 0 for ReLU."""
+def read(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
+    """The config and the tensors, in f64 and by SAELens's names."""
     if path.is_dir():
-        cfg = json.loads((path / "cfg.json").read_text())
-        assert cfg["architecture"] in ("standard", "topk") and not cfg.get("rescale_acts_by_decoder_norm"), cfg
-        tensors, top_k, apply_b_dec = load_file(path / "sae_weights.safetensors"), cfg.get("k", 0), cfg["apply_b_dec_to_input"]
+        cfg, tensors = json.loads((path / "cfg.json").read_text()), load_file(path / "sae_weights.safetensors")
     else:
         tensors = load_file(path)
         with safe_open(path, "pt") as file:
-            metadata = file.metadata()
-        top_k, apply_b_dec = int(metadata["top_k"]), metadata["apply_b_dec"] == "1"
-    weights = {name: tensor.double() for name, tensor in tensors.items()}
-    weights["shift"] = weights["b_dec"] if apply_b_dec else torch.zeros_like(weights["b_dec"])
-    return weights, top_k
+            cfg = json.loads(file.metadata()["cfg"])
+    assert cfg["architecture"] in ARCHITECTURES and not cfg.get("rescale_acts_by_decoder_norm"), cfg
+    return cfg, {name: tensor.double() for name, tensor in tensors.items()}
+
+
+def encode(cfg: dict, weights: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """Activations [n, d_sae] of x [n, d_in]."""
+    if cfg["apply_b_dec_to_input"]:
+        x = x - weights["b_dec"]
+    encoded = x @ weights["W_enc"]
+    if cfg["architecture"] == "gated":
+        magnitude = (encoded * weights["r_mag"].exp() + weights["b_mag"]).relu()
+        return magnitude * (encoded + weights["b_gate"] > 0)
+    pre_acts = encoded + weights["b_enc"]
+    if cfg["architecture"] == "jumprelu":
+        return pre_acts.relu() * (pre_acts > weights["threshold"])
+    acts = pre_acts.relu()
+    if cfg["architecture"] == "topk":
+        largest = acts.topk(cfg["k"], dim=1)
+        acts = torch.zeros_like(acts).scatter(1, largest.indices, largest.values)
+    return acts
 
 
 @torch.no_grad()
-def figures(weights: dict[str, torch.Tensor], top_k: int, x: torch.Tensor, features: torch.Tensor) -> dict[str, float]:
+def figures(cfg: dict, weights: dict[str, torch.Tensor], x: torch.Tensor, features: torch.Tensor) -> dict[str, float]:
     active, error = torch.zeros(weights["W_dec"].shape[0], dtype=torch.float64), 0.0
     for part in x.split(CHUNK):
-        acts = ((part - weights["shift"]) @ weights["W_enc"] + weights["b_enc"]).relu()
-        if top_k:
-            largest = acts.topk(top_k, dim=1)
-            acts = torch.zeros_like(acts).scatter(1, largest.indices, largest.values)
+        acts = encode(cfg, weights, part)
         active += (acts > 0).sum(0)
         error += (part - acts @ weights["W_dec"] - weights["b_dec"]).pow(2).sum().item()
     rows = torch.nn.functional.normalize(weights["W_dec"], dim=1)

@@ -10,8 +10,9 @@ use std::{
 };
 
 /// The only edges there are (ARCHITECTURE.md); every crate may use `core`.
-const GRAPH: [(&str, &[&str]); 11] = [
+const GRAPH: [(&str, &[&str]); 12] = [
     ("core", &[]),
+    ("page", &[]),
     ("text", &[]),
     ("transformer", &["text"]),
     ("store", &[]),
@@ -19,14 +20,15 @@ const GRAPH: [(&str, &[&str]); 11] = [
     ("kernels", &[]),
     ("sae", &["kernels"]),
     ("harvester", &["text", "transformer", "store"]),
-    ("trainer", &["store", "kernels", "sae"]),
-    ("evaluator", &["text", "transformer", "sae"]),
+    ("trainer", &["page", "store", "kernels", "sae"]),
+    ("evaluator", &["page", "text", "transformer", "sae"]),
     ("cli", &["allocator", "text", "transformer", "store", "sae", "harvester", "trainer", "evaluator"]),
 ];
 
 /// Libraries that must stay on their side of a border.
-const FOREIGN: [(&str, &[&str]); 5] = [
+const FOREIGN: [(&str, &[&str]); 6] = [
     ("core", &["burn", "arrow", "parquet", "tokenizers"]),
+    ("page", &["burn", "arrow", "parquet", "tokenizers", "monosema-core"]),
     ("text", &["burn"]),
     ("store", &["burn", "tokenizers"]),
     ("kernels", &["arrow", "parquet", "tokenizers", "monosema-core"]),

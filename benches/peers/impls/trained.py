@@ -18,6 +18,10 @@ from safetensors.torch import load_file, save_file
 # Of the steps: λ grows over the first 5 %, and so does the learning rate where a library's own default is to warm up; it falls
 # to 0 over the last 20 %. (The defaults count steps of much longer runs.)
 WARMUP, DECAY = 0.05, 0.2
+# Of Matryoshka's latents, which no library has a default for: those of dictionary_learning's examples.
+PREFIXES = [1 / 32, 3 / 32, 7 / 32, 15 / 32, 1]
+# p-annealing begins with the penalty in full; from 1 to 0.2 as in the paper, and as in dictionary_learning's examples.
+P_END = 0.2
 
 
 @dataclass
@@ -27,7 +31,7 @@ class Task:
     x: torch.Tensor
     d_sae: int
     batch: int
-    value: float  # the L1 coefficient, or k
+    value: float  # the coefficient of the penalty, k, or the L0 that is aimed at
     lr: float
     seed: int
 
@@ -51,25 +55,42 @@ class Task:
     def decay_steps(self) -> int:
         return round(DECAY * self.steps)
 
+    @property
+    def prefixes(self) -> list[int]:
+        return [round(self.d_sae * share) for share in PREFIXES]
+
     def batches(self):
         return iter(self.x.split(self.batch)[: self.steps])
 
 
 @dataclass
 class Trained:
-    """A dictionary: acts = activation((x - b_dec · apply_b_dec) · W_enc + b_enc), x̂ = acts · W_dec + b_dec."""
+    """A dictionary: acts = activation((x - b_dec · apply_b_dec) · W_enc + b_enc), x̂ = acts · W_dec + b_dec.
+
+    The activation is ReLU, and of that the k largest with `top_k`, or what is above `threshold` [d_sae]; or a gate on (the same
+    without b_enc) · exp(r_mag) + b_mag, where b_enc is b_gate. BatchTopK is its threshold, as it is when it is used."""
 
     w_enc: torch.Tensor  # [d_in, d_sae]
     b_enc: torch.Tensor
     w_dec: torch.Tensor  # [d_sae, d_in]
     b_dec: torch.Tensor
     apply_b_dec: bool
-    top_k: int | None = None  # ReLU otherwise
+    top_k: int | None = None
+    threshold: torch.Tensor | None = None
+    magnitude: tuple[torch.Tensor, torch.Tensor] | None = None  # r_mag, b_mag
 
     def save(self, path: Path) -> None:
+        """As SAELens names tensors and architectures."""
         tensors = {"W_enc": self.w_enc, "b_enc": self.b_enc, "W_dec": self.w_dec, "b_dec": self.b_dec}
+        architecture = "standard" if self.top_k is None else "topk"
+        if self.threshold is not None:
+            architecture, tensors["threshold"] = "jumprelu", self.threshold
+        if self.magnitude is not None:
+            architecture, tensors["b_gate"] = "gated", tensors.pop("b_enc")
+            tensors["r_mag"], tensors["b_mag"] = self.magnitude
         tensors = {name: tensor.detach().float().contiguous().clone() for name, tensor in tensors.items()}
-        save_file(tensors, path, {"apply_b_dec": str(int(self.apply_b_dec)), "top_k": str(self.top_k or 0)})
+        cfg = {"architecture": architecture, "apply_b_dec_to_input": self.apply_b_dec, "k": self.top_k}
+        save_file(tensors, path, {"cfg": json.dumps(cfg)})
 
 
 def main(trainings: dict[str, Callable[[Task], Trained]]) -> None:

@@ -1,6 +1,7 @@
 //! `report.html`: the report on one page that needs nothing else, in light and dark, on a desk or a phone.
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, Render, html};
+use monosema_page::{Table, facts, tiles};
 use serde_json::Value;
 
 use crate::{
@@ -23,36 +24,25 @@ const HEADLINES: [(&str, &str); 6] = [
 /// The whole page.
 pub(crate) fn page(report: &Report) -> String {
     let title = format!("{} on {}", report.dictionary.shape.hook, report.model.info.name);
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                title { (title) " · monosema" }
-                style { (PreEscaped(include_str!("style.css"))) }
-            }
-            body {
-                (header(report))
-                @for warning in &report.warnings { p.warning { (warning) } }
-                (headlines(report))
-                h2 { "Figures" }
-                (figures(report))
-                h2 { "Cross-entropy, nats a token" }
-                (cross_entropy(report))
-                h2 { "How often latents fire" }
-                (density(report))
-                h2 { "What counted" }
-                (counted(report))
-                h2 { "Definitions" }
-                p.soft { "t runs over counted tokens, i over latents, d over dimensions; f are latents, x̂ reconstructions." }
-                (glossary())
-                h2 { "Made from" }
-                (provenance(report))
-            }
-        }
+    let contents = html! {
+        (header(report))
+        (monosema_page::warnings(&report.warnings))
+        (headlines(report))
+        h2 { "Figures" }
+        (figures(report))
+        h2 { "Cross-entropy, nats a token" }
+        (cross_entropy(report))
+        h2 { "How often latents fire" }
+        (density(report))
+        h2 { "What counted" }
+        (counted(report))
+        h2 { "Definitions" }
+        p.soft { "t runs over counted tokens, i over latents, d over dimensions; f are latents, x̂ reconstructions." }
+        (glossary())
+        h2 { "Made from" }
+        (provenance(report))
     };
-    page.into_string()
+    monosema_page::page(&title, &contents)
 }
 
 fn header(report: &Report) -> Markup {
@@ -70,13 +60,7 @@ fn header(report: &Report) -> Markup {
 }
 
 fn headlines(report: &Report) -> Markup {
-    html! {
-        div.tiles {
-            @for (name, words) in HEADLINES {
-                div.tile { b { (format_figure(report.figure(name))) } span { (words) } }
-            }
-        }
-    }
+    tiles(HEADLINES.map(|(name, words)| (format_figure(report.figure(name)), words)))
 }
 
 fn figures(report: &Report) -> Markup {
@@ -150,22 +134,13 @@ fn counted(report: &Report) -> Markup {
             *tally;
         [contexts, positions, counted_tokens, predictions, skipped_position, skipped_special]
     };
-    html! {
-        p { (report.counted.rule) }
-        div.scroll {
-            table {
-                thead { tr { th {} @for (name, _) in &columns { th.number { (name) } } } }
-                tbody {
-                    @for (row, label) in labels.into_iter().enumerate() {
-                        tr {
-                            th scope="row" { (label) }
-                            @for (_, tally) in &columns { td.number { (numbers(tally)[row]) } }
-                        }
-                    }
-                }
-            }
-        }
-    }
+    let rows = labels.into_iter().enumerate().map(|(row, label)| {
+        let cells = columns.iter().map(|(_, tally)| numbers(tally)[row].render());
+        std::iter::once(label.render()).chain(cells).collect()
+    });
+    let head = std::iter::once("").chain(columns.iter().map(|(name, _)| *name)).collect();
+    let table = Table { head, numbers_from: 1, rows: rows.collect() };
+    html! { p { (report.counted.rule) } (table) }
 }
 
 fn glossary() -> Markup {
@@ -197,20 +172,13 @@ fn provenance(report: &Report) -> Markup {
             ),
         ),
     ];
+    let inputs =
+        manifest.work.inputs.iter().map(|(role, input)| {
+            (role.as_str(), html! { (input.name) br; "sha256 " code { (input.sha256) } })
+        });
+    let rows = rows.into_iter().map(|(name, value)| (name, value.render()));
     html! {
-        div.scroll {
-            table {
-                tbody {
-                    @for (name, value) in rows { tr { th scope="row" { (name) } td.breakable { (value) } } }
-                    @for (role, input) in &manifest.work.inputs {
-                        tr {
-                            th scope="row" { (role) }
-                            td.breakable { (input.name) br; "sha256 " code { (input.sha256) } }
-                        }
-                    }
-                }
-            }
-        }
+        (facts(rows.chain(inputs)))
         h3 { "Resolved configuration" }
         pre { (pretty(&manifest.work.config)) }
         h3 { "The dictionary" }
