@@ -233,7 +233,8 @@ fn loss_along((config, size): &(SaeConfig, Size), name: &str, direction: &[f32],
 /// frozen copy. Golden values hold these.
 fn is_not_the_slope(config: &SaeConfig, name: &str) -> bool {
     match config {
-        SaeConfig::JumpRelu(config) => config.ste_to_input || name.ends_with("threshold"),
+        // A pre-activation that passes its threshold jumps.
+        SaeConfig::JumpRelu(_) => !["W_dec", "W_skip"].contains(&name),
         SaeConfig::Gated(_) => ["W_dec", "b_dec", "W_skip"].contains(&name),
         _ => false,
     }

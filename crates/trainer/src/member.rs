@@ -51,30 +51,38 @@ pub(crate) struct Firing {
 }
 
 impl Member {
-    /// Begins; `b_dec` is what b_dec begins with, in the units of training.
+    /// Begins, or takes up a checkpoint of the same work; `b_dec` is what b_dec begins with, in the units of training.
     pub(crate) fn begin(
         plan: TrainPlan,
         work: Work,
         out: &Path,
         b_dec: Vec<f32>,
+        checkpoint: Option<Checkpoint>,
         device: &Device,
     ) -> Result<Self, TrainError> {
         let (step, _) = step::begin(&plan, b_dec, device);
-        Self::with_step(plan, work, out, step, device)
+        let lengths = checkpoint.as_ref().map_or_else(Lengths::new, |checkpoint| checkpoint.logs.clone());
+        let mut member = Self::with_step(plan, work, out, step, &lengths, device)?;
+        if let Some(checkpoint) = checkpoint {
+            member.last = logs::read(out, logs::METRICS)?.pop();
+            member.restore(checkpoint);
+        }
+        Ok(member)
     }
 
-    /// Begins with a step of the caller's.
+    /// Begins with a step of the caller's, and logs that go on after so many bytes.
     pub(crate) fn with_step(
         plan: TrainPlan,
         work: Work,
         out: &Path,
         step: Box<dyn TrainStep>,
+        logs: &Lengths,
         device: &Device,
     ) -> Result<Self, TrainError> {
         Ok(Self {
             step,
             window: Window::new(&plan, device),
-            logs: Logs::open(out, &Lengths::new())?,
+            logs: Logs::open(out, logs)?,
             carried: Carried::default(),
             threshold: None,
             penalties: VecDeque::new(),
@@ -192,11 +200,9 @@ impl Member {
         })
     }
 
-    /// Takes up from a checkpoint of the same work.
-    pub(crate) fn restore(&mut self, checkpoint: Checkpoint) -> Result<(), TrainError> {
-        let Checkpoint { steps, step, window, carried, logs: lengths, .. } = checkpoint;
-        self.logs = Logs::open(&self.out, &lengths)?;
-        self.last = logs::read(&self.out, logs::METRICS)?.pop();
+    /// Becomes what it was at a checkpoint of the same work, but for the logs.
+    pub(crate) fn restore(&mut self, checkpoint: Checkpoint) {
+        let Checkpoint { steps, step, window, carried, .. } = checkpoint;
         self.step.restore(step);
         self.window.restore(window, steps);
         let scalar = |value: f32| Tensor::<1>::from_data([value], &self.device);
@@ -204,7 +210,6 @@ impl Member {
         // They are f32, widened.
         self.penalties = carried.penalties.iter().map(|pair| pair.map(|value| scalar(value as f32))).collect();
         self.carried = carried;
-        Ok(())
     }
 
     fn threshold(&self) -> Option<f32> {

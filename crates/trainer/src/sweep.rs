@@ -51,7 +51,10 @@ type Choice = (Vec<String>, Value);
 /// Every way to choose one alternative for each key of a grid.
 fn combinations(grid: &Table) -> Result<Vec<Vec<Choice>>, TrainError> {
     let mut all = vec![Vec::new()];
-    for (path, alternatives) in leaves(grid, &[]) {
+    let mut leaves = leaves(grid, &[]);
+    // A kind decides which keys there are beside it.
+    leaves.sort_by_key(|(path, _)| path.last().is_none_or(|key| key != "kind"));
+    for (path, alternatives) in leaves {
         if alternatives.is_empty() {
             return Err(bad("sweep", format!("alternatives for {}", path.join(".")), "an empty list"));
         }

@@ -88,18 +88,18 @@ pub fn train(jobs: Vec<Job>, store: &Store, device: &Device) -> Result<Vec<Train
     store.verify()?;
     let sample = Sample::of(sampled(&plan, store), &plan)?;
     let mut members = Vec::new();
+    let mut checkpoints = checkpoints.into_iter();
     for job in &jobs {
         if done == 0 {
             clear(&job.out)?;
+        } else {
+            tracing::info!("train: goes on after step {done} of {}", job.plan.steps);
         }
         announce(&job.plan, &sample, device);
         let b_dec = b_dec(&job.plan, &plan, &sample, store)?;
         let work = job.manifest.work.clone();
-        members.push(Member::begin(job.plan.clone(), work, &job.out, b_dec, device)?);
-    }
-    for (member, checkpoint) in members.iter_mut().zip(checkpoints) {
-        tracing::info!("train: goes on after step {} of {}", checkpoint.steps, member.plan.steps);
-        member.restore(checkpoint)?;
+        let checkpoint = checkpoints.next();
+        members.push(Member::begin(job.plan.clone(), work, &job.out, b_dec, checkpoint, device)?);
     }
     let mut saver = Saver::new(plan.checkpoint_seconds);
     let batches = load(&plan, &sample, done, store, device);
@@ -213,8 +213,8 @@ fn keep_last_good(mut member: Member, error: TrainError, store: &Store, sample: 
     let newest = checkpoint::steps_in(&out).into_iter().find_map(|steps| Checkpoint::load(&out, steps, &plan).ok());
     let Some(checkpoint) = newest else { return error };
     let place = out.join(LAST_GOOD);
-    let save = || {
-        member.restore(checkpoint)?;
+    let mut save = || {
+        member.restore(checkpoint);
         fs::create_dir_all(&place).map_err(io(&place))?;
         let dictionary = Dictionary::new(member.export(sample.scales()), metadata(&plan, store, sample), None);
         dictionary.save(&place).map(drop).map_err(TrainError::from)

@@ -56,7 +56,7 @@ impl Seen {
 pub(crate) const BINS: usize = 25;
 
 /// Bins for a factor of ten.
-const BINS_A_DECADE: f64 = 4.0;
+pub(crate) const BINS_A_DECADE: u32 = 4;
 
 /// How many latents are in each bin: never active, on less than 10^(1/4 − 6) of the tokens, and on up to a quarter of a power
 /// of ten more each.
@@ -68,8 +68,7 @@ fn bin(fired: u64, tokens: u64) -> usize {
         return 0;
     }
     let log = (fired as f64 / tokens as f64).log10();
-    let last = BINS - 1;
-    (last as f64 + (log * BINS_A_DECADE).floor()).clamp(1.0, last as f64) as usize
+    (BINS as f64 + (log * f64::from(BINS_A_DECADE)).floor()).clamp(1.0, (BINS - 1) as f64) as usize
 }
 
 /// Means over the steps since the last reading.
@@ -228,7 +227,7 @@ mod tests {
             width: Width::Latents(3),
             batch_tokens: Some(BATCH),
             shuffle_buffer_tokens: Some(BATCH),
-            dead_after_tokens: Some(u64::MAX),
+            dead_after_tokens: Some(1 << 62),
             ..TrainConfig::default()
         };
         let facts = StoreFacts { hooks, tokens: steps * BATCH as u64 };
@@ -281,7 +280,7 @@ mod tests {
     #[test]
     fn densities_are_counted_by_their_logarithm() {
         // 10⁻⁶ and less is the first bin that counts, 1 the last.
-        let bins = [(0, 0), (1, 1), (5, 3), (10, 5), (999_999, 23), (1_000_000, 24)];
+        let bins = [(0, 0), (1, 1), (5, 3), (10, 5), (999_999, 24), (1_000_000, 24)];
         for (fired, expected) in bins {
             assert_eq!(bin(fired, 1_000_000), expected, "{fired} of a million");
         }

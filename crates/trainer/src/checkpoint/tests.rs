@@ -65,16 +65,15 @@ fn work() -> Work {
     Work { stage: Stage::Train, config: Value::Null, seed: Seed(1), inputs: BTreeMap::new() }
 }
 
-fn begin(plan: &TrainPlan, out: &Path) -> Member {
-    Member::begin(plan.clone(), work(), out, Vec::new(), &Device::flex()).unwrap()
+fn begin(plan: &TrainPlan, out: &Path, checkpoint: Option<Checkpoint>) -> Member {
+    Member::begin(plan.clone(), work(), out, Vec::new(), checkpoint, &Device::flex()).unwrap()
 }
 
 /// Trains up to `end`, where the data ends too if that is before the last step. Takes up what is in `out`.
 fn run(plan: &TrainPlan, out: &Path, end: u64) -> Option<Member> {
-    let mut member = begin(plan, out);
     let newest = steps_in(out).into_iter().find_map(|steps| Checkpoint::load(out, steps, plan).ok());
     let done = newest.as_ref().map_or(0, |checkpoint| checkpoint.steps);
-    newest.into_iter().for_each(|checkpoint| member.restore(checkpoint).unwrap());
+    let member = begin(plan, out, newest);
     let mut saver = Saver::new(0);
     let fitted = fit(vec![member], done, batches(done, end), &mut saver);
     saver.finish();
@@ -131,7 +130,7 @@ fn a_damaged_checkpoint_is_noticed_wherever_the_damage_is() {
 #[test]
 fn numbers_that_are_not_finite_are_no_checkpoint() {
     let (plan, out) = (plan(&configs()[0]), tempfile::tempdir().unwrap());
-    let mut checkpoint = begin(&plan, out.path()).checkpoint(3).unwrap();
+    let mut checkpoint = begin(&plan, out.path(), None).checkpoint(3).unwrap();
     assert!(checkpoint.is_finite());
     let (_, values) = checkpoint.step.parameters.iter_mut().next().unwrap();
     values[0] = f32::INFINITY;

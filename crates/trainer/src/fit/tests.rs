@@ -10,7 +10,9 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
-    Rates, StoreFacts, TrainConfig, Width, logs, member::Firing,
+    Rates, StoreFacts, TrainConfig, Width,
+    logs::{self, Lengths},
+    member::Firing,
     step::{StepState, StepStats, TrainStep},
 };
 
@@ -74,7 +76,7 @@ fn member(plan: &TrainPlan, fired: Vec<[f32; 3]>, loss: f32, out: &Path) -> Memb
         seed: Seed(0),
         inputs: BTreeMap::new(),
     };
-    Member::with_step(plan.clone(), work, out, Box::new(Scripted { sae, fired, loss }), &device).unwrap()
+    Member::with_step(plan.clone(), work, out, Box::new(Scripted { sae, fired, loss }), &Lengths::new(), &device).unwrap()
 }
 
 fn batches(n: usize) -> impl Iterator<Item = Result<TrainBatch, StoreError>> {
