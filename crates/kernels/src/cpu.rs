@@ -30,6 +30,8 @@ mod screened;
 mod select;
 mod skip;
 mod step;
+#[cfg(test)]
+mod tests;
 mod through;
 mod tile;
 mod tiles;
