@@ -21,6 +21,7 @@ mod pack;
 )]
 mod pairs;
 mod pre_act;
+mod reconstruction;
 mod rule;
 #[cfg_attr(
     not(any(test, target_arch = "x86_64")),

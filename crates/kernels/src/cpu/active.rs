@@ -68,6 +68,21 @@ impl ByToken {
         before(latents.start)..before(latents.end)
     }
 
+    /// Those whose activation is not 0, with it in place of the pre-activation.
+    pub(super) fn active(&self, acts: &[f32]) -> Self {
+        let mut active = Self { ends: Vec::with_capacity(self.tokens()), latents: vec![], values: vec![] };
+        for token in 0..self.tokens() {
+            for i in self.of(token) {
+                if acts[i] != 0.0 {
+                    active.latents.push(self.latents[i]);
+                    active.values.push(acts[i]);
+                }
+            }
+            active.ends.push(active.latents.len() as u32);
+        }
+        active
+    }
+
     /// Puts latents first. `acts` and `pulls` have a number for every entry.
     pub(super) fn by_latent(&self, acts: &[f32], pulls: &[f32], d_sae: usize) -> ByLatent {
         let mut begins = vec![0_u32; d_sae + 2];

@@ -1,6 +1,8 @@
 //! The auxiliary loss of dead latents (Gao et al. 2024, section A.2): a dictionary of their own, made of their rows, that
 //! reconstructs what is left over.
 
+use std::slice::from_ref;
+
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
@@ -107,12 +109,13 @@ impl Dead {
     fn decode(&self, entries: Vec<Vec<Entries>>, left: &[f32], coefficient: f64, path: Path) -> Vec<Block> {
         let d_out = self.sizes.d_out;
         let packed = (path == Path::Dense).then(|| dense::Packed::new(&self.w_dec, d_out));
+        let all = 0..self.latents.len();
         let decoder = Decoder {
             dec: &self.w_dec,
             d_sae: self.latents.len(),
             b_dec: &vec![0.0; d_out],
             skip: None,
-            groups: &[0..self.latents.len()],
+            groups: from_ref(&all),
             of_error: (2.0 * coefficient) as f32,
             rule: Rule::Positive,
             charge: Charge::Nothing,
@@ -136,8 +139,8 @@ impl Dead {
         }
         let packed =
             (path == Path::Dense).then(|| gradients::Packed::new(input, blocks, [sizes.d_in, sizes.d_out]));
-        let groups = [0..latents.len()];
-        let batch = Batch::new(blocks, input, *sizes, &groups, packed.as_ref());
+        let all = 0..latents.len();
+        let batch = Batch::new(blocks, input, *sizes, from_ref(&all), packed.as_ref());
         let mut gradients = Values {
             w_enc: &mut revived.enc[..],
             w_dec: &mut revived.dec[..],

@@ -84,7 +84,10 @@ pub(super) fn of_latents(
             Latents { first: task * LATENTS, w_dec, enc, dec, b_enc, more, fired }
         })
         .collect();
-    let compute = |latents| Arch::new().dispatch(Compute { batch, latents });
+    let errors: Vec<Vec<&[f32]>> = (0..batch.groups.len())
+        .map(|group| batch.blocks.iter().map(|block| block.errors_of(group)).collect())
+        .collect();
+    let compute = |latents| Arch::new().dispatch(Compute { batch, errors: &errors, latents });
     let squares: Vec<f64> = tasks.into_par_iter().map(compute).collect();
     squares.iter().sum()
 }
@@ -107,6 +110,8 @@ struct Latents<'a> {
 
 struct Compute<'a, 'b> {
     batch: Batch<'a>,
+    /// Of every group, of every block, `[n, d_out]`.
+    errors: &'a [Vec<&'a [f32]>],
     latents: Latents<'b>,
 }
 
@@ -115,7 +120,7 @@ impl WithSimd for Compute<'_, '_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> f64 {
-        let Self { batch, latents: Latents { first, w_dec, enc, dec, b_enc, more: [more, more_2], fired } } =
+        let Self { batch, errors, latents: Latents { first, w_dec, enc, dec, b_enc, more: [more, more_2], fired } } =
             self;
         let Batch { d_in, d_out, .. } = batch;
         enc.fill(0.0);
@@ -131,7 +136,8 @@ impl WithSimd for Compute<'_, '_> {
             let (enc, dec, w_dec) = (&mut enc[i * d_in..][..d_in], &mut dec[row.clone()], &w_dec[row]);
             batch.entries_of(latent, &mut entries);
             if batch.packed.is_none() {
-                batch.rows(latent, &entries, enc, dec);
+                let group = batch.groups.partition_point(|group| group.end <= latent);
+                batch.rows(&errors[group], &entries, enc, dec);
             }
             let mut sums = batch.sums(latent, &entries);
             if let Some(aux) = batch.aux {
@@ -204,14 +210,18 @@ impl<'a> Batch<'a> {
 
     /// `enc += Σ pull · input` and `dec += Σ act · error` over the tokens of a latent's entries.
     #[inline(always)]
-    fn rows(&self, latent: usize, entries: &[Entry], enc: &mut [f32], dec: &mut [f32]) {
+    fn rows(&self, errors: &[&[f32]], entries: &[Entry], enc: &mut [f32], dec: &mut [f32]) {
         let Self { d_in, d_out, .. } = *self;
-        let group = self.groups.partition_point(|group| group.end <= latent);
         let input = |entry: &Entry| &self.input[entry.token as usize * d_in..][..d_in];
         let error = |entry: &Entry| {
             let token = entry.token as usize;
-            &self.blocks[token / TOKENS].errors_of(group)[token % TOKENS * d_out..][..d_out]
+            &errors[token / TOKENS][token % TOKENS * d_out..][..d_out]
         };
+        if entries.iter().any(|entry| entry.act == 0.0 || entry.pull == 0.0) {
+            add_some(enc, entries, |entry| entry.pull, input);
+            add_some(dec, entries, |entry| entry.act, error);
+            return;
+        }
         let (fours, ones) = entries.as_chunks::<ABREAST>();
         for [a, b, c, d] in fours {
             add_rows(enc, [a.pull, b.pull, c.pull, d.pull], [input(a), input(b), input(c), input(d)]);
@@ -240,6 +250,24 @@ impl<'a> Batch<'a> {
             sums.of_norm = f64::from(coefficient * acts as f32);
         }
         sums
+    }
+}
+
+/// `sum += Σ weight · row` over entries whose weight is not 0.
+#[inline(always)]
+fn add_some<'a>(
+    sum: &mut [f32],
+    entries: &[Entry],
+    weight: impl Fn(&Entry) -> f32,
+    row: impl Fn(&Entry) -> &'a [f32],
+) {
+    let some: Vec<Entry> = entries.iter().filter(|entry| weight(entry) != 0.0).copied().collect();
+    let (fours, ones) = some.as_chunks::<ABREAST>();
+    for [a, b, c, d] in fours {
+        add_rows(sum, [weight(a), weight(b), weight(c), weight(d)], [row(a), row(b), row(c), row(d)]);
+    }
+    for entry in ones {
+        add(sum, weight(entry), row(entry));
     }
 }
 

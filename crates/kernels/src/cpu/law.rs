@@ -1,6 +1,6 @@
 //! What a form comes to in one step: its rules and coefficients, and what they ask of every latent.
 
-use std::ops::Range;
+use std::{iter::once, ops::Range};
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
@@ -64,9 +64,9 @@ impl<'a> Law<'a> {
             (Some(weight), Some(dead)) => dead.iter().map(|dead| weight * dead).collect(),
             _ => vec![],
         };
-        let begins = [0].into_iter().chain(form.prefixes.iter().copied());
+        let begins = once(0).chain(form.prefixes.iter().copied());
         let groups = match form.prefixes.len() {
-            0 => vec![0..sizes.d_sae],
+            0 => once(0..sizes.d_sae).collect(),
             _ => begins.zip(&form.prefixes).map(|(begin, end)| begin..*end).collect(),
         };
         let (b_enc, b_mag) = (&*parameters.b_enc, &*parameters.more[1]);

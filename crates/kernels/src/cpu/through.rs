@@ -1,6 +1,6 @@
 //! From the entries of some tokens through the decoder to the error, and back to the gradients of their pre-activations.
 
-use std::ops::Range;
+use std::{ops::Range, slice::from_ref};
 
 use pulp::{Arch, Simd, WithSimd};
 
@@ -8,10 +8,10 @@ use super::{
     active::{ByLatent, ByToken},
     charge::Charge,
     dense,
+    reconstruction::Reconstruction,
     rule::{self, Rule, Sums},
     select::Entries,
     skip::Skip,
-    vectors::{ABREAST, add, add_rows, dot, squares},
 };
 
 /// What the tasks share.
@@ -93,8 +93,8 @@ impl WithSimd for Through<'_> {
         let Self { decoder, entries, part } = &self;
         let Decoder { rule, charge, d_sae, .. } = *decoder;
         let acts = rule.acts(entries);
-        let (errors, squared) = self.errors(simd, &acts, decoder.groups);
-        let mut pulls = self.back(simd, &errors, decoder.groups);
+        let Reconstruction { errors, squared, dots: mut pulls } =
+            Reconstruction::new(simd, decoder, *part, entries, &acts, decoder.groups);
         let mut sums = match rule.has_sums(&charge) {
             true => vec![Sums::default(); d_sae],
             false => Vec::new(),
@@ -103,11 +103,11 @@ impl WithSimd for Through<'_> {
             Rule::Positive => [rule::positive(entries, &charge, &mut pulls, &mut sums), 0.0],
             Rule::Jump(jump) => jump.pulls(entries, &charge, &mut pulls, &mut sums),
             Rule::Gated(gated) => {
-                let all = [0..d_sae];
-                let (errors, squared) = self.errors(simd, &entries.values, &all);
-                let of_gate = self.back(simd, &errors, &all);
-                let penalty = gated.pulls(entries, &acts, &of_gate, &mut pulls, &mut sums);
-                [penalty, 0.5 * f64::from(decoder.of_error) * squared[0]]
+                let all = 0..d_sae;
+                let by_gate =
+                    Reconstruction::new(simd, decoder, *part, entries, &entries.values, from_ref(&all));
+                let penalty = gated.pulls(entries, &acts, &by_gate.dots, &mut pulls, &mut sums);
+                [penalty, 0.5 * f64::from(decoder.of_error) * by_gate.squared[0]]
             }
         };
         Block {
@@ -119,91 +119,6 @@ impl WithSimd for Through<'_> {
             reconstruction: squared.iter().sum(),
             penalty,
             aux,
-        }
-    }
-}
-
-impl Through<'_> {
-    /// What `acts` make of the decoder, and how far that is from the target: what each group sees of the gradients, and
-    /// Σ ‖y − x̂‖² of each reconstruction.
-    #[inline(always)]
-    fn errors<S: Simd>(&self, simd: S, acts: &[f32], groups: &[Range<usize>]) -> (Vec<f32>, Vec<f64>) {
-        let Self { decoder, entries, part: Part { x, y } } = self;
-        let d_out = decoder.b_dec.len();
-        let mut errors = Vec::with_capacity(groups.len() * y.len());
-        for _ in 0..entries.tokens() {
-            errors.extend_from_slice(decoder.b_dec);
-        }
-        if let Some(skip) = decoder.skip {
-            skip.add(simd, x, &mut errors);
-        }
-        for (i, group) in groups.iter().enumerate() {
-            if i > 0 {
-                errors.extend_from_within((i - 1) * y.len()..);
-            }
-            let x_hat = &mut errors[i * y.len()..];
-            match decoder.packed {
-                None => decode(entries, group, acts, decoder.dec, d_out, x_hat),
-                Some(packed) => packed.decode(simd, entries, acts, x_hat),
-            }
-        }
-        let mut squared = vec![0.0; groups.len()];
-        for (errors, squared) in errors.chunks_exact_mut(y.len()).zip(&mut squared) {
-            for (error, y) in errors.chunks_exact_mut(d_out).zip(y.chunks_exact(d_out)) {
-                error.iter_mut().zip(y).for_each(|(error, y)| *error -= y);
-                *squared += squares(simd, error);
-                error.iter_mut().for_each(|error| *error *= decoder.of_error);
-            }
-        }
-        // A latent is part of its own group's reconstruction and of all that follow.
-        for i in (1..groups.len()).rev() {
-            let (before, after) = errors.split_at_mut(i * y.len());
-            add(&mut before[(i - 1) * y.len()..], 1.0, &after[..y.len()]);
-        }
-        (errors, squared)
-    }
-
-    /// ⟨error, decᵢ⟩ of every entry, with the error that its group sees.
-    #[inline(always)]
-    fn back<S: Simd>(&self, simd: S, errors: &[f32], groups: &[Range<usize>]) -> Vec<f32> {
-        let Self { decoder, entries, part } = self;
-        let d_out = decoder.b_dec.len();
-        if let Some(packed) = decoder.packed {
-            return packed.back(simd, entries, errors);
-        }
-        let mut dots = Vec::with_capacity(entries.latents.len());
-        for token in 0..entries.tokens() {
-            for (group, errors) in groups.iter().zip(errors.chunks_exact(part.y.len())) {
-                let error = &errors[token * d_out..][..d_out];
-                for latent in &entries.latents[entries.within(token, group)] {
-                    dots.push(dot(simd, error, &decoder.dec[*latent as usize * d_out..][..d_out]));
-                }
-            }
-        }
-        dots
-    }
-}
-
-/// Adds Σ actsᵢ · decᵢ over a token's latents of `group` to its row of `x_hat [n, d_out]`.
-#[inline(always)]
-fn decode(
-    entries: &ByToken,
-    group: &Range<usize>,
-    acts: &[f32],
-    dec: &[f32],
-    d_out: usize,
-    x_hat: &mut [f32],
-) {
-    let row = |latent: u32| &dec[latent as usize * d_out..][..d_out];
-    for (token, x_hat) in x_hat.chunks_exact_mut(d_out).enumerate() {
-        let range = entries.within(token, group);
-        let (fours, ones) = entries.latents[range.clone()].as_chunks::<ABREAST>();
-        let (act_fours, act_ones) = acts[range].as_chunks::<ABREAST>();
-        for ([a, b, c, d], acts) in fours.iter().zip(act_fours) {
-            add_rows(x_hat, *acts, [row(*a), row(*b), row(*c), row(*d)]);
-        }
-        for (latent, act) in ones.iter().zip(act_ones) {
-            add(x_hat, *act, row(*latent));
         }
     }
 }
