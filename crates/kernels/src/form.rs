@@ -43,6 +43,29 @@ impl Form {
         }
     }
 
+    /// What is wrong with it for a dictionary of these sizes, if anything is.
+    pub fn fault(&self, d_in: usize, d_out: usize, d_sae: usize) -> Option<&'static str> {
+        use {Activation as A, Penalty as P};
+        let jump = matches!(self.activation, A::JumpRelu { .. });
+        let zero = matches!(self.activation, A::TopK { k: 0 } | A::BatchTopK { k: 0 });
+        let narrow = matches!(self.activation, A::JumpRelu { bandwidth, .. } if bandwidth <= 0.0);
+        let ascending = self.prefixes.is_sorted() && self.prefixes.last().is_none_or(|last| *last == d_sae);
+        let faults = [
+            (zero || self.aux.is_some_and(|aux| aux.k == 0), "k must be 1 or more"),
+            (narrow, "a bandwidth must be positive"),
+            (!ascending, "prefixes must ascend, to all latents"),
+            (self.apply_b_dec_to_input && d_in != d_out, "b_dec is not as wide as the input"),
+            (self.pre_act.is_some() && !jump, "a pre-act loss needs thresholds"),
+            (matches!(self.penalty, P::Step | P::TargetL0 { .. }) && !jump, "this penalty needs thresholds"),
+            (
+                matches!(self.penalty, P::Power | P::Tanh { .. }) && self.activation == A::Gated,
+                "a gate has no such penalty",
+            ),
+            (matches!(self.penalty, P::TargetL0 { target } if target <= 0.0), "a target must be positive"),
+        ];
+        faults.into_iter().find(|(fault, _)| *fault).map(|(_, why)| why)
+    }
+
     /// Whether there is a dense path for it.
     ///
     /// Not with several prefixes: each latent meets the error of its own prefix, and how many are active is chosen.
@@ -119,4 +142,35 @@ pub struct Aux {
     pub k: usize,
     /// α.
     pub coefficient: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_go_together_is_said() {
+        let jump = Activation::JumpRelu { bandwidth: 0.1, log: true, ste_to_input: false };
+        let aux = Some(Aux { k: 2, coefficient: 0.1 });
+        let fine = [
+            Form { apply_b_dec_to_input: true, ..Form::new(Activation::Relu, Penalty::L1) },
+            Form { pre_act: Some(1.0), ..Form::new(jump, Penalty::TargetL0 { target: 2.0 }) },
+            Form { prefixes: vec![2, 2, 8], aux, ..Form::new(Activation::TopK { k: 1 }, Penalty::None) },
+        ];
+        assert!(fine.iter().all(|form| form.fault(4, 4, 8).is_none()));
+        let no_jump = Activation::JumpRelu { bandwidth: 0.0, log: true, ste_to_input: false };
+        let faults = [
+            Form::new(Activation::TopK { k: 0 }, Penalty::None),
+            Form { aux: Some(Aux { k: 0, coefficient: 1.0 }), ..fine[0].clone() },
+            Form::new(no_jump, Penalty::Step),
+            Form { prefixes: vec![2, 4], ..fine[2].clone() },
+            Form { prefixes: vec![4, 2, 8], ..fine[2].clone() },
+            Form { pre_act: Some(1.0), ..fine[0].clone() },
+            Form::new(Activation::Relu, Penalty::Step),
+            Form::new(Activation::Gated, Penalty::Power),
+            Form::new(jump, Penalty::TargetL0 { target: 0.0 }),
+        ];
+        assert!(faults.iter().all(|form| form.fault(4, 4, 8).is_some()));
+        assert!(fine[0].fault(4, 5, 8).is_some());
+    }
 }

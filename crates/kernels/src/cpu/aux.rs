@@ -33,6 +33,8 @@ pub(super) struct Revived {
     b_enc: Vec<f32>,
     /// With its coefficient.
     pub(super) loss: f64,
+    /// Share of dead latents that took part.
+    pub(super) share: f64,
 }
 
 impl Revived {
@@ -93,16 +95,15 @@ impl Dead {
         if spread == 0.0 {
             return None;
         }
-        let k = aux.k.min(latents.len());
         let encoder = Encoder { w_enc: &self.w_enc, b_enc: &self.b_enc, input };
-        let instructions = instructions.for_share(k as f64 / latents.len() as f64);
-        let entries = encoder.encode(instructions, Select::Largest(k));
+        let entries = encoder.encode(instructions, Select::Largest(aux.k.min(latents.len())));
         let active: usize = entries.iter().flatten().map(Vec::len).sum();
         let share = active as f64 / (self.sizes.n * latents.len()) as f64;
         let path = settings.path.unwrap_or_else(|| Path::for_share(share));
         let blocks = self.decode(entries, &left, aux.coefficient / spread, path);
         let squared: f64 = blocks.iter().map(|block| block.squared_error).sum();
-        Some(self.gradients(&blocks, input, aux.coefficient * squared / spread, path))
+        let revived = self.gradients(&blocks, input, path);
+        Some(Revived { loss: aux.coefficient * squared / spread, share, ..revived })
     }
 
     /// Their errors, whose squares count so much.
@@ -125,14 +126,15 @@ impl Dead {
         tasks.map(|(entries, y)| Block::new(decoder, entries, Part { x: &[], y })).collect()
     }
 
-    fn gradients(&self, blocks: &[Block], input: &[f32], loss: f64, path: Path) -> Revived {
+    fn gradients(&self, blocks: &[Block], input: &[f32], path: Path) -> Revived {
         let Self { sizes, latents, .. } = self;
         let mut revived = Revived {
             places: vec![None; sizes.d_sae],
             enc: vec![0.0; self.w_enc.len()],
             dec: vec![0.0; self.w_dec.len()],
             b_enc: vec![0.0; latents.len()],
-            loss,
+            loss: 0.0,
+            share: 0.0,
         };
         for (place, latent) in (0..).zip(latents) {
             revived.places[*latent] = Some(place);

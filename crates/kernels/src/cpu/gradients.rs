@@ -120,8 +120,11 @@ impl WithSimd for Compute<'_, '_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> f64 {
-        let Self { batch, errors, latents: Latents { first, w_dec, enc, dec, b_enc, more: [more, more_2], fired } } =
-            self;
+        let Self {
+            batch,
+            errors,
+            latents: Latents { first, w_dec, enc, dec, b_enc, more: [more, more_2], fired },
+        } = self;
         let Batch { d_in, d_out, .. } = batch;
         enc.fill(0.0);
         dec.fill(0.0);

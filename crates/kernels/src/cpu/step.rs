@@ -128,7 +128,7 @@ impl Task<'_, '_> {
         };
         let of_error = 2.0 / n as f32;
         let blocks = self.decode(entries, of_error, path);
-        let revived = self.revive(&blocks, of_error);
+        let revived = self.revive(&blocks, of_error, last);
         phases.decode = lap.end();
 
         let packed =
@@ -154,7 +154,8 @@ impl Task<'_, '_> {
         phases.gradients = lap.end();
 
         let mean = |of: fn(&Block) -> f64| blocks.iter().map(of).sum::<f64>() / n as f64;
-        let aux = revived.map_or(0.0, |revived| revived.loss) + pre_act.map_or(0.0, |all| all.loss());
+        let [aux, aux_share] = revived.map_or([0.0; 2], |revived| [revived.loss, revived.share]);
+        let aux = aux + pre_act.map_or(0.0, |all| all.loss());
         Found {
             squared_error: mean(|block| block.squared_error),
             reconstruction: mean(|block| block.reconstruction),
@@ -162,6 +163,7 @@ impl Task<'_, '_> {
             aux: aux + blocks.iter().map(|block| block.aux).sum::<f64>(),
             grad_norm: squared.sqrt(),
             share,
+            aux_share,
             floor,
             path,
             phases,
@@ -208,10 +210,11 @@ impl Task<'_, '_> {
     }
 
     /// The gradients of the auxiliary loss, if there is one.
-    fn revive(self, blocks: &[Block], of_error: f32) -> Option<Revived> {
+    fn revive(self, blocks: &[Block], of_error: f32, last: &Last) -> Option<Revived> {
         let (aux, dead) = (self.form.aux?, self.dead?);
         let dead = aux::Dead::new(aux, self.parameters, dead, self.sizes)?;
-        dead.revive(self.instructions, self.input, (blocks, of_error), self.settings)
+        let instructions = self.instructions.for_share(last.aux_share);
+        dead.revive(instructions, self.input, (blocks, of_error), self.settings)
     }
 
     /// The pre-act loss, if there is one.

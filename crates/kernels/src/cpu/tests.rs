@@ -86,7 +86,7 @@ impl Case {
             scaled(if form.skip { d_in * d_out } else { 0 }, 8, 0.3, 0.0),
         ];
         let settings = Settings { l1: 0.7, p: 0.6, lr: 1e-3, grad_clip: 1.0, ..Settings::default() };
-        let last = Last { share: 0.0, ..Last::default() };
+        let last = Last { share: 0.0, aux_share: 0.0, ..Last::default() };
         let x = numbers(n * d_in, 5);
         Self { n, d_in, d_out, d_sae, form, settings, parameters, x, y: None, dead: None, last }
     }

@@ -81,6 +81,8 @@ pub(crate) struct Found {
     pub(crate) grad_norm: f64,
     /// Share of latents that were looked at one by one: active, or so near to it that it matters.
     pub(crate) share: f64,
+    /// Share of dead latents that took part in the auxiliary loss; 0 without one.
+    pub(crate) aux_share: f64,
     /// The smallest active pre-activation of a batch from which the largest were chosen; 0 otherwise.
     pub(crate) floor: f32,
     pub(crate) path: Path,
