@@ -34,6 +34,8 @@ impl Memory {
 pub struct Last {
     /// Share of latents that were active.
     pub share: f64,
+    /// Share of dead latents that took part in the auxiliary loss; 0 without one.
+    pub aux_share: f64,
     /// The smallest active pre-activation of a batch from which the largest were chosen; 0 otherwise.
     pub floor: f32,
     /// About how many were active on the token that had most; 0 if nobody looked.
@@ -47,7 +49,7 @@ pub struct Last {
 impl Default for Last {
     /// Nothing is known: as if every latent had been active.
     fn default() -> Self {
-        Self { share: 1.0, floor: 0.0, most: 0, path: None, phases: Phases::default() }
+        Self { share: 1.0, aux_share: 1.0, floor: 0.0, most: 0, path: None, phases: Phases::default() }
     }
 }
 

@@ -1,4 +1,6 @@
-//! The active latents of some tokens: by token for what goes through the dictionary, by latent for what changes it.
+//! The entries of some tokens: by token for what goes through the dictionary, by latent for what changes it.
+
+use std::ops::Range;
 
 use super::select::Entries;
 
@@ -6,17 +8,19 @@ use super::select::Entries;
 pub(super) struct ByToken {
     /// Those of token `i` are at `ends[i - 1]..ends[i]`.
     ends: Vec<u32>,
+    /// Of every entry; ascending within a token.
     pub(super) latents: Vec<u32>,
-    acts: Vec<f32>,
+    /// Pre-activations.
+    pub(super) values: Vec<f32>,
 }
 
-/// An active latent.
+/// What a token and a latent do to each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Entry {
     /// Within the task.
     pub(super) token: u32,
     pub(super) act: f32,
-    /// Gradient of the pre-activation.
+    /// Gradient of input·W_enc.
     pub(super) pull: f32,
 }
 
@@ -33,11 +37,11 @@ impl ByToken {
         let mut by_token = Self {
             ends: Vec::with_capacity(tokens.len()),
             latents: Vec::with_capacity(n),
-            acts: Vec::with_capacity(n),
+            values: Vec::with_capacity(n),
         };
         for entries in tokens {
             by_token.latents.extend(entries.iter().map(|(latent, _)| latent));
-            by_token.acts.extend(entries.iter().map(|(_, act)| act));
+            by_token.values.extend(entries.iter().map(|(_, value)| value));
             by_token.ends.push(by_token.latents.len() as u32);
         }
         by_token
@@ -47,27 +51,40 @@ impl ByToken {
         self.ends.len()
     }
 
-    /// Where the entries of a token begin, and those of the one before end.
+    /// Where the entries of a token are.
     #[inline(always)]
-    pub(super) fn begin(&self, token: usize) -> usize {
-        token.checked_sub(1).map_or(0, |before| self.ends[before]) as usize
+    pub(super) fn of(&self, token: usize) -> Range<usize> {
+        let begin = token.checked_sub(1).map_or(0, |before| self.ends[before]);
+        begin as usize..self.ends[token] as usize
     }
 
-    /// Latents and activations of a token.
+    /// Where those of them are that belong to some latents.
     #[inline(always)]
-    pub(super) fn of(&self, token: usize) -> (&[u32], &[f32]) {
-        let range = self.begin(token)..self.begin(token + 1);
-        (&self.latents[range.clone()], &self.acts[range])
+    pub(super) fn within(&self, token: usize, latents: &Range<usize>) -> Range<usize> {
+        let all = self.of(token);
+        let before = |end: usize| {
+            all.start + self.latents[all.clone()].partition_point(|latent| (*latent as usize) < end)
+        };
+        before(latents.start)..before(latents.end)
     }
 
-    /// Σ actsᵢ weightsᵢ over all tokens.
-    pub(super) fn weighted(&self, weights: &[f32]) -> f64 {
-        let terms = self.latents.iter().zip(&self.acts);
-        terms.map(|(latent, act)| f64::from(act * weights[*latent as usize])).sum()
+    /// Those whose activation is not 0, with it in place of the pre-activation.
+    pub(super) fn active(&self, acts: &[f32]) -> Self {
+        let mut active = Self { ends: Vec::with_capacity(self.tokens()), latents: vec![], values: vec![] };
+        for token in 0..self.tokens() {
+            for i in self.of(token) {
+                if acts[i] != 0.0 {
+                    active.latents.push(self.latents[i]);
+                    active.values.push(acts[i]);
+                }
+            }
+            active.ends.push(active.latents.len() as u32);
+        }
+        active
     }
 
-    /// Puts latents first. `pulls` has a number for every entry.
-    pub(super) fn by_latent(&self, pulls: &[f32], d_sae: usize) -> ByLatent {
+    /// Puts latents first. `acts` and `pulls` have a number for every entry.
+    pub(super) fn by_latent(&self, acts: &[f32], pulls: &[f32], d_sae: usize) -> ByLatent {
         let mut begins = vec![0_u32; d_sae + 2];
         for latent in &self.latents {
             begins[*latent as usize + 2] += 1;
@@ -81,7 +98,7 @@ impl ByToken {
         for (token, end) in self.ends.iter().enumerate() {
             for i in begin..*end as usize {
                 let place = &mut begins[self.latents[i] as usize + 1];
-                entries[*place as usize] = Entry { token: token as u32, act: self.acts[i], pull: pulls[i] };
+                entries[*place as usize] = Entry { token: token as u32, act: acts[i], pull: pulls[i] };
                 *place += 1;
             }
             begin = *end as usize;

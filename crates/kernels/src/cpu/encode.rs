@@ -64,7 +64,7 @@ pub(super) enum Side {
 pub(super) fn encode<P: Product>(
     product: &P,
     [enc, b_enc]: [&[f32]; 2],
-    select: Select,
+    select: Select<'_>,
     x: &[f32],
 ) -> Vec<Entries> {
     Arch::new().dispatch(Encode { product, enc, b_enc, select, x })
@@ -74,7 +74,7 @@ struct Encode<'a, P> {
     product: &'a P,
     enc: &'a [f32],
     b_enc: &'a [f32],
-    select: Select,
+    select: Select<'a>,
     x: &'a [f32],
 }
 
@@ -103,7 +103,7 @@ impl<P: Product> WithSimd for Encode<'_, P> {
             }
             let mut of_row = row.entries();
             if !P::EXACT {
-                refine(simd, [enc, b_enc], select.floor(), x, &mut of_row);
+                refine(simd, [enc, b_enc], select, x, &mut of_row);
             }
             if let Select::Largest(k) = select {
                 select::largest(k, &mut of_row);
@@ -114,16 +114,16 @@ impl<P: Product> WithSimd for Encode<'_, P> {
     }
 }
 
-/// Replaces the bounds in a token's entries by the pre-activations themselves, and keeps those above `floor`.
+/// Replaces the bounds in a token's entries by the pre-activations themselves, and keeps those above their floors.
 #[inline(always)]
-fn refine<S: Simd>(simd: S, [enc, b_enc]: [&[f32]; 2], floor: f32, x: &[f32], entries: &mut Entries) {
+fn refine<S: Simd>(simd: S, [enc, b_enc]: [&[f32]; 2], select: Select<'_>, x: &[f32], entries: &mut Entries) {
     let mut kept = 0;
     for i in 0..entries.len() {
         let latent = entries[i].0;
         let row = latent as usize * x.len();
         let value = dot(simd, x, &enc[row..][..x.len()]) + b_enc[latent as usize];
         entries[kept] = (latent, value);
-        let below = value <= floor;
+        let below = value <= select.floor_of(latent);
         kept += usize::from(!below);
     }
     entries.truncate(kept);
@@ -134,7 +134,7 @@ struct Encoding<'a, P: Product> {
     product: &'a P,
     tokens: P::Tokens,
     d_sae: usize,
-    select: Select,
+    select: Select<'a>,
     rows: Vec<Candidates>,
 }
 
@@ -170,6 +170,10 @@ impl<P: Product> Tiles for Encoding<'_, P> {
             let mut below = 0_u64;
             for (j, upper) in upper.iter().enumerate() {
                 for (k, upper) in upper.vectors::<S>().iter().enumerate() {
+                    let floor = match self.select {
+                        Select::Each(floors) => floors.line(panel * LINES + j).vectors::<S>()[k],
+                        _ => floor,
+                    };
                     let bits = bits::<S>(simd.less_than_or_equal_f32s(*upper, floor));
                     below |= u64::from(bits) << (j * LANES + k * S::F32_LANES);
                 }

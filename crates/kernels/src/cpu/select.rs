@@ -2,24 +2,53 @@
 
 use pulp::Simd;
 
-use super::line::bits;
+use super::line::{LANES, Line, bits, padded};
 use crate::Threshold;
 
 /// What a token's entries must be.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Select {
+#[derive(Clone, Copy)]
+pub(super) enum Select<'a> {
     /// Above a floor, which is 0 or more.
     Above(f32),
+    /// Above a floor of each latent.
+    Each(&'a Floors),
     /// Positive, and among so many largest of the token.
     Largest(usize),
 }
 
-impl Select {
-    /// What every entry is above.
+/// A floor for every latent.
+pub(super) struct Floors(Vec<Line>);
+
+impl Floors {
+    pub(super) fn new(floors: &[f32]) -> Self {
+        Self(padded(floors))
+    }
+
+    #[inline(always)]
+    pub(super) fn line(&self, line: usize) -> &Line {
+        &self.0[line]
+    }
+}
+
+impl Select<'_> {
+    /// What every entry is above that has no floor of its own.
     pub(super) fn floor(self) -> f32 {
         match self {
             Self::Above(floor) => floor,
+            Self::Each(_) => f32::NEG_INFINITY,
             Self::Largest(_) => 0.0,
+        }
+    }
+
+    /// What an entry of `latent` is above.
+    #[inline(always)]
+    pub(super) fn floor_of(self, latent: u32) -> f32 {
+        match self {
+            Self::Each(floors) => {
+                let latent = latent as usize;
+                floors.line(latent / LANES).0[latent % LANES]
+            }
+            _ => self.floor(),
         }
     }
 
