@@ -70,7 +70,9 @@ fn store(directory: &std::path::Path, dtype: VectorDtype) -> Store {
 /// A step that finds 1 % of the latents active, and learns so little that this stays.
 fn real_step(plan: &TrainPlan, device: &Device) -> FusedStep {
     let mut weights = Weights::default();
-    for (name, data) in Sae::init(&plan.architecture, plan.size, &plan.init(Vec::new()), device).to_weights().iter() {
+    for (name, data) in
+        Sae::init(&plan.architecture, plan.size, &plan.init(Vec::new()), device).to_weights().iter()
+    {
         let values: Vec<f32> = data.try_to_vec().unwrap();
         match data.shape()[..] {
             // Pre-activations have a standard deviation of 0.1.

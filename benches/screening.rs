@@ -35,7 +35,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let store = Store::open(&args.acts)?;
     let dictionary = Dictionary::load(&args.dictionary, &Device::flex())?;
-    let form = dictionary.sae().config().form(dictionary.size(), false).ok_or("the fused step does not know this architecture")?;
+    let form = dictionary
+        .sae()
+        .config()
+        .form(dictionary.size(), false)
+        .ok_or("the fused step does not know this architecture")?;
     let encoder = Encoder { form, parameters: dictionary.sae().to_parameters() };
     let exact = Exact::new(&encoder)?;
     let (mut tokens, mut active, mut differ, mut furthest) = (0, 0.0, 0_u64, 0.0_f64);
@@ -102,19 +106,10 @@ impl Encoder {
         let state = State::new(self.parameters.clone());
         let d_in = self.parameters.b_dec.dims()[0];
         let x = TensorData::new(x.to_vec(), [x.len() / d_in, d_in]);
-        let settings = Settings {
-            l1: 0.0,
-            lr: 0.0,
-            betas: [0.9, 0.999],
-            eps: 1e-8,
-            grad_clip: 1.0,
-            time: 1,
-            precision,
-            path: Some(Path::Sparse),
-        };
+        let settings = Settings { precision, path: Some(Path::Sparse), ..Settings::default() };
         // So few that screening is worth it.
         let memory = Memory::from(Last { share: 0.0, ..Last::default() });
-        let (_, found) = step(state, Tensor::from_data(x, &Device::flex()), self.form, settings, &memory);
+        let (_, found) = step(state, Tensor::from_data(x, &Device::flex()), &self.form, settings, &memory);
         found.fired.into_data().iter::<f64>().collect()
     }
 }
@@ -135,7 +130,7 @@ impl Exact {
         let k = match encoder.form.activation {
             Activation::Relu => b_enc.dims()[0],
             Activation::TopK { k } => k,
-            Activation::BatchTopK { .. } => return Err("a batch has one threshold, not its tokens".into()),
+            other => return Err(format!("{other:?} has other thresholds than this looks at").into()),
         };
         let subtracted = if encoder.form.apply_b_dec_to_input { 1.0 } else { 0.0 };
         Ok(Self {

@@ -12,8 +12,8 @@ use monosema_core::{BlockHook, HookPoint, Seed};
 use monosema_kernels::Path;
 use monosema_sae::{Sae, Weights};
 use monosema_store::HookColumn;
-use monosema_trainer::{ TrainBatch, 
-    Rates, StoreFacts, TrainConfig, TrainPlan, Width,
+use monosema_trainer::{
+    Rates, StoreFacts, TrainBatch, TrainConfig, TrainPlan, Width,
     step::{AutodiffStep, FusedStep, Precision, TrainStep},
 };
 
@@ -27,7 +27,9 @@ const RATES: Rates = Rates { lr: 0.0, sparsity: 1.0, k: None, p: 1.0, next_p: No
 
 fn start(plan: &TrainPlan, threshold: f32, device: &Device) -> Sae {
     let mut weights = Weights::default();
-    for (name, data) in Sae::init(&plan.architecture, plan.size, &plan.init(Vec::new()), device).to_weights().iter() {
+    for (name, data) in
+        Sae::init(&plan.architecture, plan.size, &plan.init(Vec::new()), device).to_weights().iter()
+    {
         let values: Vec<f32> = data.try_to_vec().unwrap();
         match data.shape()[..] {
             [n] if name == "b_enc" => weights.insert("b_enc", vec![-threshold; n], [n]),

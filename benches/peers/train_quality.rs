@@ -10,8 +10,7 @@ use clap::{Parser, ValueEnum};
 use monosema_core::{BlockHook, HookPoint, Manifest, Seed, Stage, manifest::Work};
 use monosema_sae::{SaeConfig, architecture::top_k::TopKConfig};
 use monosema_store::{HookColumn, Layout, Rows, Store, StoreSchema, VectorDtype, Writer, WriterOptions};
-use monosema_trainer::{
-    Job, LrScaling, Span, StoreFacts, TrainConfig, TrainPlan, Width, train};
+use monosema_trainer::{Job, LrScaling, Span, StoreFacts, TrainConfig, TrainPlan, Width, train};
 use safetensors::SafeTensors;
 use serde_json::json;
 

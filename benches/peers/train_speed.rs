@@ -9,14 +9,12 @@ use clap::{Parser, ValueEnum};
 use monosema_core::{BlockHook, HookPoint, Seed};
 use monosema_kernels::Phases;
 use monosema_sae::{
-    AuxK, 
-    Sae, SaeConfig, Weights,
+    AuxK, Sae, SaeConfig, Weights,
     architecture::{relu::ReluConfig, top_k::TopKConfig},
 };
 use monosema_store::HookColumn;
 use monosema_trainer::{
-    TrainBatch, 
-    Rates, StoreFacts, TrainConfig, TrainPlan, Width,
+    Rates, StoreFacts, TrainBatch, TrainConfig, TrainPlan, Width,
     step::{AutodiffStep, FusedStep, Precision, TrainStep},
 };
 use safetensors::SafeTensors;

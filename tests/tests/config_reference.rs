@@ -164,7 +164,10 @@ fn sections_are_what_their_tables_say() {
 #[test]
 fn training_is_what_its_table_says() {
     let recipe = TrainConfig::default().recipe;
-    check::<TrainConfig>("`[train]`", &serde_json::to_value(recipe.unwrap_or(Recipe::April2024).numbers()).unwrap());
+    check::<TrainConfig>(
+        "`[train]`",
+        &serde_json::to_value(recipe.unwrap_or(Recipe::April2024).numbers()).unwrap(),
+    );
 }
 
 #[test]

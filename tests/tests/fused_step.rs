@@ -122,7 +122,8 @@ fn distances(start: &Sae, a: &Sae, b: &Sae) -> Vec<(&'static str, f64)> {
 }
 
 fn each(check: impl Fn(&str, &SaeConfig, usize, Size, f32)) {
-    for architecture in SaeConfig::variants().iter().filter(|config| config.form(SIZES[0].1, false).is_some()) {
+    for architecture in SaeConfig::variants().iter().filter(|config| config.form(SIZES[0].1, false).is_some())
+    {
         for (n, size) in SIZES {
             for bias in [0.0, -1e3, -0.3, 10.0] {
                 check(&format!("{architecture:?} {n}×{size:?} bias {bias}"), architecture, n, size, bias);

@@ -4,8 +4,8 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use monosema_kernels::{
-    Activation, Form, Found, Last, Memory, NORM_TINY, Parameters, Path, Precision, Settings, State, step,
-    supports,
+    Activation, Extras, Form, Found, Last, Memory, NORM_TINY, Parameters, Path, Penalty, Precision, Settings,
+    State, step, supports,
 };
 
 /// Odd: within one task and one tile, with a remainder of each, and with sums of several parts. Even: as GPUs like it, with more
@@ -50,20 +50,16 @@ fn parameters([_, d_in, d_sae]: [usize; 3], bias: f32) -> Parameters {
         w_dec: w_dec.clone() / w_dec.square().sum_dim(1).sqrt(),
         b_enc: vector(d_sae, 3) * 0.1 + f64::from(bias),
         b_dec: vector(d_in, 4) * 0.3,
+        extras: Extras::none(&Device::flex()),
     }
 }
 
 fn settings(precision: Precision, path: Path) -> Settings {
-    Settings {
-        l1: L1,
-        lr: 1e-3,
-        betas: [0.9, 0.999],
-        eps: 1e-8,
-        grad_clip: 1.0,
-        time: 1,
-        precision,
-        path: Some(path),
-    }
+    Settings { l1: L1, lr: 1e-3, grad_clip: 1.0, precision, path: Some(path), ..Settings::default() }
+}
+
+fn form(activation: Activation, apply_b_dec_to_input: bool, unit_decoder: bool) -> Form {
+    Form { apply_b_dec_to_input, unit_decoder, ..Form::new(activation, Penalty::L1) }
 }
 
 /// A memory of a step with this smallest activation, after which screening is worth it.
@@ -76,8 +72,9 @@ fn devices() -> Vec<Device> {
     #[cfg(feature = "wgpu")]
     {
         let gpus = Device::enumerate(burn::tensor::DeviceType::Wgpu).into_vec();
-        let relu = Form { activation: Activation::Relu, apply_b_dec_to_input: false, unit_decoder: false };
-        assert!(gpus.iter().any(|gpu| supports(gpu, relu)), "no GPU, in hardware or in software");
+        let relu = form(Activation::Relu, false, false);
+        let told = settings(Precision::Auto, Path::Sparse);
+        assert!(gpus.iter().any(|gpu| supports(gpu, &relu, &told)), "no GPU, in hardware or in software");
         return [gpus, vec![Device::flex()]].concat();
     }
     #[cfg(not(feature = "wgpu"))]
@@ -90,6 +87,7 @@ fn to_device(p: &Parameters, device: &Device) -> Parameters {
         w_dec: p.w_dec.clone().to_device(device),
         b_enc: p.b_enc.clone().to_device(device),
         b_dec: p.b_dec.clone().to_device(device),
+        extras: Extras::none(device),
     }
 }
 
@@ -107,12 +105,13 @@ fn mask(pre_acts: &Tensor<2>, activation: Activation) -> Tensor<2> {
         Activation::Relu => keep(&pre_acts, n * d_sae),
         Activation::TopK { k } => pre_acts.chunks(d_sae).flat_map(|row| keep(row, k)).collect(),
         Activation::BatchTopK { k } => keep(&pre_acts, n * k),
+        Activation::JumpRelu { .. } | Activation::Gated => unreachable!("these are tested where they are"),
     };
     Tensor::from_data(TensorData::new(kept, [n, d_sae]), &Device::flex())
 }
 
 /// Loss terms, gradients' norm, gradients and firings by autodiff.
-fn expected(p: &Parameters, x: &Tensor<2>, form: Form) -> Vec<(&'static str, Vec<f32>)> {
+fn expected(p: &Parameters, x: &Tensor<2>, form: &Form) -> Vec<(&'static str, Vec<f32>)> {
     let leaf = |t: &Tensor<2>| Tensor::from_inner(t.clone()).require_grad();
     let bias = |t: &Tensor<1>| Tensor::from_inner(t.clone()).require_grad();
     let (w_enc, w_dec, b_enc, b_dec) = (leaf(&p.w_enc), leaf(&p.w_dec), bias(&p.b_enc), bias(&p.b_dec));
@@ -151,7 +150,7 @@ fn found(state: &State, found: &Found) -> Vec<Vec<f32>> {
         values(&g.w_dec),
         values(&g.b_enc),
         values(&g.b_dec),
-        values(&found.numbers),
+        [&found.squared_error, &found.penalty, &found.grad_norm].into_iter().flat_map(values).collect(),
         values(&found.fired),
     ]
 }
@@ -174,13 +173,8 @@ fn forms() -> Vec<Form> {
         Activation::BatchTopK { k: 400 },
         Activation::TopK { k: 5000 },
     ];
-    let of = |activation| {
-        [(false, false), (true, true)].map(|(apply_b_dec_to_input, unit_decoder)| Form {
-            activation,
-            apply_b_dec_to_input,
-            unit_decoder,
-        })
-    };
+    let of =
+        |activation| [(false, false), (true, true)].map(|(of_input, unit)| form(activation, of_input, unit));
     activations.into_iter().flat_map(of).collect()
 }
 
@@ -192,24 +186,27 @@ fn gradients_are_those_of_autodiff() {
             // Numbers of which no two are equal but for rounding at the threshold of a TopK.
             let (p, x) = (parameters(size, bias), matrix([size[0], size[1]], 9));
             for form in forms() {
-                let expected = expected(&p, &x, form);
-                for device in devices.iter().filter(|device| supports(device, form)) {
+                let expected = expected(&p, &x, &form);
+                for device in devices
+                    .iter()
+                    .filter(|device| supports(device, &form, &settings(Precision::F32, Path::Sparse)))
+                {
                     let (p, x) = (to_device(&p, device), x.clone().to_device(device));
-                    assert_gradients(&p, &x, form, &expected, &format!("{size:?} {form:?} bias {bias}"));
+                    assert_gradients(&p, &x, &form, &expected, &format!("{size:?} {form:?} bias {bias}"));
                 }
             }
         }
     }
 }
 
-fn assert_gradients(p: &Parameters, x: &Tensor<2>, form: Form, expected: &[(&str, Vec<f32>)], what: &str) {
+fn assert_gradients(p: &Parameters, x: &Tensor<2>, form: &Form, expected: &[(&str, Vec<f32>)], what: &str) {
     for (precision, path) in
         [(Precision::F32, Path::Sparse), (Precision::F32, Path::Dense), (Precision::Auto, Path::Sparse)]
     {
         let memories = match form.activation {
             // The last step's smallest activation: unknown, far too low, and too high, so that encoding is repeated.
             Activation::BatchTopK { .. } => vec![Memory::default(), after(1e-3), after(1e3)],
-            Activation::Relu | Activation::TopK { .. } => vec![after(0.0)],
+            _ => vec![after(0.0)],
         };
         for memory in memories {
             let settings = settings(precision, path);
@@ -223,16 +220,13 @@ fn assert_gradients(p: &Parameters, x: &Tensor<2>, form: Form, expected: &[(&str
 
 #[test]
 fn unit_rows_keep_their_norms() {
-    let (size, form) = (
-        SIZES[1],
-        Form { activation: Activation::TopK { k: 7 }, apply_b_dec_to_input: true, unit_decoder: true },
-    );
+    let (size, form) = (SIZES[1], form(Activation::TopK { k: 7 }, true, true));
     let x = matrix([size[0], size[1]], 5);
     let settings = Settings { lr: 0.1, ..settings(Precision::Auto, Path::Sparse) };
     for device in devices() {
         let before = to_device(&parameters(size, 0.0), &device);
         let x = x.clone().to_device(&device);
-        let (state, _) = step(State::new(before.clone()), x, form, settings, &Memory::default());
+        let (state, _) = step(State::new(before.clone()), x, &form, settings, &Memory::default());
         let norms = values(&state.parameters.w_dec.clone().square().sum_dim(1));
         assert!(norms.iter().all(|norm| (norm - 1.0).abs() < 1e-6));
         assert_ne!(values(&state.parameters.w_dec), values(&before.w_dec));
@@ -241,7 +235,7 @@ fn unit_rows_keep_their_norms() {
 
 #[test]
 fn what_others_hold_is_not_changed() {
-    let form = Form { activation: Activation::Relu, apply_b_dec_to_input: false, unit_decoder: false };
+    let form = form(Activation::Relu, false, false);
     let (size, x) = (SIZES[0], matrix([SIZES[0][0], SIZES[0][1]], 5));
     for device in devices() {
         let mut p = to_device(&parameters(size, 0.0), &device);
@@ -249,7 +243,7 @@ fn what_others_hold_is_not_changed() {
         for _ in 0..2 {
             let before = values(&p.w_enc);
             let x = x.clone().to_device(&device);
-            (state, _) = step(state, x, form, settings(Precision::Auto, Path::Sparse), &memory);
+            (state, _) = step(state, x, &form, settings(Precision::Auto, Path::Sparse), &memory);
             assert_eq!(values(&p.w_enc), before);
             assert_ne!(values(&state.parameters.w_enc), before);
             p = state.parameters.clone();
@@ -268,14 +262,14 @@ fn what_is_no_number_spoils_the_loss() {
         (Precision::Auto, Activation::TopK { k: 3 }),
         (Precision::Auto, Activation::BatchTopK { k: 3 }),
     ] {
-        let form = Form { activation, apply_b_dec_to_input: false, unit_decoder: false };
+        let form = form(activation, false, false);
         let x = matrix([size[0], size[1]], 5);
         let mut p = parameters(size, 0.0);
         p.b_enc = p.b_enc.slice_fill(700..701, f32::NAN);
         for device in devices() {
             let (p, x) = (to_device(&p, &device), x.clone().to_device(&device));
-            let (_, found) = step(State::new(p), x, form, settings(precision, Path::Sparse), &after(0.1));
-            assert!(values(&found.numbers)[0].is_nan(), "{activation:?} {precision:?} on {device:?}");
+            let (_, found) = step(State::new(p), x, &form, settings(precision, Path::Sparse), &after(0.1));
+            assert!(values(&found.squared_error)[0].is_nan(), "{activation:?} {precision:?} on {device:?}");
         }
     }
 }
@@ -284,13 +278,13 @@ fn what_is_no_number_spoils_the_loss() {
 fn a_row_of_zeros_stays_one() {
     let (size, x) = (SIZES[0], matrix([SIZES[0][0], SIZES[0][1]], 5));
     for unit_decoder in [false, true] {
-        let form = Form { activation: Activation::Relu, apply_b_dec_to_input: true, unit_decoder };
+        let form = form(Activation::Relu, true, unit_decoder);
         let mut p = parameters(size, -1e3);
         p.w_dec = p.w_dec.slice_fill([3..4, 0..size[1]], 0.0);
         let settings = Settings { path: None, ..settings(Precision::Auto, Path::Sparse) };
         for device in devices() {
             let (p, x) = (to_device(&p, &device), x.clone().to_device(&device));
-            let (state, _) = step(State::new(p), x, form, settings, &Memory::default());
+            let (state, _) = step(State::new(p), x, &form, settings, &Memory::default());
             let found = values(&state.parameters.w_dec.slice([3..4, 0..size[1]]));
             assert_eq!(found, vec![0.0; size[1]]);
         }
@@ -300,11 +294,11 @@ fn a_row_of_zeros_stays_one() {
 #[test]
 fn the_path_follows_the_density() {
     let (size, x) = (SIZES[1], matrix([SIZES[1][0], SIZES[1][1]], 5));
-    let form = Form { activation: Activation::Relu, apply_b_dec_to_input: false, unit_decoder: false };
+    let form = form(Activation::Relu, false, false);
     for (bias, expected) in [(0.0, Path::Dense), (-1.5, Path::Sparse)] {
         let settings = Settings { path: None, ..settings(Precision::Auto, Path::Sparse) };
         let memory = Memory::default();
-        step(State::new(parameters(size, bias)), x.clone(), form, settings, &memory);
+        step(State::new(parameters(size, bias)), x.clone(), &form, settings, &memory);
         let last = memory.last();
         assert_eq!((last.path, Path::for_share(last.share)), (Some(expected), expected));
     }
@@ -321,7 +315,7 @@ fn the_bits_do_not_depend_on_the_number_of_threads() {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 let (p, settings) = (parameters(size, -0.3), settings(precision, path));
                 let (state, result) =
-                    pool.install(|| step(State::new(p), x.clone(), form, settings, &after(0.2)));
+                    pool.install(|| step(State::new(p), x.clone(), &form, settings, &after(0.2)));
                 (found(&state, &result), values(&state.parameters.w_enc), values(&state.parameters.w_dec))
             };
             assert!(take(1) == take(3), "{form:?} {precision:?} {path:?}");

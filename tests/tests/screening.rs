@@ -7,11 +7,11 @@ use std::{num::NonZeroUsize, path::Path};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use monosema_core::{BlockHook, HookPoint, Seed};
 use monosema_kernels::{Form, Last, Memory, Parameters, Precision, Settings, State, screens, step};
-use monosema_sae::{AuxK, Size, Sae, SaeConfig, architecture::top_k::TopKConfig};
+use monosema_sae::{AuxK, Sae, SaeConfig, Size, architecture::top_k::TopKConfig};
 use monosema_store::HookColumn;
 use monosema_text::{ContextConfig, ContextPlan, Corpus, TextConfig, contexts};
-use monosema_trainer::{TrainBatch, 
-    StoreFacts, TrainConfig, TrainPlan, Width,
+use monosema_trainer::{
+    StoreFacts, TrainBatch, TrainConfig, TrainPlan, Width,
     step::{FusedStep, TrainStep},
 };
 use monosema_transformer::{Capture, Checkpoint};
@@ -95,18 +95,9 @@ fn train(architecture: &SaeConfig, sparsity: Option<f64>, x: &[f32], d_in: usize
 }
 
 /// On how many tokens each latent is active.
-fn fired(parameters: &Parameters, x: Tensor<2>, form: Form, precision: Precision) -> Vec<usize> {
+fn fired(parameters: &Parameters, x: Tensor<2>, form: &Form, precision: Precision) -> Vec<usize> {
     let state = State::new(parameters.clone());
-    let settings = Settings {
-        l1: 0.0,
-        lr: 1e-3,
-        betas: [0.9, 0.999],
-        eps: 1e-8,
-        grad_clip: 1.0,
-        time: 1,
-        precision,
-        path: None,
-    };
+    let settings = Settings { lr: 1e-3, grad_clip: 1.0, precision, ..Settings::default() };
     // So few that screening is worth it.
     let memory = Memory::from(Last { share: 0.0, ..Last::default() });
     step(state, x, form, settings, &memory).1.fired.into_data().iter::<f32>().map(|n| n as usize).collect()
@@ -114,7 +105,7 @@ fn fired(parameters: &Parameters, x: Tensor<2>, form: Form, precision: Precision
 
 /// On how many tokens each latent is active for certain, on how many it may be or not, and on how many it is within [`BF16`]
 /// of the threshold, from sums in f64. Of a token's latents, the `k` largest are active if they are positive.
-fn truth(parameters: &Parameters, x: &[f32], form: Form, k: usize) -> Vec<[usize; 3]> {
+fn truth(parameters: &Parameters, x: &[f32], form: &Form, k: usize) -> Vec<[usize; 3]> {
     let wide = |data: TensorData| data.iter::<f64>().collect::<Vec<_>>();
     let (w_enc, b_enc) = (wide(parameters.w_enc.to_data()), wide(parameters.b_enc.to_data()));
     let b_dec = wide(parameters.b_dec.to_data());
@@ -161,7 +152,7 @@ fn active_latents_are_those_of_f64_but_for_rounding() {
     {
         let form = architecture.form(Size::new(d_in, D_SAE), sparsity.is_none()).unwrap();
         let parameters = train(&architecture, sparsity, &x, d_in);
-        let truth = truth(&parameters, &x, form, k);
+        let truth = truth(&parameters, &x, &form, k);
         let [certain, doubtful, near] =
             [0, 1, 2].map(|i| truth.iter().map(|counts| counts[i]).sum::<usize>());
         let share = certain as f64 / (n * D_SAE) as f64;
@@ -172,7 +163,7 @@ fn active_latents_are_those_of_f64_but_for_rounding() {
         );
         assert!(near >= NEAR, "{architecture:?}: {near} are so close that bf16 does not tell");
         for precision in [Precision::F32, Precision::Auto] {
-            let found = fired(&parameters, tensor(&x, d_in), form, precision);
+            let found = fired(&parameters, tensor(&x, d_in), &form, precision);
             for (latent, (found, [certain, doubtful, _])) in found.iter().zip(&truth).enumerate() {
                 assert!(
                     (*certain..=certain + doubtful).contains(found),

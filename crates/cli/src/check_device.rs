@@ -23,11 +23,8 @@ use crate::{
 };
 
 /// A training on shapes that divide nothing, on one that tensor cores take, and on one whose rows a GPU would like longer.
-const TRAININGS: [(usize, Size); 3] = [
-    (23, Size::new(11, 37)),
-    (512, Size::new(128, 1024)),
-    (256, Size::new(192, 3000)),
-];
+const TRAININGS: [(usize, Size); 3] =
+    [(23, Size::new(11, 37)), (512, Size::new(128, 1024)), (256, Size::new(192, 3000))];
 
 /// By which step, on the device and on the CPU.
 const STEPS: [(By, By); 4] = [

@@ -143,7 +143,9 @@ impl Places {
             && let Some(begun) = checkpoint::interrupted(directory)
         {
             return match work {
-                Some(wanted) if begun != *wanted && !self.overwrite => Err(other_work(directory, &begun, wanted)),
+                Some(wanted) if begun != *wanted && !self.overwrite => {
+                    Err(other_work(directory, &begun, wanted))
+                }
                 Some(wanted) if begun != *wanted => Ok(Standing::Replace),
                 _ => Ok(Standing::Open),
             };

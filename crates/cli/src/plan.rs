@@ -117,7 +117,10 @@ pub(crate) fn print(plans: &Plans, places: &Places, device: DeviceName, as_json:
     for (places, plan) in &plans.train {
         let (size, out) = (plan.size, plan.hook_out.map_or(String::new(), |hook| format!(" to give {hook}")));
         let latents = count(size.d_sae as u64);
-        rows.push(("train", format!("{} → {latents} latents at {}{out}, {:?}", size.d_in, plan.hook, plan.recipe)));
+        rows.push((
+            "train",
+            format!("{} → {latents} latents at {}{out}, {:?}", size.d_in, plan.hook, plan.recipe),
+        ));
         rows.push((
             "",
             format!(

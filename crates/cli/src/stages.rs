@@ -15,6 +15,7 @@ use monosema_sae::Description;
 use monosema_store::Store;
 use monosema_trainer::{Job, StoreFacts, TrainConfig, TrainPlan, sweep as grid, train};
 use monosema_transformer::{Checkpoint, ModelError};
+use serde_json::Value;
 
 use crate::{
     args::RunArgs,
@@ -96,7 +97,8 @@ impl Runner<'_> {
         // Members of a sweep are evaluated alike: what is wrong with one is wrong with the first.
         let first = self.members()?.into_iter().next().expect("at least the one that is no sweep");
         let trained = train.first().map(|(_, plan)| plan);
-        let eval = stages.contains(&Stage::Eval).then(|| self.eval_plan(&first.places, trained)).transpose()?;
+        let eval =
+            stages.contains(&Stage::Eval).then(|| self.eval_plan(&first.places, trained)).transpose()?;
         for warning in eval.iter().flat_map(|plan| &plan.warnings) {
             tracing::warn!("{warning}");
         }
@@ -117,17 +119,15 @@ impl Runner<'_> {
 
     /// What is to be trained: what the configuration says, or of a sweep every member.
     fn members(&self) -> Outcome<Vec<Member>> {
-        let Some(config) = &self.experiment.train else {
-            let (places, config) = (self.places.clone(), TrainConfig::default());
-            return Ok(vec![Member { name: None, places, config }]);
-        };
-        let members = grid::members(config).map_err(|error| usage_in(&self.args.config, error))?;
+        let config = self.experiment.train.clone().unwrap_or_default();
+        let members = grid::members(&config).map_err(|error| usage_in(&self.args.config, error))?;
         if members.is_empty() {
-            return Ok(vec![Member { name: None, places: self.places.clone(), config: config.clone() }]);
+            let (name, differs, places) = (None, Vec::new(), self.places.clone());
+            return Ok(vec![Member { name, differs, places, config }]);
         }
-        let member = |member: grid::Member| {
-            let places = self.places.member(&member.name);
-            Member { name: Some(member.name), places, config: member.config }
+        let member = |grid::Member { name, differs, config }| {
+            let places = self.places.member(&name);
+            Member { name: Some(name), differs, places, config }
         };
         Ok(members.into_iter().map(member).collect())
     }
@@ -148,7 +148,7 @@ impl Runner<'_> {
     fn train_plans_for(&self, facts: &StoreFacts) -> Outcome<Vec<(Places, TrainPlan)>> {
         self.section(Stage::Train, self.experiment.train.as_ref())?;
         let members = self.members()?;
-        let plan = |Member { name, places, config }: Member| {
+        let plan = |Member { name, places, config, .. }: Member| {
             let plan = TrainPlan::resolve(&config, facts, self.experiment.seed).map_err(|error| {
                 let error = match name {
                     Some(name) => anyhow!(error).context(format!("member {name} of [[train.sweep]]")),
@@ -283,7 +283,9 @@ impl Runner<'_> {
 
     /// Shows what the members of a sweep came to.
     fn summarise(&self) -> Outcome {
-        let named = |member: Member| member.name.map(|name| (name, member.places));
+        let named = |Member { name, differs, places, .. }: Member| {
+            name.map(|name| sweep::Member { name, differs, places })
+        };
         let members: Vec<_> = self.members()?.into_iter().filter_map(named).collect();
         sweep::summarise(&self.places, &members, self.args.json)
     }
@@ -336,6 +338,8 @@ impl Runner<'_> {
 struct Member {
     /// Of a sweep what tells it from the others.
     name: Option<String>,
+    /// Likewise, as keys and values.
+    differs: Vec<(String, Value)>,
     places: Places,
     config: TrainConfig,
 }

@@ -225,19 +225,7 @@ impl Report {
     }
 }
 
-/// A figure as people read it: five significant digits, whole numbers whole, `–` for what is not defined.
-pub fn format_figure(value: Option<f64>) -> String {
-    let Some(value) = value else { return "–".into() };
-    if value.fract() == 0.0 && value.abs() < 1e9 {
-        return format!("{value:.0}");
-    }
-    let magnitude = value.abs().log10().floor() as i32;
-    if !(-4..6).contains(&magnitude) {
-        return format!("{value:.3e}");
-    }
-    let decimals = usize::try_from((4 - magnitude).clamp(0, 8)).expect("clamped above 0");
-    format!("{value:.decimals$}")
-}
+pub use monosema_page::format_figure;
 
 impl Row {
     /// Name, unit, direction, and the formatted values, for a table on a terminal.
@@ -252,24 +240,4 @@ impl Row {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn figures_are_readable_at_every_size() {
-        for (value, expected) in [
-            (0.0, "0"),
-            (1.0, "1"),
-            (4608.0, "4608"),
-            (3.377_04, "3.3770"),
-            (45.2311, "45.231"),
-            (0.083_121_9, "0.083122"),
-            (-0.5, "-0.50000"),
-            (0.000_868_06, "0.00086806"),
-            (12_345.678, "12346"),
-            (1.234_56e-5, "1.235e-5"),
-            (6.02e23, "6.020e23"),
-        ] {
-            assert_eq!(format_figure(Some(value)), expected);
-        }
-        assert_eq!(format_figure(None), "–");
-    }
 }

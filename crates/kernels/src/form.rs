@@ -110,6 +110,17 @@ pub enum Activation {
     Gated,
 }
 
+impl Activation {
+    /// Vectors of parameters that it has besides b_enc.
+    pub(crate) fn vectors(&self) -> usize {
+        match self {
+            Self::Relu | Self::TopK { .. } | Self::BatchTopK { .. } => 0,
+            Self::JumpRelu { .. } => 1,
+            Self::Gated => 2,
+        }
+    }
+}
+
 /// Of every token, what λ multiplies; its mean over tokens is meant. νᵢ = ‖W_dec,i‖₂.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Penalty {

@@ -18,7 +18,7 @@ mod memory;
 mod settings;
 mod threshold;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
 pub use self::{
     extension::{step, supports},
@@ -33,12 +33,51 @@ pub use self::{
 pub struct Parameters {
     /// W_enc transposed, so that what belongs to a latent lies together: `[d_sae, d_in]`.
     pub w_enc: Tensor<2>,
-    /// `[d_sae, d_in]`.
+    /// `[d_sae, d_out]`.
     pub w_dec: Tensor<2>,
     /// `[d_sae]`.
     pub b_enc: Tensor<1>,
-    /// `[d_in]`.
+    /// `[d_out]`.
     pub b_dec: Tensor<1>,
+    /// What only some forms have.
+    pub extras: Extras,
+}
+
+/// Parameters that only some forms have; a single number in place of what a form has not.
+#[derive(Clone, Debug)]
+pub struct Extras {
+    /// θ or log θ of [`Activation::JumpRelu`], r_mag of [`Activation::Gated`], `[d_sae]`.
+    pub first: Tensor<1>,
+    /// b_mag of [`Activation::Gated`], `[d_sae]`.
+    pub second: Tensor<1>,
+    /// `[d_in, d_out]`, with a skip connection.
+    pub w_skip: Tensor<2>,
+}
+
+impl Extras {
+    /// None of them.
+    pub fn none(device: &Device) -> Self {
+        let zero = || Tensor::zeros([1], device);
+        Self { first: zero(), second: zero(), w_skip: Tensor::zeros([1, 1], device) }
+    }
+}
+
+impl Parameters {
+    /// 0 for each of them.
+    pub fn zeros_like(&self) -> Self {
+        let Self { w_enc, w_dec, b_enc, b_dec, extras: Extras { first, second, w_skip } } = self;
+        Self {
+            w_enc: w_enc.zeros_like(),
+            w_dec: w_dec.zeros_like(),
+            b_enc: b_enc.zeros_like(),
+            b_dec: b_dec.zeros_like(),
+            extras: Extras {
+                first: first.zeros_like(),
+                second: second.zeros_like(),
+                w_skip: w_skip.zeros_like(),
+            },
+        }
+    }
 }
 
 /// What a step changes.
@@ -48,25 +87,37 @@ pub struct State {
     pub parameters: Parameters,
     /// Their gradients in the last step, before clipping.
     pub gradients: Parameters,
-    /// Adam's first moments.
+    /// The optimiser's first moments.
     pub first: Parameters,
-    /// Adam's second moments.
+    /// The optimiser's second moments.
     pub second: Parameters,
+    /// The moving average of the parameters, if there is one.
+    pub average: Option<Parameters>,
 }
 
 impl State {
-    /// Before the first step.
+    /// Before the first step, without a moving average.
     pub fn new(parameters: Parameters) -> Self {
-        let zeros = || {
-            let Parameters { w_enc, w_dec, b_enc, b_dec } = &parameters;
-            Parameters {
-                w_enc: w_enc.zeros_like(),
-                w_dec: w_dec.zeros_like(),
-                b_enc: b_enc.zeros_like(),
-                b_dec: b_dec.zeros_like(),
-            }
-        };
-        Self { gradients: zeros(), first: zeros(), second: zeros(), parameters }
+        let zeros = || parameters.zeros_like();
+        Self { gradients: zeros(), first: zeros(), second: zeros(), average: None, parameters }
+    }
+}
+
+/// What a step learns from.
+#[derive(Clone, Debug)]
+pub struct Examples {
+    /// `[n, d_in]`.
+    pub x: Tensor<2>,
+    /// What is to come out, `[n, d_out]`; `None` if it is x.
+    pub y: Option<Tensor<2>>,
+    /// 1 for every dead latent and 0 for others, `[d_sae]`; `None` if none is, or nobody asks.
+    pub dead: Option<Tensor<1>>,
+}
+
+impl From<Tensor<2>> for Examples {
+    /// Of an autoencoder of which no latent is dead.
+    fn from(x: Tensor<2>) -> Self {
+        Self { x, y: None, dead: None }
     }
 }
 
@@ -75,12 +126,19 @@ pub fn screens() -> bool {
     cpu::screens()
 }
 
-/// What a step found.
+/// What a step found. Means are over tokens, before the step.
 #[derive(Clone, Debug)]
 pub struct Found {
-    /// Mean over tokens of ‖x − x̂‖² before the step, of the penalty before its coefficient, and the gradients' norm before
-    /// clipping, `[3]`.
-    pub numbers: Tensor<1>,
+    /// Mean of ‖y − x̂‖², `[1]`.
+    pub squared_error: Tensor<1>,
+    /// The same summed over prefixes, which is what the loss holds, `[1]`.
+    pub reconstruction: Tensor<1>,
+    /// The penalty before its coefficient, `[1]`.
+    pub penalty: Tensor<1>,
+    /// What else the loss holds, `[1]`.
+    pub aux: Tensor<1>,
+    /// The gradients' norm before clipping, `[1]`.
+    pub grad_norm: Tensor<1>,
     /// On how many tokens each latent was active, `[d_sae]`.
     pub fired: Tensor<1>,
 }

@@ -4,7 +4,7 @@ use burn::{
     module::{Module, Param},
     tensor::{Device, Tensor},
 };
-use monosema_kernels::{NORM_TINY, Parameters};
+use monosema_kernels::{Extras, NORM_TINY, Parameters};
 
 use crate::{
     Size,
@@ -38,7 +38,7 @@ pub struct Affine {
 impl Affine {
     /// Names and shapes of the weights.
     pub fn shapes(size: Size) -> Vec<(&'static str, Vec<usize>)> {
-        let Size { d_in, d_sae, output } = size;
+        let Size { d_in, d_sae, .. } = size;
         let d_out = size.d_out();
         let mut shapes = vec![
             ("W_enc", vec![d_in, d_sae]),
@@ -46,7 +46,7 @@ impl Affine {
             ("W_dec", vec![d_sae, d_out]),
             ("b_dec", vec![d_out]),
         ];
-        if output.is_some_and(|output| output.skip) {
+        if size.skips() {
             shapes.push(("W_skip", vec![d_out, d_in]));
         }
         shapes
@@ -73,14 +73,18 @@ impl Affine {
     }
 
     /// With these weights, which must be those of [`Affine::shapes`].
-    pub fn from_weights(apply_b_dec_to_input: bool, size: Size, weights: &mut Weights, device: &Device) -> Self {
-        let skip = size.output.is_some_and(|output| output.skip);
+    pub fn from_weights(
+        apply_b_dec_to_input: bool,
+        size: Size,
+        weights: &mut Weights,
+        device: &Device,
+    ) -> Self {
         Self {
             w_enc: weights.take("W_enc", device),
             b_enc: weights.take("b_enc", device),
             w_dec: weights.take("W_dec", device),
             b_dec: weights.take("b_dec", device),
-            w_skip: skip.then(|| weights.take("W_skip", device)),
+            w_skip: size.skips().then(|| weights.take("W_skip", device)),
             output: size.output,
             apply_b_dec_to_input,
         }
@@ -101,23 +105,26 @@ impl Affine {
 
     /// The same tensors as the fused step takes them.
     pub fn to_parameters(&self) -> Parameters {
+        let none = Extras::none(&self.b_dec.val().device());
+        let w_skip = self.w_skip.as_ref().map_or(none.w_skip, |w_skip| w_skip.val().transpose());
         Parameters {
             w_enc: self.w_enc.val().transpose(),
             w_dec: self.w_dec.val(),
             b_enc: self.b_enc.val(),
             b_dec: self.b_dec.val(),
+            extras: Extras { w_skip, ..none },
         }
     }
 
     /// The reverse of [`Affine::to_parameters`]; nothing is copied.
     pub fn from_parameters(apply_b_dec_to_input: bool, size: Size, parameters: Parameters) -> Self {
-        let Parameters { w_enc, w_dec, b_enc, b_dec } = parameters;
+        let Parameters { w_enc, w_dec, b_enc, b_dec, extras: Extras { w_skip, .. } } = parameters;
         Self {
             w_enc: Param::from_tensor(w_enc.transpose()),
             b_enc: Param::from_tensor(b_enc),
             w_dec: Param::from_tensor(w_dec),
             b_dec: Param::from_tensor(b_dec),
-            w_skip: None,
+            w_skip: size.skips().then(|| Param::from_tensor(w_skip.transpose())),
             output: size.output,
             apply_b_dec_to_input,
         }

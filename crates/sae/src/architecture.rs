@@ -331,8 +331,11 @@ impl SaeConfig {
 
     /// The keys of its own in a SAELens `cfg.json`.
     pub(crate) fn to_saelens(&self) -> Map<String, Value> {
-        let (own, training) = of_config!(self, config, A, (serde_json::to_value(config), A::ONLY_IN_TRAINING));
-        let Ok(Value::Object(mut own)) = own else { unreachable!("a configuration is a table with string keys") };
+        let (own, training) =
+            of_config!(self, config, A, (serde_json::to_value(config), A::ONLY_IN_TRAINING));
+        let Ok(Value::Object(mut own)) = own else {
+            unreachable!("a configuration is a table with string keys")
+        };
         own.retain(|key, _| !training.contains(&key.as_str()));
         own
     }

@@ -2,6 +2,7 @@
 //! living ones leave, so that they come back to life.
 
 use burn::tensor::Tensor;
+use monosema_kernels::Aux;
 use serde::{Deserialize, Serialize};
 
 use crate::{Affine, Now, largest};
@@ -26,6 +27,12 @@ impl Default for AuxK {
 impl AuxK {
     /// No such term.
     pub const OFF: Self = Self { coefficient: 0.0, k: None };
+
+    /// As the fused step takes it.
+    pub(crate) fn form(&self, d_in: usize) -> Option<Aux> {
+        let Self { coefficient, .. } = *self;
+        (coefficient > 0.0).then(|| Aux { k: self.k(d_in), coefficient })
+    }
 
     /// How many dead latents a token has at most.
     pub fn k(&self, d_in: usize) -> usize {

@@ -66,7 +66,10 @@ fn trained(config: &SaeConfig, size: Size, device: &Device) -> Sae {
 fn exported(config: &SaeConfig, size: Size, scale: f64) -> Sae {
     let device = Device::flex();
     let trained = trained(config, size, &device.clone().autodiff());
-    trained.export(scale, config.chooses_in_batch().then(|| threshold(&trained.valid(), inputs(&device) * scale)))
+    trained.export(
+        scale,
+        config.chooses_in_batch().then(|| threshold(&trained.valid(), inputs(&device) * scale)),
+    )
 }
 
 /// Between the smallest activation of a batch and the largest that was not chosen.

@@ -39,7 +39,7 @@ pub struct Loss {
     pub rest: Option<Tensor<1>>,
     /// The activations, `[n, d_sae]`.
     pub acts: Tensor<2>,
-    /// The smallest activation, where the largest of a batch are chosen; infinite if there is none.
+    /// The smallest activation, where the largest of a batch are chosen; 0 if fewer were positive than that.
     pub smallest: Option<Tensor<1>>,
     /// The penalty with [`Now::next_p`].
     pub next_penalty: Option<Tensor<1>>,

@@ -29,6 +29,11 @@ impl Size {
         Self { d_in, d_sae, output: None }
     }
 
+    /// Whether x·W_skipᵀ is added to what is decoded.
+    pub fn skips(self) -> bool {
+        self.output.is_some_and(|output| output.skip)
+    }
+
     /// Width of what comes out.
     pub fn d_out(self) -> usize {
         self.output.map_or(self.d_in, |output| output.d_out)

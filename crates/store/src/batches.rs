@@ -207,7 +207,8 @@ pub(crate) fn sequential(shards: Arc<Vec<Shard>>, column: HookColumn, batch_toke
         while batch.n < batch_tokens {
             let n = (batch_tokens - batch.n).min(rows.tokens.len() - taken);
             let tokens = rows.tokens[taken..taken + n].iter().copied();
-            batch.extend(tokens, rows.rows().map(|[vector, _]| vector).skip(taken).take(n), dtype, |_, _| 0.0);
+            batch
+                .extend(tokens, rows.rows().map(|[vector, _]| vector).skip(taken).take(n), dtype, |_, _| 0.0);
             taken += n;
             if taken == rows.tokens.len() {
                 match groups.next() {

@@ -151,8 +151,15 @@ fn a_shard_damaged_inside_is_found_when_read_and_named() {
         fs::write(&path, &bytes).unwrap();
         let opened = Store::open(dir.path()).unwrap();
         assert!(opened.verify().unwrap_err().to_string().contains("shard-00001.parquet: expected sha256"));
-        let plan =
-            BatchPlan { hook: hook(0), hook_out: None, batch_tokens: 10, buffer_tokens: 20, seed: Seed(0), tokens: 1000, delivered: 0 };
+        let plan = BatchPlan {
+            hook: hook(0),
+            hook_out: None,
+            batch_tokens: 10,
+            buffer_tokens: 20,
+            seed: Seed(0),
+            tokens: 1000,
+            delivered: 0,
+        };
         for batches in [store.sequential(hook(0), 10), store.batches(plan)] {
             let results: Vec<_> = batches.collect();
             let (last, before) = results.split_last().unwrap();

@@ -9,7 +9,15 @@ use monosema_core::Seed;
 use monosema_store::{BatchPlan, Store};
 
 fn plan(batch_tokens: usize, buffer_tokens: usize, seed: u64, tokens: u64) -> BatchPlan {
-    BatchPlan { hook: hook(0), hook_out: None, batch_tokens, buffer_tokens, seed: Seed(seed), tokens, delivered: 0 }
+    BatchPlan {
+        hook: hook(0),
+        hook_out: None,
+        batch_tokens,
+        buffer_tokens,
+        seed: Seed(seed),
+        tokens,
+        delivered: 0,
+    }
 }
 
 /// The tokens in the order in which they come, and the sizes of the batches.
@@ -196,7 +204,9 @@ fn two_hooks_of_a_token_come_together() {
     for delivered in [0, 90] {
         let both = BatchPlan { hook_out: Some(hook(1)), delivered, ..one };
         let both: Vec<_> = store.batches(both).collect::<Result<_, _>>().unwrap();
-        for ((both, x), y) in both.iter().zip(&xs[delivered as usize / 30..]).zip(&ys[delivered as usize / 30..]) {
+        for ((both, x), y) in
+            both.iter().zip(&xs[delivered as usize / 30..]).zip(&ys[delivered as usize / 30..])
+        {
             assert_eq!((&both.x, both.width, &both.token_ids), (&x.x, x.width, &x.token_ids));
             assert_eq!((&both.y, both.width_out), (&y.x, y.width));
         }

@@ -66,8 +66,8 @@ pub(crate) struct Carried {
     pub(crate) penalties: Vec<[f64; 2]>,
     /// The least loss of a line of the logs.
     pub(crate) least_loss: Option<f64>,
-    /// What a warning was given of.
-    pub(crate) warned: Vec<String>,
+    /// What a warning was given of, and what it said.
+    pub(crate) warned: Vec<(String, String)>,
 }
 
 /// What a checkpoint says besides its tensors.
@@ -99,7 +99,8 @@ impl Checkpoint {
         let n = window.silent.len();
         tensors.insert(SILENT.into(), TensorData::new(window.silent, [n]));
         tensors.insert(FIRED_AT_END.into(), TensorData::new(window.fired_at_end, [n]));
-        let crc32c = tensors.iter().map(|(name, data)| (name.clone(), crc32c::crc32c(data.as_bytes()))).collect();
+        let crc32c =
+            tensors.iter().map(|(name, data)| (name.clone(), crc32c::crc32c(data.as_bytes()))).collect();
         let facts = Facts { version: VERSION, steps, work, numbers, carried, logs, crc32c };
         let facts = serde_json::to_string(&facts).expect("facts have string keys");
         let views = tensors.iter().map(|(name, data)| {
@@ -133,7 +134,8 @@ impl Checkpoint {
             return Err(format!("expected version {VERSION} of the layout, found {version}"));
         }
         let reader = Reader { tensors, crc32c };
-        let [parameters, first, second] = GROUPS.map(|group| reader.weights(group, &plan.architecture, plan.size));
+        let [parameters, first, second] =
+            GROUPS.map(|group| reader.weights(group, &plan.architecture, plan.size));
         let average = (plan.ema_decay > 0.0).then(|| reader.weights(AVERAGE, &plan.architecture, plan.size));
         let moments = [first?, second?];
         let step = StepState { parameters: parameters?, moments, average: average.transpose()?, numbers };
@@ -204,7 +206,10 @@ impl Reader<'_> {
         let view = self.tensors.tensor(name).map_err(|e| e.to_string())?;
         if (view.dtype(), view.shape()) != (dtype, shape) {
             let found = (view.dtype(), view.shape());
-            return Err(format!("tensor `{name}`: expected {dtype:?} {shape:?}, found {:?} {:?}", found.0, found.1));
+            return Err(format!(
+                "tensor `{name}`: expected {dtype:?} {shape:?}, found {:?} {:?}",
+                found.0, found.1
+            ));
         }
         if self.crc32c.get(name) != Some(&crc32c::crc32c(view.data())) {
             return Err(format!("tensor `{name}`: its bytes are not those that were written"));

@@ -9,7 +9,12 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Density, TrainError, error::io, tensorboard::EventWriter};
+use crate::{
+    Density, TrainError,
+    error::io,
+    tensorboard::EventWriter,
+    window::{BINS, BINS_A_DECADE},
+};
 
 /// The directory of the logs, within the dictionary's.
 pub(crate) const DIRECTORY: &str = "logs";
@@ -19,6 +24,8 @@ pub(crate) const METRICS: &str = "logs/metrics.jsonl";
 pub(crate) const DENSITY: &str = "logs/density.jsonl";
 /// One JSON object a line: [`SpeedRecord`]. The only one that is not the same whenever the same is trained.
 pub(crate) const SPEED: &str = "logs/speed.jsonl";
+/// All of them on a page.
+pub(crate) const REPORT: &str = "logs/report.html";
 /// TensorBoard knows its files by `tfevents` in their names.
 pub(crate) const EVENTS: &str = "logs/events.out.tfevents.monosema";
 
@@ -164,7 +171,13 @@ impl Logs {
         } else {
             EventWriter::new(file).map_err(io(&events_path))?
         };
-        Ok(Self { metrics: open(METRICS)?, density: open(DENSITY)?, speed: open(SPEED)?, events, events_path })
+        Ok(Self {
+            metrics: open(METRICS)?,
+            density: open(DENSITY)?,
+            speed: open(SPEED)?,
+            events,
+            events_path,
+        })
     }
 
     /// Writes a line to each.
@@ -180,7 +193,13 @@ impl Logs {
         self.speed.line(&SpeedRecord { tokens, tokens_per_s })?;
         let mut scalars = record.scalars();
         scalars.push(("speed/tokens_per_s", tokens_per_s));
-        self.events.scalars(record.step, &scalars).map_err(io(&self.events_path))
+        let edges = density_edges();
+        // The first bin, of latents that never fired, has no logarithm.
+        let events = &mut self.events;
+        let written = events
+            .scalars(record.step, &scalars)
+            .and_then(|()| events.histogram(record.step, "density/log10", &edges, &density[1..]));
+        written.map_err(io(&self.events_path))
     }
 
     /// Makes durable what is written, and tells how long each file is.
@@ -198,8 +217,37 @@ impl Logs {
     }
 }
 
+/// What the logs of a finished dictionary say of its end.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Training {
+    /// The last line.
+    pub last: Record,
+    /// Tokens a second, the mean of all lines.
+    pub tokens_per_s: Option<f64>,
+}
+
+impl Training {
+    /// Of the dictionary in `directory`.
+    pub fn read(directory: &Path) -> Result<Self, TrainError> {
+        let last = read::<Record>(directory, METRICS)?.pop();
+        let nothing = || io(directory.join(METRICS))(std::io::Error::other("it has no line"));
+        let speed: Vec<SpeedRecord> = read(directory, SPEED)?;
+        let sum: f64 = speed.iter().map(|line| line.tokens_per_s).sum();
+        let tokens_per_s = (!speed.is_empty()).then(|| sum / speed.len() as f64);
+        Ok(Self { last: last.ok_or_else(nothing)?, tokens_per_s })
+    }
+}
+
+/// The logarithms between which the bins of a density histogram lie, but for the first.
+fn density_edges() -> Vec<f64> {
+    (0..BINS).rev().map(|n| -(n as f64) / f64::from(BINS_A_DECADE)).collect()
+}
+
 /// The lines of a log of the dictionary in `directory`.
-pub(crate) fn read<T: serde::de::DeserializeOwned>(directory: &Path, name: &str) -> Result<Vec<T>, TrainError> {
+pub(crate) fn read<T: serde::de::DeserializeOwned>(
+    directory: &Path,
+    name: &str,
+) -> Result<Vec<T>, TrainError> {
     let path = directory.join(name);
     let text = fs::read_to_string(&path).map_err(io(&path))?;
     let parsed: Result<_, _> = text.lines().map(serde_json::from_str).collect();

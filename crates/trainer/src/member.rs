@@ -117,12 +117,7 @@ impl Member {
         let decay = self.plan.threshold_decay;
         self.threshold = Some(match self.threshold.take() {
             None => smallest,
-            Some(mean) => {
-                // A batch in which nothing fired tells nothing.
-                let [mean_unknown, smallest_unknown] = [mean.clone().is_inf(), smallest.clone().is_inf()];
-                let moved = mean.clone().mul_scalar(decay) + smallest.clone().mul_scalar(1.0 - decay);
-                moved.mask_where(smallest_unknown, mean).mask_where(mean_unknown, smallest)
-            }
+            Some(mean) => mean.mul_scalar(decay) + smallest.mul_scalar(1.0 - decay),
         });
     }
 
@@ -185,11 +180,8 @@ impl Member {
 
     /// All that the steps after `done` depend on, right after a line of the logs.
     pub(crate) fn checkpoint(&self, done: u64) -> Result<Checkpoint, TrainError> {
-        let carried = Carried {
-            threshold: self.threshold(),
-            penalties: self.measured(),
-            ..self.carried.clone()
-        };
+        let carried =
+            Carried { threshold: self.threshold(), penalties: self.measured(), ..self.carried.clone() };
         Ok(Checkpoint {
             steps: done,
             work: self.work.clone(),
@@ -208,17 +200,23 @@ impl Member {
         let scalar = |value: f32| Tensor::<1>::from_data([value], &self.device);
         self.threshold = carried.threshold.map(scalar);
         // They are f32, widened.
-        self.penalties = carried.penalties.iter().map(|pair| pair.map(|value| scalar(value as f32))).collect();
+        self.penalties =
+            carried.penalties.iter().map(|pair| pair.map(|value| scalar(value as f32))).collect();
         self.carried = carried;
     }
 
     fn threshold(&self) -> Option<f32> {
-        self.threshold.clone().map(Tensor::into_scalar::<f32>).filter(|threshold| threshold.is_finite())
+        self.threshold.clone().map(Tensor::into_scalar::<f32>)
     }
 
     /// The dictionary as it is now, which takes and gives activations as they are.
     pub(crate) fn export(&self, scales: Scales) -> Sae {
         self.step.averaged().export(scales, self.threshold())
+    }
+
+    /// Warnings that were given, in words.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.carried.warned.iter().map(|(_, warning)| warning.clone()).collect()
     }
 
     /// Ends the run.

@@ -7,16 +7,14 @@ use monosema_core::{
     HookPoint, Seed, Stage,
     manifest::{Input, Work},
 };
-use monosema_kernels::{Activation, Form};
+use monosema_kernels::{Activation, Form, Optimiser, Settings};
 use monosema_sae::{Init, Normalization, Output, SaeConfig, Size};
 use monosema_store::{BatchPlan, HookColumn, Store};
 use serde::Serialize;
 
 use crate::{
     Recipe, Schedule, TrainConfig, TrainError, Width,
-    config::{
-        BDecInit, Betas, DecoderNorm, GradClip, LrScaling, Normalize, Numbers, Optimizer, Span,
-    },
+    config::{BDecInit, Betas, DecoderNorm, GradClip, LrScaling, Normalize, Numbers, Optimizer, Span},
     schedule::{AnnealingSteps, KWarmup},
     step::{Precision, StepKind},
     window::EXACT,
@@ -215,21 +213,31 @@ impl TrainPlan {
         Ok(plan)
     }
 
-    /// What the fused step must know, if it can do all that is asked for.
+    /// What the fused step must know, unless autodiff is asked for or there is none.
     pub(crate) fn form(&self) -> Option<Form> {
-        let plain = self.step == StepKind::Auto
-            && self.optimizer == Optimizer::Adam
-            && self.weight_decay == 0.0
-            && self.ema_decay == 0.0
-            && self.grad_clip != GradClip::None
-            && self.schedule.k.is_none();
         let form = self.architecture.form(self.size, self.decoder == DecoderNorm::Unit);
-        form.filter(|_| plain)
+        form.filter(|_| self.step == StepKind::Auto)
+    }
+
+    /// What the fused step is told in every step alike.
+    pub(crate) fn settings(&self) -> Settings {
+        Settings {
+            optimiser: match self.optimizer {
+                Optimizer::Adam => Optimiser::Adam,
+                Optimizer::Signum => Optimiser::Signum,
+            },
+            betas: self.adam_betas.0,
+            eps: self.adam_eps,
+            weight_decay: self.weight_decay,
+            grad_clip: self.grad_clip.limit(),
+            precision: self.precision,
+            ..Settings::default()
+        }
     }
 
     /// Whether the fused step trains it on `device`.
     pub fn is_fused(&self, device: &Device) -> bool {
-        self.form().is_some_and(|form| monosema_kernels::supports(device, form))
+        self.form().is_some_and(|form| monosema_kernels::supports(device, &form, &self.settings()))
     }
 
     /// Whether it can be trained on `device` as it asks to be.
@@ -320,11 +328,14 @@ impl TrainPlan {
     /// pre-activations, activations and their gradients; a few batches on their way; the shuffle buffer, at most f32.
     fn estimate_memory(&self, parameters: u64) -> u64 {
         let Size { d_in, d_sae, .. } = self.size;
-        let (width, d_sae) = ((d_in + self.size.output.map_or(0, |output| output.d_out)) as u64, d_sae as u64);
+        let (width, d_sae) =
+            ((d_in + self.size.output.map_or(0, |output| output.d_out)) as u64, d_sae as u64);
         let (batch, buffer) = (self.batch_tokens as u64, self.shuffle_buffer_tokens as u64);
         let active = match self.form().map(|form| form.activation) {
             Some(Activation::TopK { k } | Activation::BatchTopK { k }) => batch * (k as u64).min(d_sae),
-            Some(Activation::Relu) => batch * d_sae.div_ceil(2),
+            Some(Activation::Relu | Activation::JumpRelu { .. } | Activation::Gated) => {
+                batch * d_sae.div_ceil(2)
+            }
             None => self.micro_batch_tokens as u64 * d_sae,
         };
         4 * (7 * parameters + 5 * active + 10 * batch * width + buffer * width)
@@ -438,7 +449,11 @@ fn check(numbers: &Numbers) -> Result<(), TrainError> {
         return Err(bad("k_warmup_factor", "a number from 1 on", numbers.k_warmup_factor));
     }
     if !numbers.adam_betas.0.iter().all(|beta| (0.0..1.0).contains(beta)) {
-        return Err(bad("adam_betas", "two numbers from 0 to below 1", format!("{:?}", numbers.adam_betas.0)));
+        return Err(bad(
+            "adam_betas",
+            "two numbers from 0 to below 1",
+            format!("{:?}", numbers.adam_betas.0),
+        ));
     }
     for (key, value) in [("ema_decay", numbers.ema_decay), ("threshold_decay", numbers.threshold_decay)] {
         if !(0.0..1.0).contains(&value) {
@@ -530,7 +545,13 @@ mod tests {
         TrainPlan::resolve(&config, &facts(tokens), Seed(1))
     }
 
-    fn schedule(steps: u64, lr: f64, lr_steps: [u64; 2], sparsity: f64, sparsity_warmup_steps: u64) -> Schedule {
+    fn schedule(
+        steps: u64,
+        lr: f64,
+        lr_steps: [u64; 2],
+        sparsity: f64,
+        sparsity_warmup_steps: u64,
+    ) -> Schedule {
         let [lr_warmup_steps, lr_decay_steps] = lr_steps;
         Schedule {
             steps,
@@ -551,7 +572,10 @@ mod tests {
         let plan = resolve("", 4096 * 1000 + 5).unwrap();
         assert_eq!((plan.size, plan.steps, plan.tokens), (Size::new(64, 512), 1000, 4_096_000));
         assert_eq!(plan.schedule, schedule(1000, 5e-5, [0, 200], 5.0, 50));
-        assert_eq!((plan.adam_betas, plan.adam_eps, plan.grad_clip), (Betas([0.9, 0.999]), 1e-8, GradClip::Norm(1.0)));
+        assert_eq!(
+            (plan.adam_betas, plan.adam_eps, plan.grad_clip),
+            (Betas([0.9, 0.999]), 1e-8, GradClip::Norm(1.0))
+        );
         // 10M tokens are more than the run: half of it is looked back on.
         assert_eq!((plan.dead_window_tokens, plan.dead_window_steps()), (500 * 4096, 500));
         assert_eq!(resolve("", 400_000_000).unwrap().dead_window_tokens, 2442 * 4096);
@@ -570,7 +594,10 @@ mod tests {
         .unwrap();
         assert_eq!((plan.size, plan.steps, plan.epochs), (Size::new(32, 100), 16, 4.0));
         assert_eq!(plan.schedule, schedule(16, 1e-3, [4, 0], 2.0, 8));
-        assert_eq!((plan.adam_betas, plan.adam_eps, plan.grad_clip), (Betas([0.0, 0.5]), 1e-6, GradClip::Norm(3.0)));
+        assert_eq!(
+            (plan.adam_betas, plan.adam_eps, plan.grad_clip),
+            (Betas([0.0, 0.5]), 1e-6, GradClip::Norm(3.0))
+        );
         assert_eq!((plan.dead_window_tokens, plan.scale_tokens, plan.log_every_steps), (128, 10, 2));
         assert_ne!(plan.architecture, SaeConfig::default());
     }
@@ -596,7 +623,10 @@ mod tests {
                 "hook_out = 'blocks.9.hook_resid_post'\narchitecture = { kind = 'gated' }",
                 "architecture: expected apply_b_dec_to_input = false",
             ),
-            ("hook_out = 'blocks.9.hook_resid_post'\nnormalize = 'layer_norm'", "normalize: expected another"),
+            (
+                "hook_out = 'blocks.9.hook_resid_post'\nnormalize = 'layer_norm'",
+                "normalize: expected another",
+            ),
             ("architecture = { kind = 'matryoshka', k = 3, prefixes = [0.5, 0.2] }", "prefixes"),
             ("adam_betas = [0.9, 1.0]", "adam_betas"),
             ("architecture = { kind = 'top_k', k = 32 }\nsparsity = 0.5", "sparsity: expected nothing"),

@@ -40,7 +40,9 @@ pub(crate) fn resample(
             let (direction, length) = match name {
                 "W_enc" => (&input[token * size.d_in..][..size.d_in], length),
                 // As long as rows are when they begin.
-                "W_dec" => (&centred[token * size.d_out()..][..size.d_out()], norm(&of(weights, name, latent, size))),
+                "W_dec" => {
+                    (&centred[token * size.d_out()..][..size.d_out()], norm(&of(weights, name, latent, size)))
+                }
                 _ => continue,
             };
             let factor = length / norm(direction).max(f64::MIN_POSITIVE);
@@ -75,7 +77,10 @@ fn places(name: &str, latent: usize, size: Size) -> std::iter::StepBy<std::ops::
 
 /// Calls `change` with the places of all that belongs to chosen latents.
 fn each(chosen: &[bool], name: &str, size: Size, change: impl FnMut(usize)) {
-    (0..size.d_sae).filter(|&latent| chosen[latent]).flat_map(|latent| places(name, latent, size)).for_each(change);
+    (0..size.d_sae)
+        .filter(|&latent| chosen[latent])
+        .flat_map(|latent| places(name, latent, size))
+        .for_each(change);
 }
 
 fn of(weights: &[f32], name: &str, latent: usize, size: Size) -> Vec<f32> {
@@ -146,7 +151,8 @@ mod tests {
         assert_eq!(revived, dead);
 
         let find = |weights: &Weights, name: &str, latent| {
-            let values: Vec<f32> = weights.iter().find(|(found, _)| *found == name).unwrap().1.iter().collect();
+            let values: Vec<f32> =
+                weights.iter().find(|(found, _)| *found == name).unwrap().1.iter().collect();
             of(&values, name, latent, size)
         };
         assert_eq!(find(&state.parameters, "W_dec", 1), [0.0, -0.5]);

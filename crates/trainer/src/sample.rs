@@ -255,13 +255,17 @@ mod tests {
         assert!((found[0] - 1.0).abs() < 1e-3 && found[1].abs() < 1e-9, "{found:?}");
         let height = 3_f32.sqrt() / 2.0;
         let found = geometric_median(&[0.0, 0.0, 1.0, 0.0, 0.5, height], vec![0.9, 0.1], 1e-9);
-        assert!((found[0] - 0.5).abs() < 1e-6 && (found[1] - f64::from(height) / 3.0).abs() < 1e-6, "{found:?}");
+        assert!(
+            (found[0] - 0.5).abs() < 1e-6 && (found[1] - f64::from(height) / 3.0).abs() < 1e-6,
+            "{found:?}"
+        );
     }
 
     #[test]
     fn what_has_no_scale_is_refused() {
         let plan = plan(Normalize::MeanNorm, BDecInit::Zero);
-        let error = Sample::of([batch(vec![1.0, 2.0, f32::INFINITY, 0.0], 2)], &plan).unwrap_err().to_string();
+        let error =
+            Sample::of([batch(vec![1.0, 2.0, f32::INFINITY, 0.0], 2)], &plan).unwrap_err().to_string();
         assert!(error.contains("document 7, position 1"), "{error}");
         for nothing in [vec![], vec![batch(vec![0.0; 4], 2)]] {
             assert!(matches!(Sample::of(nothing, &plan), Err(TrainError::BadActivations { .. })));

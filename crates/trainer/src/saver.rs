@@ -35,8 +35,10 @@ impl Saver {
         }
         self.finish();
         let began = Instant::now();
-        let copied: Vec<_> =
-            members.iter().map(|m| Ok((m.checkpoint(done)?, m.out.clone()))).collect::<Result<_, TrainError>>()?;
+        let copied: Vec<_> = members
+            .iter()
+            .map(|m| Ok((m.checkpoint(done)?, m.out.clone())))
+            .collect::<Result<_, TrainError>>()?;
         let copying = began.elapsed();
         self.writing = Some(thread::spawn(move || {
             let began = Instant::now();
@@ -55,7 +57,9 @@ impl Saver {
             None => {}
             Some(Ok(Ok(cost))) => self.cost = cost,
             Some(Ok(Err(error))) => {
-                tracing::warn!("train: goes on without a new checkpoint, which could not be written: {error:#}");
+                tracing::warn!(
+                    "train: goes on without a new checkpoint, which could not be written: {error:#}"
+                );
             }
             Some(Err(panic)) => std::panic::resume_unwind(panic),
         }

@@ -146,7 +146,8 @@ mod tests {
 
     #[test]
     fn values_by_hand() {
-        let warm = Schedule { lr_warmup_steps: 2, lr_decay_steps: 4, sparsity_warmup_steps: 5, ..schedule(20) };
+        let warm =
+            Schedule { lr_warmup_steps: 2, lr_decay_steps: 4, sparsity_warmup_steps: 5, ..schedule(20) };
         let lr = |schedule: &Schedule| (0..20).map(|step| schedule.at(step).lr).collect::<Vec<_>>();
         assert_eq!(lr(&warm)[..4], [4.0, 8.0, 8.0, 8.0]);
         // 4, 3, 2 and 1 steps are left before these.

@@ -63,7 +63,8 @@ fn combinations(grid: &Table) -> Result<Vec<Vec<Choice>>, TrainError> {
             choice.push((path.clone(), value.clone()));
             choice
         };
-        all = all.iter().flat_map(|before| alternatives.iter().map(move |value| with(before, value))).collect();
+        all =
+            all.iter().flat_map(|before| alternatives.iter().map(move |value| with(before, value))).collect();
     }
     Ok(all)
 }
@@ -128,7 +129,8 @@ mod tests {
 
     #[test]
     fn a_grid_is_every_combination() {
-        let found = parse("lr = 1.0\n[[sweep]]\nsparsity = [1, 2.5]\nwidth = { expansion = [4, 8] }").unwrap();
+        let found =
+            parse("lr = 1.0\n[[sweep]]\nsparsity = [1, 2.5]\nwidth = { expansion = [4, 8] }").unwrap();
         let names: Vec<_> = found.iter().map(|member| member.name.as_str()).collect();
         let expected = [
             "sparsity=1,width.expansion=4",

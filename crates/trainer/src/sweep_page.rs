@@ -3,33 +3,34 @@
 
 use maud::{Markup, Render, html};
 use monosema_page::{Axis, Better, Mark, Scatter, Spacing, Table, chart, format_figure, pareto_front, short};
+use serde::Serialize;
 
 /// What stands for a place on a front.
 const FRONT: &str = "◆";
 
 /// What a member of a sweep came to.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct MemberRow {
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct MemberRow {
     /// Its name: that of its directory.
-    pub(crate) name: String,
+    pub name: String,
     /// What tells it from the others: keys and their values.
-    pub(crate) differs: Vec<(String, String)>,
+    pub differs: Vec<(String, String)>,
     /// Its architecture's name.
-    pub(crate) architecture: String,
+    pub architecture: String,
     /// Mean number of active latents.
-    pub(crate) l0: Option<f64>,
+    pub l0: Option<f64>,
     /// Fraction of variance unexplained.
-    pub(crate) fvu: Option<f64>,
+    pub fvu: Option<f64>,
     /// Share of dead latents.
-    pub(crate) dead: Option<f64>,
+    pub dead: Option<f64>,
     /// Loss recovered against zero ablation, if it was evaluated.
-    pub(crate) loss_recovered: Option<f64>,
+    pub loss_recovered: Option<f64>,
     /// Tokens a second.
-    pub(crate) tokens_per_s: Option<f64>,
+    pub tokens_per_s: Option<f64>,
     /// Its own page, as a path from the summary.
-    pub(crate) link: Option<String>,
+    pub link: Option<String>,
     /// What to know of it: that it failed, and why.
-    pub(crate) note: Option<String>,
+    pub note: Option<String>,
 }
 
 impl MemberRow {
@@ -120,7 +121,7 @@ impl TradeOff {
 }
 
 /// The page of a sweep called `name`.
-pub(crate) fn page(name: &str, rows: &[MemberRow]) -> String {
+pub fn page(name: &str, rows: &[MemberRow]) -> String {
     let title = format!("Sweep {name}");
     let contents = html! {
         h1 { (title) }
@@ -137,7 +138,7 @@ pub(crate) fn page(name: &str, rows: &[MemberRow]) -> String {
 }
 
 /// The same as a table of plain text, for a terminal.
-pub(crate) fn text(rows: &[MemberRow]) -> String {
+pub fn text(rows: &[MemberRow]) -> String {
     let fronts = fronts(rows);
     let differs = !rows.iter().all(MemberRow::is_named_so);
     let words = ["member"].into_iter().chain(differs.then_some("differs"));

@@ -18,14 +18,16 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    Record, Sample, TrainError, TrainPlan,
+    DensityRecord, Record, Sample, SpeedRecord, TrainError, TrainPlan,
     checkpoint::{self, Checkpoint},
     error::io,
     fit::{Fitted, fit},
     load::{load, sampled},
     logs,
     member::{Firing, Member},
+    report,
     saver::Saver,
+    window::BINS_A_DECADE,
 };
 
 /// Where the dictionary of the last good checkpoint goes if a run diverges, within the dictionary's directory.
@@ -177,7 +179,12 @@ fn announce(plan: &TrainPlan, sample: &Sample, device: &Device) {
 }
 
 /// What b_dec begins with. A sample has that of one plan; another may want another.
-fn b_dec(plan: &TrainPlan, sampled_for: &TrainPlan, sample: &Sample, store: &Store) -> Result<Vec<f32>, TrainError> {
+fn b_dec(
+    plan: &TrainPlan,
+    sampled_for: &TrainPlan,
+    sample: &Sample,
+    store: &Store,
+) -> Result<Vec<f32>, TrainError> {
     if plan.b_dec_init == sampled_for.b_dec_init {
         return Ok(sample.b_dec.clone());
     }
@@ -188,10 +195,12 @@ fn b_dec(plan: &TrainPlan, sampled_for: &TrainPlan, sample: &Sample, store: &Sto
 fn seal(member: Member, manifest: &Manifest, store: &Store, sample: &Sample) -> Result<u64, TrainError> {
     let (plan, out) = (member.plan.clone(), member.out.clone());
     let exported = member.export(sample.scales());
+    let warnings = member.warnings();
     let (Firing { log_sparsity, dead_latents }, logs) = member.end()?;
     let dictionary = Dictionary::new(exported, metadata(&plan, store, sample), Some(log_sparsity));
     let mut files = dictionary.save(&out).map_err(|error| not_saved(error, &plan))?;
     files.extend(logs);
+    files.push(write_report(&plan, manifest, &warnings, &out)?);
     let counts = BTreeMap::from(
         [
             ("tokens", plan.tokens),
@@ -207,16 +216,46 @@ fn seal(member: Member, manifest: &Manifest, store: &Store, sample: &Sample) -> 
     Ok(dead_latents)
 }
 
+/// Writes the page of a training whose logs are there. Returns its name.
+fn write_report(
+    plan: &TrainPlan,
+    manifest: &Manifest,
+    warnings: &[String],
+    out: &Path,
+) -> Result<String, TrainError> {
+    let mut curves = report::curves(&logs::read::<Record>(out, logs::METRICS)?);
+    curves.extend(report::curves(&logs::read::<SpeedRecord>(out, logs::SPEED)?));
+    let history = logs::read::<DensityRecord>(out, logs::DENSITY)?;
+    let history: Vec<_> = history.into_iter().map(|line| (line.tokens, line.latents)).collect();
+    let kind = serde_json::to_value(&plan.architecture).unwrap_or_default()["kind"].clone();
+    let page = report::page(&report::Training {
+        hook: &plan.hook_out.map_or(plan.hook.to_string(), |hook_out| format!("{} → {hook_out}", plan.hook)),
+        d_in: plan.size.d_in,
+        d_sae: plan.size.d_sae,
+        architecture: kind.as_str().unwrap_or("unknown"),
+        recipe: plan.recipe.name(),
+        curves: &curves,
+        densities: &report::Densities::new(&history, BINS_A_DECADE),
+        warnings,
+        manifest,
+    });
+    let path = out.join(logs::REPORT);
+    AtomicFile::write(&path, page.as_bytes()).map_err(io(&path))?;
+    Ok(logs::REPORT.to_owned())
+}
+
 /// Saves the dictionary of the last checkpoint of a run that diverged beside it, if there is one, and says so.
 fn keep_last_good(mut member: Member, error: TrainError, store: &Store, sample: &Sample) -> TrainError {
     let (plan, out) = (member.plan.clone(), member.out.clone());
-    let newest = checkpoint::steps_in(&out).into_iter().find_map(|steps| Checkpoint::load(&out, steps, &plan).ok());
+    let newest =
+        checkpoint::steps_in(&out).into_iter().find_map(|steps| Checkpoint::load(&out, steps, &plan).ok());
     let Some(checkpoint) = newest else { return error };
     let place = out.join(LAST_GOOD);
-    let mut save = || {
+    let save = || {
         member.restore(checkpoint);
         fs::create_dir_all(&place).map_err(io(&place))?;
-        let dictionary = Dictionary::new(member.export(sample.scales()), metadata(&plan, store, sample), None);
+        let dictionary =
+            Dictionary::new(member.export(sample.scales()), metadata(&plan, store, sample), None);
         dictionary.save(&place).map(drop).map_err(TrainError::from)
     };
     match (save(), error) {
@@ -259,7 +298,7 @@ fn clear(out: &Path) -> Result<(), TrainError> {
     fs::create_dir_all(out).map_err(io(out))?;
     AtomicFile::sweep(out).map_err(io(out))?;
     checkpoint::remove(out)?;
-    let logs = [logs::METRICS, logs::DENSITY, logs::SPEED, logs::EVENTS];
+    let logs = [logs::METRICS, logs::DENSITY, logs::SPEED, logs::EVENTS, logs::REPORT];
     let ours = Format::SaeLens.files().iter().copied().chain(["sparsity.safetensors"]).chain(logs);
     for name in ours {
         let path = out.join(name);

@@ -39,9 +39,10 @@ pub(crate) fn watch(
         return Ok(());
     }
     for (about, warning) in warnings(plan, record) {
-        if !carried.warned.iter().any(|warned| warned == about) {
-            carried.warned.push(about.to_owned());
-            tracing::warn!("train: step {}: {warning}", record.step);
+        if !carried.warned.iter().any(|(warned, _)| warned == about) {
+            let warning = format!("step {}: {warning}", record.step);
+            tracing::warn!("train: {warning}");
+            carried.warned.push((about.to_owned(), warning));
         }
     }
     Ok(())
@@ -103,7 +104,12 @@ mod tests {
         let top_k = |k: usize| {
             let k = k.try_into().unwrap();
             let aux = monosema_sae::AuxK::OFF;
-            SaeConfig::TopK(TopKConfig { k, apply_b_dec_to_input: true, rescale_acts_by_decoder_norm: false, aux })
+            SaeConfig::TopK(TopKConfig {
+                k,
+                apply_b_dec_to_input: true,
+                rescale_acts_by_decoder_norm: false,
+                aux,
+            })
         };
         let config = TrainConfig {
             architecture: k.map(top_k),
@@ -136,7 +142,7 @@ mod tests {
     fn says(plan: &TrainPlan, record: Record) -> Vec<String> {
         let mut carried = Carried::default();
         watch(plan, &record, Rates::new(1.0, 0.0), &mut carried).unwrap();
-        carried.warned
+        carried.warned.into_iter().map(|(about, _)| about).collect()
     }
 
     #[test]

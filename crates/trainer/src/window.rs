@@ -149,7 +149,8 @@ impl Window {
     /// Counts these latents as alive from now on.
     pub(crate) fn revive(&mut self, latents: &[bool]) {
         let silent = self.silent.to_data();
-        let silent = silent.iter::<f32>().zip(latents).map(|(silent, &revived)| if revived { 0.0 } else { silent });
+        let silent =
+            silent.iter::<f32>().zip(latents).map(|(silent, &revived)| if revived { 0.0 } else { silent });
         let silent: Vec<f32> = silent.collect();
         self.silent = Tensor::from_data(&silent[..], &self.device);
     }

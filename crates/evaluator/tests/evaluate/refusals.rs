@@ -9,7 +9,8 @@ use monosema_text::ContextConfig;
 
 use crate::world::{D_MODEL, World, context, hook, shape};
 
-const SHAPE: fn() -> DictionaryShape = || DictionaryShape { hook: hook(), hook_out: None, d_in: D_MODEL, d_sae: 8 };
+const SHAPE: fn() -> DictionaryShape =
+    || DictionaryShape { hook: hook(), hook_out: None, d_in: D_MODEL, d_sae: 8 };
 
 fn resolve(
     world: &World,

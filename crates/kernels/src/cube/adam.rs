@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     CLIP_EPSILON, SMALLEST_NORM, Settings,
-    extension::{StateOf, Values},
+    extension::{ExtrasOf, StateOf, Values},
 };
 
 /// What a step of Adam is made of, as in the CPU's step.
@@ -78,19 +78,19 @@ fn to_unit<N: Size>(rows: &mut [Vector<f32, N>], height: u32, width: u32) {
 }
 
 impl Batch {
-    /// Clips, takes Adam's step in place, and sees to the norms of the decoder's rows.
+    /// Clips, takes Adam's step in place, sees to the norms of the decoder's rows, and moves the average.
     pub(super) fn adam(
         &self,
         gradients: Values<B>,
-        first: Values<B>,
-        second: Values<B>,
+        [first, second]: [Values<B>; 2],
+        average: Option<Values<B>>,
         norm: &CubeTensor,
     ) -> StateOf<B> {
         let Settings { lr, betas, eps, grad_clip, time, .. } = self.settings;
         let rest = betas.map(|beta| (1.0 - beta) as f32);
         let correct = betas.map(|beta| (1.0 / (1.0 - beta.powi(time))) as f32);
         let tensors = |values: &Values<B>| {
-            let Values { w_enc, w_dec, b_enc, b_dec } = values;
+            let Values { w_enc, w_dec, b_enc, b_dec, .. } = values;
             [w_enc, w_dec, b_enc, b_dec].map(CubeTensor::clone)
         };
         let moments = tensors(&first).into_iter().zip(tensors(&second));
@@ -139,8 +139,27 @@ impl Batch {
                 );
             }
         }
-        let Values { w_enc, w_dec, b_enc, b_dec } = &self.parameters;
-        let [w_enc, w_dec, b_enc, b_dec] = [w_enc, w_dec, b_enc, b_dec].map(CubeTensor::clone);
-        StateOf { parameters: Values { w_enc, w_dec, b_enc, b_dec }, gradients, first, second }
+        let parameters = self.with_extras(tensors(&self.parameters));
+        let average = match average {
+            None => self.with_extras(tensors(&self.parameters)),
+            Some(average) => {
+                let decay = self.settings.ema_decay;
+                let pairs = tensors(&average).into_iter().zip(tensors(&self.parameters));
+                let moved = pairs.map(|(average, now)| {
+                    let kept = B::float_mul_scalar(average, decay.into());
+                    B::float_add(kept, B::float_mul_scalar(now, (1.0 - decay).into()))
+                });
+                let moved: Vec<CubeTensor> = moved.collect();
+                self.with_extras(moved.try_into().expect("one for each of the four"))
+            }
+        };
+        StateOf { parameters, gradients, first, second, average }
+    }
+
+    /// With the extras of the parameters, which are none.
+    pub(super) fn with_extras(&self, [w_enc, w_dec, b_enc, b_dec]: [CubeTensor; 4]) -> Values<B> {
+        let ExtrasOf { first, second, w_skip } = &self.parameters.extras;
+        let [first, second, w_skip] = [first, second, w_skip].map(CubeTensor::clone);
+        Values { w_enc, w_dec, b_enc, b_dec, extras: ExtrasOf { first, second, w_skip } }
     }
 }

@@ -266,7 +266,7 @@ impl Batch {
                 self.form.unit_decoder,
             );
         }
-        (Values { w_enc: enc, w_dec: dec, b_enc, b_dec }, squares)
+        (self.with_extras([enc, dec, b_enc, b_dec]), squares)
     }
 
     /// Σ weightsᵢ · rowsᵢ of a matrix `[d_sae, d_in]`, `[1, d_in]`; in f32 throughout.

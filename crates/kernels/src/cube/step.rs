@@ -14,7 +14,7 @@ use super::{
     units::{SMALLEST_PLANE, UNITS},
 };
 use crate::{
-    Activation, Form, Last, Memory, Path, Phases, Settings,
+    Activation, Form, Last, Memory, Optimiser, Path, Penalty, Settings,
     extension::{StateOf, Stepped, Values},
 };
 
@@ -23,11 +23,25 @@ use crate::{
 const DENSE: f64 = 0.005;
 
 /// Whether a device has the instructions that the kernels need, and they have room for what is to be selected.
-pub(crate) fn supports(device: &CubeDevice, form: Form) -> bool {
+pub(crate) fn supports(device: &CubeDevice, form: &Form, settings: &Settings) -> bool {
+    let plain = Form {
+        apply_b_dec_to_input: form.apply_b_dec_to_input,
+        unit_decoder: form.unit_decoder,
+        ..Form::new(form.activation, form.penalty)
+    };
+    let adam = settings.optimiser == Optimiser::Adam && settings.weight_decay == 0.0;
+    if *form != plain
+        || !matches!(form.penalty, Penalty::None | Penalty::L1)
+        || !adam
+        || settings.grad_clip.is_infinite()
+    {
+        return false;
+    }
     let client = device.client();
     let fits = match form.activation {
         Activation::TopK { k } => k <= select::MOST,
         Activation::Relu | Activation::BatchTopK { .. } => true,
+        Activation::JumpRelu { .. } | Activation::Gated => false,
     };
     let hardware = &client.properties().hardware;
     let room = form.activation == Activation::Relu || hardware.max_shared_memory_size >= select::SHARED;
@@ -42,6 +56,7 @@ pub(crate) fn supports(device: &CubeDevice, form: Form) -> bool {
 pub(crate) fn step(
     state: StateOf<B>,
     x: CubeTensor,
+    averages: bool,
     form: Form,
     settings: Settings,
     memory: &Memory,
@@ -70,15 +85,22 @@ pub(crate) fn step(
     };
     // Its memory is where this step's go.
     drop(state.gradients);
+    let batch_form = batch.form.clone();
     let found = batch.pass(&memory.last());
     let Found { gradients, squared_error, penalty, squares, fired, share, floor, most, path } = found;
 
     let square = B::float_add(B::float_sum(squares), B::float_sum(square(gradients.b_dec.clone())));
     let grad_norm = B::float_sqrt(square);
-    let state = batch.adam(gradients, writable(state.first), writable(state.second), &grad_norm);
+    let average = averages.then_some(state.average);
+    let moments = [writable(state.first), writable(state.second)];
+    let state = batch.adam(gradients, moments, average, &grad_norm);
     let per_token = |sum| B::float_mul_scalar(sum, (1.0 / n as f64).into());
-    let numbers = B::float_cat(vec![per_token(squared_error), per_token(penalty), grad_norm], 0);
-    memory.keep(Last { share, floor, most, path: Some(path), phases: Phases::default() });
+    let (squared_error, penalty) = (per_token(squared_error), per_token(penalty));
+    let aux = B::float_mul_scalar(penalty.clone(), 0.0.into());
+    let penalty = if batch_form.penalty == Penalty::None { aux.clone() } else { penalty };
+    let numbers = vec![squared_error.clone(), squared_error, penalty, aux, grad_norm];
+    let numbers = B::float_cat(numbers, 0);
+    memory.keep(Last { share, floor, most, path: Some(path), ..Last::default() });
     Stepped { state, numbers, fired }
 }
 
@@ -106,6 +128,7 @@ impl Batch {
                 (self.top_k(k), Counted { all: self.n * k, most: k }, 0.0)
             }
             Activation::BatchTopK { k } => self.largest_of_batch(k.saturating_mul(self.n), k, last),
+            Activation::JumpRelu { .. } | Activation::Gated => unreachable!("it is not supported"),
         };
         let share = share(counted.all);
         let found = match path(share) {
@@ -120,10 +143,10 @@ impl Batch {
 
 /// Tensors that a kernel may write to: copies of those that somebody else holds too, or whose numbers do not lie in order.
 fn writable(values: Values<B>) -> Values<B> {
-    let Values { w_enc, w_dec, b_enc, b_dec } = values;
+    let Values { w_enc, w_dec, b_enc, b_dec, extras } = values;
     let [w_enc, w_dec, b_enc, b_dec] = [w_enc, w_dec, b_enc, b_dec].map(|tensor| {
         let tensor = into_contiguous(tensor);
         if tensor.can_mut() { tensor } else { into_contiguous(tensor.copy()) }
     });
-    Values { w_enc, w_dec, b_enc, b_dec }
+    Values { w_enc, w_dec, b_enc, b_dec, extras }
 }

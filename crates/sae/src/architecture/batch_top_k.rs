@@ -13,7 +13,7 @@ use burn::{
     module::Module,
     tensor::{Device, Tensor, activation::relu},
 };
-use monosema_kernels::{Activation, Form, Parameters};
+use monosema_kernels::{Activation, Form, Parameters, Penalty};
 use serde::{Deserialize, Serialize};
 
 use super::{Architecture, Sae, jump_relu::JumpRelu, top_k};
@@ -87,8 +87,8 @@ impl Architecture for BatchTopK {
     fn form(config: &BatchTopKConfig, size: Size, unit_decoder: bool) -> Option<Form> {
         let apply_b_dec_to_input = config.apply_b_dec_to_input;
         let activation = Activation::BatchTopK { k: config.k.get() };
-        let form = Form { activation, apply_b_dec_to_input, unit_decoder };
-        (size.output.is_none() && config.aux.coefficient == 0.0).then_some(form)
+        let form = Form { apply_b_dec_to_input, unit_decoder, ..Form::new(activation, Penalty::None) };
+        Some(Form { skip: size.skips(), aux: config.aux.form(size.d_in), ..form })
     }
 
     fn from_parameters(config: &BatchTopKConfig, size: Size, parameters: Parameters) -> Self {
@@ -114,9 +114,10 @@ impl Architecture for BatchTopK {
 
     fn loss(&self, x: Tensor<2>, y: Tensor<2>, now: &Now) -> Loss {
         let positive = relu(self.affine.pre_acts(x.clone()));
-        let acts = keep(positive.clone(), now.k.unwrap_or(self.config.k.get()));
+        let k = now.k.unwrap_or(self.config.k.get());
+        let acts = keep(positive.clone(), k);
         let x_hat = self.decode(acts.clone(), x);
-        let smallest = Some(smallest(acts.clone()));
+        let smallest = Some(smallest(acts.clone(), k));
         let aux = self.config.aux.term(&self.affine, now, positive, [y.clone(), x_hat.clone()]);
         let loss = Loss { smallest, ..Loss::new(y, x_hat, acts) };
         aux.into_iter().fold(loss, Loss::plus)
@@ -134,11 +135,14 @@ pub(super) fn keep(acts: Tensor<2>, k: usize) -> Tensor<2> {
     acts * largest
 }
 
-/// The smallest positive one, `[1]`; infinite if there is none.
-pub(super) fn smallest(acts: Tensor<2>) -> Tensor<1> {
-    let acts = acts.inner();
+/// The smallest of `acts [n, d_sae]`, of which the `k · n` largest were kept, `[1]`: what others were not above. 0 if fewer
+/// were there to be kept.
+pub(super) fn smallest(acts: Tensor<2>, k: usize) -> Tensor<1> {
+    let acts = acts.detach();
+    let wanted = (k.saturating_mul(acts.dims()[0]).min(acts.shape().num_elements())) as f64;
     let silent = acts.clone().lower_equal_scalar(0.0);
-    acts.mask_fill(silent, f32::INFINITY).min()
+    let few = (silent.clone().bool_not().float().sum_dim(1).sum()).lower_scalar(wanted);
+    acts.mask_fill(silent, f32::INFINITY).min().mask_fill(few, 0.0)
 }
 
 #[cfg(test)]
@@ -154,7 +158,8 @@ mod tests {
         let acts = Tensor::<2>::from_data([[1.0, 5.0, 0.0], [0.0, 2.0, 0.5]], &Device::flex());
         let kept = keep(acts.clone(), 1);
         assert_eq!(values(kept.clone()), [0.0, 5.0, 0.0, 0.0, 2.0, 0.0]);
-        assert_eq!(values(smallest(kept)), [2.0]);
-        assert_eq!(values(smallest(acts.mul_scalar(0.0))), [f32::INFINITY]);
+        assert_eq!(values(smallest(kept, 1)), [2.0]);
+        // There are not three a token.
+        assert_eq!(values(smallest(acts, 3)), [0.0]);
     }
 }

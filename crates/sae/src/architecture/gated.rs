@@ -12,7 +12,7 @@ use burn::{
     module::{Module, Param},
     tensor::{Device, Tensor, activation::relu},
 };
-use monosema_kernels::Parameters;
+use monosema_kernels::{Activation, Extras, Form, Parameters, Penalty};
 use serde::{Deserialize, Serialize};
 
 use super::Architecture;
@@ -103,10 +103,22 @@ impl Architecture for Gated {
         config.apply_b_dec_to_input
     }
 
+    fn form(config: &GatedConfig, size: Size, unit_decoder: bool) -> Option<Form> {
+        let apply_b_dec_to_input = config.apply_b_dec_to_input;
+        let form = Form { apply_b_dec_to_input, ..Form::new(Activation::Gated, Penalty::L1) };
+        Some(Form { unit_decoder, skip: size.skips(), ..form })
+    }
+
+    fn to_parameters(&self) -> Parameters {
+        let parameters = self.affine.to_parameters();
+        let (first, second) = (self.r_mag.val(), self.b_mag.val());
+        Parameters { extras: Extras { first, second, ..parameters.extras }, ..parameters }
+    }
+
     fn from_parameters(config: &GatedConfig, size: Size, parameters: Parameters) -> Self {
+        let Extras { first, second, .. } = parameters.extras.clone();
         let affine = Affine::from_parameters(config.apply_b_dec_to_input, size, parameters);
-        let zeros = || Param::from_tensor(affine.b_enc.val().zeros_like());
-        Self { r_mag: zeros(), b_mag: zeros(), affine }
+        Self { affine, r_mag: Param::from_tensor(first), b_mag: Param::from_tensor(second) }
     }
 
     fn affine(&self) -> &Affine {

@@ -14,7 +14,7 @@ use burn::{
     module::{Module, Param},
     tensor::{Device, Tensor, activation::relu},
 };
-use monosema_kernels::Parameters;
+use monosema_kernels::{self as kernels, Activation, Extras, Form, Parameters};
 use serde::{Deserialize, Serialize};
 
 use super::{Architecture, Sae};
@@ -81,10 +81,8 @@ impl JumpRelu {
     /// With one threshold for all latents.
     pub(super) fn with_threshold(affine: Affine, threshold: f32) -> Self {
         let thresholds = affine.b_enc.val().zeros_like().add_scalar(threshold);
-        let config = JumpReluConfig {
-            apply_b_dec_to_input: affine.apply_b_dec_to_input,
-            ..JumpReluConfig::default()
-        };
+        let config =
+            JumpReluConfig { apply_b_dec_to_input: affine.apply_b_dec_to_input, ..JumpReluConfig::default() };
         Self { affine, threshold: Param::from_tensor(thresholds), config }
     }
 
@@ -118,15 +116,31 @@ impl Architecture for JumpRelu {
 
     const SAELENS_NAME: Option<&'static str> = Some("jumprelu");
 
-    const ONLY_IN_TRAINING: &'static [&'static str] =
-        &["penalty", "initial_threshold", "bandwidth", "log_threshold", "ste_to_input", "pre_act_coefficient"];
+    const ONLY_IN_TRAINING: &'static [&'static str] = &[
+        "penalty",
+        "initial_threshold",
+        "bandwidth",
+        "log_threshold",
+        "ste_to_input",
+        "pre_act_coefficient",
+    ];
 
     fn variants() -> Vec<JumpReluConfig> {
         let base = JumpReluConfig { initial_threshold: 0.1, bandwidth: 0.3, ..JumpReluConfig::default() };
         vec![
             base,
-            JumpReluConfig { apply_b_dec_to_input: true, log_threshold: true, penalty: Penalty::TargetL0(5.0), ..base },
-            JumpReluConfig { penalty: Penalty::Tanh(4.0), ste_to_input: true, pre_act_coefficient: 0.1, ..base },
+            JumpReluConfig {
+                apply_b_dec_to_input: true,
+                log_threshold: true,
+                penalty: Penalty::TargetL0(5.0),
+                ..base
+            },
+            JumpReluConfig {
+                penalty: Penalty::Tanh(4.0),
+                ste_to_input: true,
+                pre_act_coefficient: 0.1,
+                ..base
+            },
         ]
     }
 
@@ -164,7 +178,10 @@ impl Architecture for JumpRelu {
         let lowest = if config.log_threshold { f64::MIN_POSITIVE } else { 0.0 };
         let threshold = config.initial_threshold;
         if !(threshold.is_finite() && threshold >= lowest) {
-            return Err(("initial_threshold from 0 on, and above 0 for log_threshold".into(), threshold.to_string()));
+            return Err((
+                "initial_threshold from 0 on, and above 0 for log_threshold".into(),
+                threshold.to_string(),
+            ));
         }
         if !above_0(config.bandwidth) {
             return Err(("bandwidth above 0".into(), config.bandwidth.to_string()));
@@ -173,10 +190,13 @@ impl Architecture for JumpRelu {
             return Err(("pre_act_coefficient from 0 on".into(), config.pre_act_coefficient.to_string()));
         }
         match config.penalty {
-            Penalty::Tanh(scale) if !above_0(scale) => Err(("tanh with a number above 0".into(), scale.to_string())),
-            Penalty::TargetL0(target) if !(above_0(target) && target <= size.d_sae as f64) => {
-                Err((format!("target_l0 above 0 and at most {}, the number of latents", size.d_sae), target.to_string()))
+            Penalty::Tanh(scale) if !above_0(scale) => {
+                Err(("tanh with a number above 0".into(), scale.to_string()))
             }
+            Penalty::TargetL0(target) if !(above_0(target) && target <= size.d_sae as f64) => Err((
+                format!("target_l0 above 0 and at most {}, the number of latents", size.d_sae),
+                target.to_string(),
+            )),
             _ => Ok(()),
         }
     }
@@ -192,9 +212,27 @@ impl Architecture for JumpRelu {
         config.pre_act_coefficient > 0.0
     }
 
+    fn form(config: &JumpReluConfig, size: Size, unit_decoder: bool) -> Option<Form> {
+        let JumpReluConfig { apply_b_dec_to_input, bandwidth, log_threshold, ste_to_input, .. } = *config;
+        let activation = Activation::JumpRelu { bandwidth, log: log_threshold, ste_to_input };
+        let penalty = match config.penalty {
+            Penalty::L0 => kernels::Penalty::Step,
+            Penalty::Tanh(scale) => kernels::Penalty::Tanh { scale },
+            Penalty::TargetL0(target) => kernels::Penalty::TargetL0 { target },
+        };
+        let form = Form { apply_b_dec_to_input, unit_decoder, ..Form::new(activation, penalty) };
+        let pre_act = Some(config.pre_act_coefficient).filter(|coefficient| *coefficient > 0.0);
+        Some(Form { skip: size.skips(), pre_act, ..form })
+    }
+
+    fn to_parameters(&self) -> Parameters {
+        let parameters = self.affine.to_parameters();
+        Parameters { extras: Extras { first: self.threshold.val(), ..parameters.extras }, ..parameters }
+    }
+
     fn from_parameters(config: &JumpReluConfig, size: Size, parameters: Parameters) -> Self {
+        let threshold = Param::from_tensor(parameters.extras.first.clone());
         let affine = Affine::from_parameters(config.apply_b_dec_to_input, size, parameters);
-        let threshold = Param::from_tensor(affine.b_enc.val().zeros_like());
         Self { affine, threshold, config: *config }
     }
 
@@ -308,7 +346,8 @@ mod tests {
         let device = Device::flex().autodiff();
         let x = Tensor::<2>::from_data([[0.6], [0.4]], &device);
         let of = |penalty, ste_to_input| {
-            let config = JumpReluConfig { penalty, ste_to_input, bandwidth: 0.5, ..JumpReluConfig::default() };
+            let config =
+                JumpReluConfig { penalty, ste_to_input, bandwidth: 0.5, ..JumpReluConfig::default() };
             let sae = by_hand(config, &device);
             // Without reconstruction: its gradients are autodiff's and the same rule.
             let loss = sae.loss(x.clone(), x.clone(), &Now::new(1.0));

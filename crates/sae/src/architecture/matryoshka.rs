@@ -12,7 +12,7 @@ use burn::{
     module::Module,
     tensor::{Device, Tensor, activation::relu},
 };
-use monosema_kernels::Parameters;
+use monosema_kernels::{Activation, Form, Parameters, Penalty};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -83,7 +83,8 @@ impl Architecture for Matryoshka {
     fn check(config: &MatryoshkaConfig, size: Size) -> Result<(), (String, String)> {
         let widths = config.widths(size.d_sae);
         if widths[0] == 0 || !widths.is_sorted_by(|a, b| a < b) {
-            let expected = "prefixes above 0, ascending, below 1, and so far apart that each holds more latents";
+            let expected =
+                "prefixes above 0, ascending, below 1, and so far apart that each holds more latents";
             return Err((expected.into(), format!("{:?}, which are {widths:?} latents", config.prefixes)));
         }
         top_k::check(config.k, config.aux, size)
@@ -110,6 +111,14 @@ impl Architecture for Matryoshka {
         config.aux.coefficient > 0.0
     }
 
+    fn form(config: &MatryoshkaConfig, size: Size, unit_decoder: bool) -> Option<Form> {
+        let apply_b_dec_to_input = config.apply_b_dec_to_input;
+        let activation = Activation::BatchTopK { k: config.k.get() };
+        let form = Form { apply_b_dec_to_input, unit_decoder, ..Form::new(activation, Penalty::None) };
+        let prefixes = config.widths(size.d_sae);
+        Some(Form { prefixes, skip: size.skips(), aux: config.aux.form(size.d_in), ..form })
+    }
+
     fn from_parameters(config: &MatryoshkaConfig, size: Size, parameters: Parameters) -> Self {
         let affine = Affine::from_parameters(config.apply_b_dec_to_input, size, parameters);
         Self { affine, config: config.clone() }
@@ -133,7 +142,8 @@ impl Architecture for Matryoshka {
 
     fn loss(&self, x: Tensor<2>, y: Tensor<2>, now: &Now) -> Loss {
         let positive = relu(self.affine.pre_acts(x.clone()));
-        let acts = keep(positive.clone(), now.k.unwrap_or(self.config.k.get()));
+        let k = now.k.unwrap_or(self.config.k.get());
+        let acts = keep(positive.clone(), k);
         let (d_out, w_dec) = (self.affine.size().d_out(), self.affine.w_dec.val());
         let mut x_hat = self.affine.without_latents(x);
         let mut inner = Vec::new();
@@ -146,7 +156,7 @@ impl Architecture for Matryoshka {
             x_hat = x_hat + acts.clone().slice_dim(1, begin..end).matmul(group);
             begin = end;
         }
-        let smallest = Some(smallest(acts.clone()));
+        let smallest = Some(smallest(acts.clone(), k));
         let aux = self.config.aux.term(&self.affine, now, positive, [y.clone(), x_hat.clone()]);
         let loss = Loss { smallest, ..Loss::new(y, x_hat, acts) };
         inner.into_iter().chain(aux).fold(loss, Loss::plus)

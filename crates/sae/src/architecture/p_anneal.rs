@@ -10,7 +10,7 @@ use burn::{
     module::Module,
     tensor::{Device, Tensor, activation::relu},
 };
-use monosema_kernels::Parameters;
+use monosema_kernels::{Activation, Form, Parameters, Penalty};
 use serde::{Deserialize, Serialize};
 
 use super::{Annealing, Architecture, Sae, relu::Relu};
@@ -46,7 +46,9 @@ impl Architecture for PAnneal {
     const SAELENS_NAME: Option<&'static str> = None;
 
     fn variants() -> Vec<PAnnealConfig> {
-        [false, true].map(|apply_b_dec_to_input| PAnnealConfig { apply_b_dec_to_input, ..Default::default() }).into()
+        [false, true]
+            .map(|apply_b_dec_to_input| PAnnealConfig { apply_b_dec_to_input, ..Default::default() })
+            .into()
     }
 
     fn check(config: &PAnnealConfig, _: Size) -> Result<(), (String, String)> {
@@ -74,6 +76,12 @@ impl Architecture for PAnneal {
 
     fn annealing(config: &PAnnealConfig) -> Option<Annealing> {
         Some(config.annealing)
+    }
+
+    fn form(config: &PAnnealConfig, size: Size, unit_decoder: bool) -> Option<Form> {
+        let apply_b_dec_to_input = config.apply_b_dec_to_input;
+        let form = Form { apply_b_dec_to_input, ..Form::new(Activation::Relu, Penalty::Power) };
+        Some(Form { unit_decoder, skip: size.skips(), ..form })
     }
 
     fn from_parameters(config: &PAnnealConfig, size: Size, parameters: Parameters) -> Self {

@@ -12,7 +12,7 @@ use burn::{
     module::Module,
     tensor::{Device, Tensor, activation::relu},
 };
-use monosema_kernels::{Activation, Form, Parameters};
+use monosema_kernels::{Activation, Form, Parameters, Penalty};
 use serde::{Deserialize, Serialize};
 
 use super::Architecture;
@@ -57,8 +57,8 @@ impl Architecture for Relu {
 
     fn form(config: &ReluConfig, size: Size, unit_decoder: bool) -> Option<Form> {
         let apply_b_dec_to_input = config.apply_b_dec_to_input;
-        let form = Form { activation: Activation::Relu, apply_b_dec_to_input, unit_decoder };
-        size.output.is_none().then_some(form)
+        let form = Form { apply_b_dec_to_input, ..Form::new(Activation::Relu, Penalty::L1) };
+        Some(Form { unit_decoder, skip: size.skips(), ..form })
     }
 
     fn from_parameters(config: &ReluConfig, size: Size, parameters: Parameters) -> Self {

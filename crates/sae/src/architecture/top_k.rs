@@ -11,7 +11,7 @@ use burn::{
     module::Module,
     tensor::{Device, Tensor, activation::relu},
 };
-use monosema_kernels::{Activation, Form, Parameters, SMALLEST_NORM};
+use monosema_kernels::{Activation, Form, Parameters, Penalty, SMALLEST_NORM};
 use serde::{Deserialize, Serialize};
 
 use super::{Architecture, Sae};
@@ -111,8 +111,9 @@ impl Architecture for TopK {
         // Where they differ, norms by which activations are multiplied and divided must be 1.
         let rescaled = config.rescale_acts_by_decoder_norm && !unit_decoder;
         let apply_b_dec_to_input = config.apply_b_dec_to_input;
-        let form = Form { activation: Activation::TopK { k: config.k.get() }, apply_b_dec_to_input, unit_decoder };
-        (!rescaled && size.output.is_none() && config.aux.coefficient == 0.0).then_some(form)
+        let activation = Activation::TopK { k: config.k.get() };
+        let form = Form { apply_b_dec_to_input, unit_decoder, ..Form::new(activation, Penalty::None) };
+        (!rescaled).then(|| Form { skip: size.skips(), aux: config.aux.form(size.d_in), ..form })
     }
 
     fn from_parameters(config: &TopKConfig, size: Size, parameters: Parameters) -> Self {

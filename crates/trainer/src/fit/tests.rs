@@ -70,13 +70,16 @@ impl TrainStep for Scripted {
 fn member(plan: &TrainPlan, fired: Vec<[f32; 3]>, loss: f32, out: &Path) -> Member {
     let device = Device::flex();
     let sae = Sae::init(&plan.architecture, plan.size, &Init::new(Seed(0), 1.0), &device);
-    let work = Work {
-        stage: Stage::Train,
-        config: Value::Null,
-        seed: Seed(0),
-        inputs: BTreeMap::new(),
-    };
-    Member::with_step(plan.clone(), work, out, Box::new(Scripted { sae, fired, loss }), &Lengths::new(), &device).unwrap()
+    let work = Work { stage: Stage::Train, config: Value::Null, seed: Seed(0), inputs: BTreeMap::new() };
+    Member::with_step(
+        plan.clone(),
+        work,
+        out,
+        Box::new(Scripted { sae, fired, loss }),
+        &Lengths::new(),
+        &device,
+    )
+    .unwrap()
 }
 
 fn batches(n: usize) -> impl Iterator<Item = Result<TrainBatch, StoreError>> {

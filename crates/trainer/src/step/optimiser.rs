@@ -119,7 +119,8 @@ fn with_rows(sae: Sae, rows: &[Tensor<1>]) -> Sae {
 /// What becomes of a parameter.
 trait Change {
     /// `row` is the parameter in one row, without autodiff; what comes out takes its place.
-    fn change<const D: usize>(&mut self, index: usize, param: &Param<Tensor<D>>, row: Tensor<1>) -> Tensor<1>;
+    fn change<const D: usize>(&mut self, index: usize, param: &Param<Tensor<D>>, row: Tensor<1>)
+    -> Tensor<1>;
 }
 
 /// Changes parameters in the module's order. They stay leaves of the graph if they are.
@@ -155,7 +156,12 @@ struct Update<'a> {
 }
 
 impl Change for Update<'_> {
-    fn change<const D: usize>(&mut self, index: usize, param: &Param<Tensor<D>>, row: Tensor<1>) -> Tensor<1> {
+    fn change<const D: usize>(
+        &mut self,
+        index: usize,
+        param: &Param<Tensor<D>>,
+        row: Tensor<1>,
+    ) -> Tensor<1> {
         let Rule { optimizer, betas: [beta_1, beta_2], eps, weight_decay, .. } = self.rule;
         let Some(gradient) = self.gradients.remove::<D>(param.id) else { return row };
         let gradient: Tensor<1> = gradient.flatten(0, D - 1);

@@ -81,7 +81,8 @@ fn loaded_batches_are_those_of_the_store_scaled_and_measured() {
     for plain in store.batches(wanted) {
         let (plain, loaded) = (plain.unwrap(), loaded.next().unwrap().unwrap());
         let scaled: Vec<f32> = plain.x.iter().map(|x| x * sample.input.scale as f32).collect();
-        let distance = |(i, &x): (usize, &f32)| f64::from(x) - sample.input.mean[i % d_in] * sample.input.scale;
+        let distance =
+            |(i, &x): (usize, &f32)| f64::from(x) - sample.input.mean[i % d_in] * sample.input.scale;
         let squares: f64 = scaled.iter().enumerate().map(|x| distance(x).powi(2)).sum();
         assert!((loaded.variance / (squares / 250.0) - 1.0).abs() < 1e-12, "{}", loaded.variance);
         assert_eq!(loaded.x.dims(), [250, d_in]);
@@ -168,6 +169,7 @@ fn logs_manifest_and_metadata_say_what_was_done() {
         "logs/density.jsonl",
         "logs/events.out.tfevents.monosema",
         "logs/metrics.jsonl",
+        "logs/report.html",
         "logs/speed.jsonl",
         "sae_weights.safetensors",
         "sparsity.safetensors",
