@@ -6,3 +6,4 @@ mod bad_input;
 mod inspect;
 mod pipeline;
 mod run;
+mod training;

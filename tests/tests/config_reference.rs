@@ -77,6 +77,7 @@ fn samples(kind: &str) -> (Vec<&str>, Vec<&str>) {
         "hook" => (vec!["\"blocks.0.hook_resid_post\""], vec!["\"blocks.0\"", "0"]),
         "list of hooks" => (vec!["[\"blocks.0.hook_resid_post\", \"hook_embed\"]"], vec!["[\"x\"]", "0"]),
         "text" => (vec!["{ files = [\"x\"] }"], vec!["{ file = [\"x\"] }", "\"x\""]),
+        "grids" => (vec!["[{ lr = [1e-3, 1e-4] }]"], vec!["{ lr = [1e-3] }", "[1]"]),
         "tables" => (vec!["[{ name = \"a\", files = [\"x\"] }]"], vec!["[{ name = \"a\" }]", "{}"]),
         other => panic!("no such type: `{other}`"),
     }

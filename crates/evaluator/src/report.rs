@@ -236,8 +236,3 @@ impl Row {
         head.into_iter().chain(self.values.iter().map(|&value| format_figure(value))).collect()
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-}

@@ -238,7 +238,8 @@ fn is_not_the_slope(config: &SaeConfig, name: &str) -> bool {
     match config {
         // A pre-activation that passes its threshold jumps.
         SaeConfig::JumpRelu(_) => !["W_dec", "W_skip"].contains(&name),
-        SaeConfig::Gated(_) => ["W_dec", "b_dec", "W_skip"].contains(&name),
+        // A gate that opens lets through what is behind it at once.
+        SaeConfig::Gated(_) => !["r_mag", "b_mag"].contains(&name),
         _ => false,
     }
 }

@@ -6,7 +6,7 @@ mod common;
 
 use common::{hook, store, tokens_of};
 use monosema_core::Seed;
-use monosema_store::{BatchPlan, Store};
+use monosema_store::{BatchPlan, Layout, Store, VectorDtype, WriterOptions};
 
 fn plan(batch_tokens: usize, buffer_tokens: usize, seed: u64, tokens: u64) -> BatchPlan {
     BatchPlan {
@@ -198,7 +198,10 @@ fn a_stream_is_taken_up_where_it_was_left() {
 #[test]
 fn two_hooks_of_a_token_come_together() {
     let dir = tempfile::tempdir().unwrap();
-    let store = store(dir.path(), 200);
+    let schema = common::schema(&[5, 3], VectorDtype::F16, Layout::default());
+    let options = WriterOptions { shard_tokens: 64, row_group_tokens: 16, ..WriterOptions::default() };
+    common::write(dir.path(), &schema, options, 200, 50);
+    let store = Store::open(dir.path()).unwrap();
     let (one, other) = (plan(30, 60, 3, 300), BatchPlan { hook: hook(1), ..plan(30, 60, 3, 300) });
     let [xs, ys] = [one, other].map(|plan| store.batches(plan).collect::<Result<Vec<_>, _>>().unwrap());
     for delivered in [0, 90] {

@@ -48,13 +48,13 @@ pub(crate) fn watch(
     Ok(())
 }
 
-/// The step by which what is warmed up is warm.
+/// The step by which what is warmed up is warm, and latents have had time to become rare.
 fn settled(plan: &TrainPlan) -> u64 {
     let schedule = &plan.schedule;
     let k = schedule.k.map_or(0, |k| k.steps);
     // A λ that grows to the end is half of what it will be in the middle.
     let sparsity = schedule.sparsity_warmup_steps.min(plan.steps / 2);
-    schedule.lr_warmup_steps.max(sparsity).max(k).max(plan.steps / 20)
+    schedule.lr_warmup_steps.max(sparsity).max(k).max(plan.steps / 4)
 }
 
 fn warnings(plan: &TrainPlan, record: &Record) -> Vec<(&'static str, String)> {
@@ -156,11 +156,11 @@ mod tests {
 
     #[test]
     fn an_l0_that_is_far_off_is_told_once_it_is_settled() {
-        // λ is warmed up for 5 of 100 steps.
-        assert!(says(&plan(None), record(4, 1.0, 60.0)).is_empty());
-        assert_eq!(says(&plan(None), record(5, 1.0, 60.0)), ["l0"]);
-        assert_eq!(says(&plan(None), record(5, 1.0, 0.5)), ["l0"]);
-        assert!(says(&plan(None), record(5, 1.0, 3.0)).is_empty());
+        // After a quarter of 100 steps.
+        assert!(says(&plan(None), record(24, 1.0, 60.0)).is_empty());
+        assert_eq!(says(&plan(None), record(25, 1.0, 60.0)), ["l0"]);
+        assert_eq!(says(&plan(None), record(25, 1.0, 0.5)), ["l0"]);
+        assert!(says(&plan(None), record(25, 1.0, 3.0)).is_empty());
         assert_eq!(says(&plan(Some(30)), record(50, 1.0, 2.9)), ["l0"]);
         assert!(says(&plan(Some(30)), record(50, 1.0, 25.0)).is_empty());
     }
