@@ -8,18 +8,39 @@ use std::{collections::BTreeMap, error::Error, fs, num::NonZeroUsize, path::Path
 use burn::tensor::Device;
 use clap::{Parser, ValueEnum};
 use monosema_core::{BlockHook, HookPoint, Manifest, Seed, Stage, manifest::Work};
-use monosema_sae::{SaeConfig, architecture::top_k::TopKConfig};
+use monosema_sae::{
+    AuxK, SaeConfig,
+    architecture::{
+        batch_top_k::BatchTopKConfig,
+        gated::GatedConfig,
+        jump_relu::{JumpReluConfig, Penalty},
+        matryoshka::MatryoshkaConfig,
+        p_anneal::PAnnealConfig,
+        top_k::TopKConfig,
+    },
+};
 use monosema_store::{HookColumn, Layout, Rows, Store, StoreSchema, VectorDtype, Writer, WriterOptions};
-use monosema_trainer::{Job, LrScaling, Span, StoreFacts, TrainConfig, TrainPlan, Width, train};
+use monosema_trainer::{Job, LrScaling, Normalize, Span, StoreFacts, TrainConfig, TrainPlan, Width, train};
 use safetensors::SafeTensors;
 use serde_json::json;
 
 /// Tokens written at once.
 const CHUNK: usize = 4096;
 
-/// Of TopK's learning rate, as in `impls/trained.py`. The one recipe that there is, which is for ReLU and L1, has none; without
-/// it, latents die at high learning rates.
+/// Of the learning rate, as in `impls/trained.py`, for all but ReLU and L1, whose recipe has none; without it, latents die at high
+/// learning rates.
 const LR_WARMUP_FRACTION: f64 = 0.05;
+
+/// Silent tokens after which a latent is dead, for those whose loss heeds that: a tenth of the run, where recipes are for runs of
+/// hundreds of millions of tokens.
+const DEAD_AFTER_TOKENS: u64 = 76_800;
+
+/// Of thresholds, in units of activations of norm √d: SAELens's. The recipe's are for activations of norm 1.
+const BANDWIDTH: f64 = 0.05;
+const INITIAL_THRESHOLD: f64 = 0.01;
+
+/// λ of the squared distance from a target L0: as much as the variance.
+const TARGET_COEFFICIENT: f64 = 64.0;
 
 #[derive(Parser)]
 struct Args {
@@ -35,7 +56,7 @@ struct Args {
     threads: usize,
     #[arg(long = "impl")]
     implementation: Implementation,
-    /// L1 coefficients, or ks.
+    /// Coefficients of the penalty, ks, or target L0s.
     #[arg(long, num_args = 1.., required = true)]
     values: Vec<f64>,
     /// Learning rates.
@@ -52,7 +73,20 @@ struct Args {
 enum Implementation {
     /// ReLU and L1.
     Ours,
-    OursTopk,
+    #[value(name = "ours-panneal")]
+    PAnneal,
+    #[value(name = "ours-gated")]
+    Gated,
+    #[value(name = "ours-jumprelu")]
+    JumpRelu,
+    #[value(name = "ours-jumprelu-target")]
+    JumpReluTarget,
+    #[value(name = "ours-topk")]
+    TopK,
+    #[value(name = "ours-batchtopk")]
+    BatchTopK,
+    #[value(name = "ours-matryoshka")]
+    Matryoshka,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -83,18 +117,44 @@ fn config(args: &Args, value: f64, lr: f64) -> Result<TrainConfig, Box<dyn Error
         lr: Some(lr),
         ..TrainConfig::default()
     };
-    Ok(match args.implementation {
-        Implementation::Ours => TrainConfig { sparsity: Some(value), ..config },
-        Implementation::OursTopk => {
-            let k = NonZeroUsize::new(value as usize).ok_or("a k is 1 or more")?;
-            let top_k = TopKConfig { k, ..TopKConfig::default() };
-            TrainConfig {
-                architecture: Some(SaeConfig::TopK(top_k)),
-                lr_warmup: Some(Span::Fraction(LR_WARMUP_FRACTION)),
-                lr_scaling: Some(LrScaling::None),
-                ..config
-            }
+    let k = || NonZeroUsize::new(value as usize).ok_or("a k is 1 or more");
+    let jump_relu = |penalty| {
+        let (bandwidth, initial_threshold) = (BANDWIDTH, INITIAL_THRESHOLD);
+        let config = JumpReluConfig { penalty, bandwidth, initial_threshold, ..JumpReluConfig::default() };
+        SaeConfig::JumpRelu(config)
+    };
+    let aux = AuxK::default();
+    let apply_b_dec_to_input = true;
+    let architecture = match args.implementation {
+        Implementation::Ours => return Ok(TrainConfig { sparsity: Some(value), ..config }),
+        Implementation::PAnneal => SaeConfig::PAnneal(PAnnealConfig::default()),
+        Implementation::Gated => SaeConfig::Gated(GatedConfig::default()),
+        Implementation::JumpRelu => jump_relu(Penalty::L0),
+        Implementation::JumpReluTarget => jump_relu(Penalty::TargetL0(value)),
+        Implementation::TopK => SaeConfig::TopK(TopKConfig { k: k()?, ..TopKConfig::default() }),
+        Implementation::BatchTopK => {
+            SaeConfig::BatchTopK(BatchTopKConfig { k: k()?, apply_b_dec_to_input, aux })
         }
+        Implementation::Matryoshka => {
+            let prefixes = vec![0.03125, 0.09375, 0.21875, 0.46875];
+            SaeConfig::Matryoshka(MatryoshkaConfig { k: k()?, prefixes, apply_b_dec_to_input, aux })
+        }
+    };
+    let sparsity = match args.implementation {
+        // What is far from its target is to be far more than the error.
+        Implementation::JumpReluTarget => Some(TARGET_COEFFICIENT),
+        _ => architecture.penalised().then_some(value),
+    };
+    Ok(TrainConfig {
+        architecture: Some(architecture),
+        sparsity,
+        normalize: Some(Normalize::MeanNorm),
+        lr_warmup: Some(Span::Fraction(LR_WARMUP_FRACTION)),
+        lr_decay: Some(Span::Fraction(0.2)),
+        sparsity_warmup: Some(Span::Fraction(0.05)),
+        lr_scaling: Some(LrScaling::None),
+        dead_after_tokens: Some(DEAD_AFTER_TOKENS),
+        ..config
     })
 }
 

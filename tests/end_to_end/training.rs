@@ -12,7 +12,7 @@ use crate::run::{monosema, small, start};
 /// Long enough to be killed in the middle many times; a checkpoint at every line of the logs.
 const LONG: [&str; 6] = [
     "--set",
-    "train.tokens=400000",
+    "train.tokens=600000",
     "--set",
     "train.checkpoint_seconds=0",
     "--set",
@@ -61,7 +61,14 @@ fn a_training_killed_again_and_again_comes_to_the_same() {
     let batch_top_k = [
         &LONG[..],
         &["--set", "train.architecture={kind='batch_top_k',k=8}", "--set", "train.ema_decay=0.9"],
-        &["--set", "train.dead_after_tokens=5000", "--set", "train.width={latents=512}"],
+        &[
+            "--set",
+            "train.sparsity=0.0",
+            "--set",
+            "train.dead_after_tokens=5000",
+            "--set",
+            "train.width={latents=512}",
+        ],
     ]
     .concat();
     for (i, more) in [LONG.to_vec(), batch_top_k].into_iter().enumerate() {
@@ -76,7 +83,7 @@ fn a_training_killed_again_and_again_comes_to_the_same() {
         for nth in 1..=12 {
             let before = newest(&killed.join("dictionary"));
             let mut child = start(&small("train", &killed, &more));
-            sleep(needed.mul_f64(0.04 * nth as f64 + 0.13 * (nth % 3) as f64));
+            sleep(needed.mul_f64([0.31, 0.17, 0.23, 0.41][nth % 4]));
             if child.try_wait().unwrap().is_some() {
                 break;
             }
@@ -85,7 +92,7 @@ fn a_training_killed_again_and_again_comes_to_the_same() {
             kills += 1;
             resumed += usize::from(before.is_some() && newest(&killed.join("dictionary")) > before);
         }
-        assert!(kills >= 4 && resumed >= 1, "{kills} kills, {resumed} of a training that had gone on");
+        assert!(kills >= 3 && resumed >= 1, "{kills} kills, {resumed} of a training that had gone on");
         monosema(&small("train", &killed, &more)).ok();
         assert!(results(&killed.join("dictionary")) == results(&whole.join("dictionary")), "{more:?}");
         assert!(!killed.join("dictionary/checkpoints").exists());

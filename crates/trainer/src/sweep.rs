@@ -29,10 +29,15 @@ pub fn members(config: &TrainConfig) -> Result<Vec<Member>, TrainError> {
             let mut table = base_table.clone();
             choice.iter().for_each(|(path, value)| set(&mut table, path, value.clone()));
             let parsed: Result<TrainConfig, _> = Table::try_into(table);
-            let member = parsed.map_err(|error| {
+            let mut member = parsed.map_err(|error| {
                 let found = format!("{}: {}", name(&choice), error.message());
                 bad("sweep", "keys of [train], each with a list of values that it can have", found)
             })?;
+            // A λ of them all is not meant for those without a penalty.
+            let chosen = choice.iter().any(|(path, _)| *path == ["sparsity"]);
+            if !chosen && member.architecture.as_ref().is_some_and(|kind| !kind.penalised()) {
+                member.sparsity = None;
+            }
             let name = name(&choice);
             if members.iter().any(|other| other.name == name || other.config == member) {
                 return Err(bad("sweep", "members that differ", format!("`{name}` twice")));
@@ -156,6 +161,18 @@ mod tests {
         assert_eq!(found[0].config.width, Width::Latents(30));
         assert_eq!(found[2].config.architecture.as_ref().unwrap().k(), Some(4));
         assert_eq!(found[2].name, "architecture.kind=top_k,architecture.k=4");
+    }
+
+    #[test]
+    fn a_penalty_of_all_is_not_of_those_without_one() {
+        let of_kinds = "sparsity = 2.0\n[[sweep]]\narchitecture = { kind = ['relu', 'top_k'], k = 3 }";
+        assert!(parse(of_kinds).is_err(), "ReLU has no k");
+        let found = parse(
+            "sparsity = 2.0\n[[sweep]]\narchitecture = { kind = ['relu', 'gated'] }\n\
+             [[sweep]]\narchitecture = { kind = 'top_k', k = [3] }",
+        );
+        let sparsities: Vec<_> = found.unwrap().iter().map(|member| member.config.sparsity).collect();
+        assert_eq!(sparsities, [Some(2.0), Some(2.0), None]);
     }
 
     #[test]
