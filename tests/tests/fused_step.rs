@@ -5,7 +5,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use monosema_core::{BlockHook, HookPoint, Seed};
 use monosema_kernels::Path;
-use monosema_sae::{Init, Sae, SaeConfig, Size, Weights};
+use monosema_sae::{Init, Sae, SaeConfig, Size};
 use monosema_store::HookColumn;
 use monosema_trainer::{
     Rates, StoreFacts, TrainBatch, TrainConfig, TrainPlan, Width,

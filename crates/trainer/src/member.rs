@@ -145,7 +145,7 @@ impl Member {
     fn revive(&mut self, index: u64, batch: &TrainBatch) {
         let done = index + 1;
         let Some(resampling) = self.plan.resample else { return };
-        if done % resampling.every != 0 || done > resampling.until {
+        if !done.is_multiple_of(resampling.every) || done > resampling.until {
             return;
         }
         // Silent for half of the time since the last chance, as Bricken et al. have it.

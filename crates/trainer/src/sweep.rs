@@ -77,7 +77,7 @@ fn combinations(grid: &Table) -> Result<Vec<Vec<Choice>>, TrainError> {
 /// Keys with their alternatives: what is no list has one.
 fn leaves(table: &Table, path: &[String]) -> Vec<(Vec<String>, Vec<Value>)> {
     let each = table.iter().flat_map(|(key, value)| {
-        let path = [path, &[key.clone()]].concat();
+        let path = [path, std::slice::from_ref(key)].concat();
         match value {
             Value::Array(alternatives) => vec![(path, alternatives.clone())],
             Value::Table(inner) => leaves(inner, &path),

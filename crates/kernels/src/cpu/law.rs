@@ -120,7 +120,9 @@ impl<'a> Law<'a> {
     /// Of latents, where gradients depend on them.
     pub(super) fn norms(&self) -> Option<&[f32]> {
         let depend = self.settings.l1 != 0.0 || !self.below.is_empty();
-        (depend && !self.norms.is_empty()).then_some(&self.norms)
+        // What points along a row that keeps its norm is taken out again, and rounding would be left of it, which Adam makes large.
+        let free = !self.form.unit_decoder;
+        (depend && free && !self.norms.is_empty()).then_some(&self.norms)
     }
 
     /// Thetas whose logarithms are parameters.

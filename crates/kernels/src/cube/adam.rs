@@ -1,6 +1,7 @@
 //! Adam (Kingma and Ba 2015, algorithm 1) after clipping by the norm of all gradients together.
 
 use burn::backend::TensorMetadata;
+use burn::backend::ops::FloatTensorOps;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
