@@ -9,7 +9,7 @@ use burn::tensor::Device;
 use clap::{Parser, ValueEnum};
 use monosema_core::{BlockHook, HookPoint, Manifest, Seed, Stage, manifest::Work};
 use monosema_sae::{
-    AuxK, SaeConfig,
+    Annealing, AuxK, SaeConfig,
     architecture::{
         batch_top_k::BatchTopKConfig,
         gated::GatedConfig,
@@ -20,7 +20,10 @@ use monosema_sae::{
     },
 };
 use monosema_store::{HookColumn, Layout, Rows, Store, StoreSchema, VectorDtype, Writer, WriterOptions};
-use monosema_trainer::{Job, LrScaling, Normalize, Span, StoreFacts, TrainConfig, TrainPlan, Width, train};
+use monosema_trainer::{
+    Betas, DecoderNorm, GradClip, Job, LrScaling, Normalize, Span, StoreFacts, TrainConfig, TrainPlan, Width,
+    train,
+};
 use safetensors::SafeTensors;
 use serde_json::json;
 
@@ -31,16 +34,19 @@ const CHUNK: usize = 4096;
 /// learning rates.
 const LR_WARMUP_FRACTION: f64 = 0.05;
 
-/// Silent tokens after which a latent is dead, for those whose loss heeds that: a tenth of the run, where recipes are for runs of
-/// hundreds of millions of tokens.
-const DEAD_AFTER_TOKENS: u64 = 76_800;
+/// Silent tokens after which a latent is dead, for those whose loss heeds that: ten steps, where recipes are for runs of hundreds of
+/// millions of tokens.
+const DEAD_AFTER_TOKENS: u64 = 5_120;
+
+/// Of AuxK, where latents are chosen in batches. The error is as large as d_in here, and the term as large as 1.
+const AUX_COEFFICIENT: f64 = 2.0;
 
 /// Of thresholds, in units of activations of norm √d: SAELens's. The recipe's are for activations of norm 1.
 const BANDWIDTH: f64 = 0.05;
 const INITIAL_THRESHOLD: f64 = 0.01;
 
-/// λ of the squared distance from a target L0: as much as the variance.
-const TARGET_COEFFICIENT: f64 = 64.0;
+/// λ of the squared distance from a target L0.
+const TARGET_COEFFICIENT: f64 = 8.0;
 
 #[derive(Parser)]
 struct Args {
@@ -120,14 +126,23 @@ fn config(args: &Args, value: f64, lr: f64) -> Result<TrainConfig, Box<dyn Error
     let k = || NonZeroUsize::new(value as usize).ok_or("a k is 1 or more");
     let jump_relu = |penalty| {
         let (bandwidth, initial_threshold) = (BANDWIDTH, INITIAL_THRESHOLD);
-        let config = JumpReluConfig { penalty, bandwidth, initial_threshold, ..JumpReluConfig::default() };
+        let config = JumpReluConfig {
+            penalty,
+            bandwidth,
+            initial_threshold,
+            apply_b_dec_to_input: true,
+            ..JumpReluConfig::default()
+        };
         SaeConfig::JumpRelu(config)
     };
-    let aux = AuxK::default();
+    let aux = AuxK { coefficient: AUX_COEFFICIENT, k: None };
     let apply_b_dec_to_input = true;
     let architecture = match args.implementation {
         Implementation::Ours => return Ok(TrainConfig { sparsity: Some(value), ..config }),
-        Implementation::PAnneal => SaeConfig::PAnneal(PAnnealConfig::default()),
+        Implementation::PAnneal => {
+            let annealing = Annealing { start: 0.05, changes: 9, ..Annealing::default() };
+            SaeConfig::PAnneal(PAnnealConfig { annealing, ..PAnnealConfig::default() })
+        }
         Implementation::Gated => SaeConfig::Gated(GatedConfig::default()),
         Implementation::JumpRelu => jump_relu(Penalty::L0),
         Implementation::JumpReluTarget => jump_relu(Penalty::TargetL0(value)),
@@ -141,11 +156,10 @@ fn config(args: &Args, value: f64, lr: f64) -> Result<TrainConfig, Box<dyn Error
         }
     };
     let sparsity = match args.implementation {
-        // What is far from its target is to be far more than the error.
         Implementation::JumpReluTarget => Some(TARGET_COEFFICIENT),
         _ => architecture.penalised().then_some(value),
     };
-    Ok(TrainConfig {
+    let config = TrainConfig {
         architecture: Some(architecture),
         sparsity,
         normalize: Some(Normalize::MeanNorm),
@@ -153,8 +167,20 @@ fn config(args: &Args, value: f64, lr: f64) -> Result<TrainConfig, Box<dyn Error
         lr_decay: Some(Span::Fraction(0.2)),
         sparsity_warmup: Some(Span::Fraction(0.05)),
         lr_scaling: Some(LrScaling::None),
+        grad_clip: Some(GradClip::Norm(1.0)),
+        adam_betas: Some(Betas([0.9, 0.999])),
         dead_after_tokens: Some(DEAD_AFTER_TOKENS),
         ..config
+    };
+    let small_encoder = TrainConfig { init_decoder_norm: Some(0.1), ..config.clone() };
+    let at_once = Some(Span::Steps(0));
+    Ok(match args.implementation {
+        Implementation::PAnneal => small_encoder,
+        Implementation::Gated => TrainConfig { lr_warmup: at_once, ..small_encoder },
+        Implementation::JumpRelu | Implementation::JumpReluTarget => {
+            TrainConfig { lr_warmup: at_once, decoder: Some(DecoderNorm::Free), ..small_encoder }
+        }
+        _ => config,
     })
 }
 

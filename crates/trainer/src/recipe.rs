@@ -119,7 +119,7 @@ mod tests {
         let config = parse("architecture = { kind = 'top_k', k = 7 }\nlr = 1");
         assert_eq!(config.recipe(), Recipe::Gao2024);
         let numbers = config.numbers();
-        assert_eq!((numbers.lr, numbers.ema_decay, numbers.batch_tokens), (1.0, 0.999, 4096));
+        assert_eq!((numbers.lr, numbers.adam_eps, numbers.batch_tokens), (1.0, 6.25e-10, 4096));
         assert_eq!(numbers.architecture, config.architecture.unwrap());
         let config = parse("architecture = { kind = 'top_k', k = 7 }\nrecipe = 'saebench'");
         assert_eq!((config.numbers().lr, config.numbers().sparsity), (3e-4, 0.0));
