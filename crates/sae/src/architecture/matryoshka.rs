@@ -4,7 +4,7 @@
 //! f as of [BatchTopK](super::batch_top_k), x̂_g = Σ_{i < prefix g} fᵢ W_dec,i + b_dec,
 //! loss = mean over tokens of Σ_g ‖x − x̂_g‖² + AuxK,
 //!
-//! over nested prefixes of the latents, the last of which is all of them. Trained, it is a [`JumpRelu`](super::jump_relu::JumpRelu).
+//! over nested prefixes of the latents, the last of which is all of them. Trained, it is a [`JumpRelu`].
 
 use std::num::NonZeroUsize;
 
