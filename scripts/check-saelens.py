@@ -42,8 +42,8 @@ def check_outputs(sae: SAE, file: Path) -> bool:
     """Whether SAELens makes of random inputs what monosema made of them."""
     outputs = load_file(file)
     with torch.no_grad():
-        acts = sae.encode(outputs["x"])
-        found = {"acts": acts, "x_hat": sae.decode(acts)}
+        # Not `decode`: what goes past the latents of a transcoder is added after it.
+        found = {"acts": sae.encode(outputs["x"]), "x_hat": sae(outputs["x"])}
     good = True
     for name, value in found.items():
         error = ((value - outputs[name]).abs().max() / outputs[name].abs().max()).item()
