@@ -13,7 +13,7 @@ use monosema_evaluator::{DictionaryShape, EvalPlan, HTML_FILE, Report, Training,
 use monosema_harvester::{HarvestPlan, HarvestSummary, harvest};
 use monosema_sae::Description;
 use monosema_store::Store;
-use monosema_trainer::{Job, StoreFacts, TrainConfig, TrainPlan, sweep as grid, train};
+use monosema_trainer::{Job, StoreFacts, TrainConfig, TrainError, TrainPlan, sweep as grid, train};
 use monosema_transformer::{Checkpoint, ModelError};
 use serde_json::Value;
 
@@ -41,7 +41,8 @@ pub(crate) fn run(args: &RunArgs, stages: &[Stage]) -> Outcome {
         places.recover()?;
     }
     places.check(stages)?;
-    let runner = Runner { args, experiment, places, checkpoint, began: Cell::new(false) };
+    let members = members(&experiment, &places).map_err(|error| usage_in(&args.config, error))?;
+    let runner = Runner { args, experiment, places, members, checkpoint, began: Cell::new(false) };
     let plans = runner.plan(stages)?;
     let chosen = device::resolve(runner.experiment.device)?;
     for (_, plan) in &plans.train {
@@ -60,7 +61,7 @@ pub(crate) fn run(args: &RunArgs, stages: &[Stage]) -> Outcome {
         // Planned for the dictionary that is there, unless this command was to train it first.
         Stage::Eval => runner.evals(plans.eval.as_ref().filter(|_| plans.train.is_empty()), &chosen),
     })?;
-    if runner.is_sweep()? && stages.last() != Some(&Stage::Harvest) {
+    if runner.is_sweep() && stages.last() != Some(&Stage::Harvest) {
         return runner.summarise();
     }
     // An evaluation has shown its report.
@@ -78,10 +79,27 @@ fn usage_in(config: &Path, error: impl Into<anyhow::Error>) -> Failure {
     Failure::Usage(error.into().context(config.display().to_string()))
 }
 
+/// What `experiment` trains: what it says, or of a sweep every member. At least one.
+fn members(experiment: &Experiment, places: &Places) -> Result<Vec<Member>, TrainError> {
+    let config = experiment.train.clone().unwrap_or_default();
+    let members = grid::members(&config)?;
+    if members.is_empty() {
+        let (name, differs, places) = (None, Vec::new(), places.clone());
+        return Ok(vec![Member { name, differs, places, config }]);
+    }
+    let member = |grid::Member { name, differs, config }| {
+        let places = places.member(&name);
+        Member { name: Some(name), differs, places, config }
+    };
+    Ok(members.into_iter().map(member).collect())
+}
+
 struct Runner<'a> {
     args: &'a RunArgs,
     experiment: Experiment,
     places: Places,
+    /// What is to be trained: what the configuration says, or of a sweep every member.
+    members: Vec<Member>,
     checkpoint: Checkpoint,
     /// Whether a stage has begun its work.
     began: Cell<bool>,
@@ -95,7 +113,7 @@ impl Runner<'_> {
             false => Vec::new(),
         };
         // Members of a sweep are evaluated alike: what is wrong with one is wrong with the first.
-        let first = self.members()?.into_iter().next().expect("at least the one that is no sweep");
+        let first = &self.members[0];
         let trained = train.first().map(|(_, plan)| plan);
         let eval =
             stages.contains(&Stage::Eval).then(|| self.eval_plan(&first.places, trained)).transpose()?;
@@ -117,23 +135,8 @@ impl Runner<'_> {
             .map_err(|error| usage_in(&self.args.config, error))
     }
 
-    /// What is to be trained: what the configuration says, or of a sweep every member.
-    fn members(&self) -> Outcome<Vec<Member>> {
-        let config = self.experiment.train.clone().unwrap_or_default();
-        let members = grid::members(&config).map_err(|error| usage_in(&self.args.config, error))?;
-        if members.is_empty() {
-            let (name, differs, places) = (None, Vec::new(), self.places.clone());
-            return Ok(vec![Member { name, differs, places, config }]);
-        }
-        let member = |grid::Member { name, differs, config }| {
-            let places = self.places.member(&name);
-            Member { name: Some(name), differs, places, config }
-        };
-        Ok(members.into_iter().map(member).collect())
-    }
-
-    fn is_sweep(&self) -> Outcome<bool> {
-        Ok(self.members()?[0].name.is_some())
+    fn is_sweep(&self) -> bool {
+        self.members[0].name.is_some()
     }
 
     /// The plans for the activations that are there or, before the harvest, for those that will be.
@@ -147,18 +150,17 @@ impl Runner<'_> {
 
     fn train_plans_for(&self, facts: &StoreFacts) -> Outcome<Vec<(Places, TrainPlan)>> {
         self.section(Stage::Train, self.experiment.train.as_ref())?;
-        let members = self.members()?;
-        let plan = |Member { name, places, config, .. }: Member| {
-            let plan = TrainPlan::resolve(&config, facts, self.experiment.seed).map_err(|error| {
+        let plan = |Member { name, places, config, .. }: &Member| {
+            let plan = TrainPlan::resolve(config, facts, self.experiment.seed).map_err(|error| {
                 let error = match name {
                     Some(name) => anyhow!(error).context(format!("member {name} of [[train.sweep]]")),
                     None => anyhow!(error),
                 };
                 usage_in(&self.args.config, error)
             })?;
-            Ok((places, plan))
+            Ok((places.clone(), plan))
         };
-        let plans: Vec<_> = members.into_iter().map(plan).collect::<Outcome<_>>()?;
+        let plans: Vec<_> = self.members.iter().map(plan).collect::<Outcome<_>>()?;
         for (_, plan) in &plans {
             plans[0].1.check_shared(plan).map_err(|error| usage_in(&self.args.config, error))?;
         }
@@ -244,9 +246,8 @@ impl Runner<'_> {
 
     /// Evaluates every dictionary.
     fn evals(&self, planned: Option<&EvalPlan>, chosen: &Chosen) -> Outcome {
-        let members = self.members()?;
-        let planned = planned.filter(|_| members.len() == 1);
-        members.iter().try_for_each(|member| self.eval(member, planned, chosen))
+        let planned = planned.filter(|_| self.members.len() == 1);
+        self.members.iter().try_for_each(|member| self.eval(member, planned, chosen))
     }
 
     fn eval(&self, member: &Member, planned: Option<&EvalPlan>, chosen: &Chosen) -> Outcome {
@@ -283,10 +284,11 @@ impl Runner<'_> {
 
     /// Shows what the members of a sweep came to.
     fn summarise(&self) -> Outcome {
-        let named = |Member { name, differs, places, .. }: Member| {
-            name.map(|name| sweep::Member { name, differs, places })
+        let named = |Member { name, differs, places, .. }: &Member| {
+            let (differs, places) = (differs.clone(), places.clone());
+            name.clone().map(|name| sweep::Member { name, differs, places })
         };
-        let members: Vec<_> = self.members()?.into_iter().filter_map(named).collect();
+        let members: Vec<_> = self.members.iter().filter_map(named).collect();
         sweep::summarise(&self.places, &members, self.args.json)
     }
 

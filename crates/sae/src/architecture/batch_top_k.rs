@@ -13,7 +13,7 @@ use burn::{
     module::Module,
     tensor::{Device, Tensor, activation::relu},
 };
-use monosema_kernels::{Activation, Form, Parameters, Penalty};
+use monosema_kernels::{Activation, Form, Parameters};
 use serde::{Deserialize, Serialize};
 
 use super::{Architecture, Sae, jump_relu::JumpRelu, top_k};
@@ -85,10 +85,9 @@ impl Architecture for BatchTopK {
     }
 
     fn form(config: &BatchTopKConfig, size: Size, unit_decoder: bool) -> Option<Form> {
-        let apply_b_dec_to_input = config.apply_b_dec_to_input;
         let activation = Activation::BatchTopK { k: config.k.get() };
-        let form = Form { apply_b_dec_to_input, unit_decoder, ..Form::new(activation, Penalty::None) };
-        Some(Form { skip: size.skips(), aux: config.aux.form(size.d_in), ..form })
+        let flags = [config.apply_b_dec_to_input, unit_decoder];
+        Some(top_k::form(activation, flags, config.aux, size))
     }
 
     fn from_parameters(config: &BatchTopKConfig, size: Size, parameters: Parameters) -> Self {

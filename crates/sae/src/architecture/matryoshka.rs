@@ -12,7 +12,7 @@ use burn::{
     module::Module,
     tensor::{Device, Tensor, activation::relu},
 };
-use monosema_kernels::{Activation, Form, Parameters, Penalty};
+use monosema_kernels::{Activation, Form, Parameters};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -112,11 +112,10 @@ impl Architecture for Matryoshka {
     }
 
     fn form(config: &MatryoshkaConfig, size: Size, unit_decoder: bool) -> Option<Form> {
-        let apply_b_dec_to_input = config.apply_b_dec_to_input;
         let activation = Activation::BatchTopK { k: config.k.get() };
-        let form = Form { apply_b_dec_to_input, unit_decoder, ..Form::new(activation, Penalty::None) };
+        let flags = [config.apply_b_dec_to_input, unit_decoder];
         let prefixes = config.widths(size.d_sae);
-        Some(Form { prefixes, skip: size.skips(), aux: config.aux.form(size.d_in), ..form })
+        Some(Form { prefixes, ..top_k::form(activation, flags, config.aux, size) })
     }
 
     fn from_parameters(config: &MatryoshkaConfig, size: Size, parameters: Parameters) -> Self {

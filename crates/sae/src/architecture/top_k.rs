@@ -54,6 +54,17 @@ pub(super) fn check(k: NonZeroUsize, aux: AuxK, size: Size) -> Result<(), (Strin
     aux.check()
 }
 
+/// The form of TopK and its kin: nothing but AuxK is added to the error.
+pub(super) fn form(
+    activation: Activation,
+    [apply_b_dec_to_input, unit_decoder]: [bool; 2],
+    aux: AuxK,
+    size: Size,
+) -> Form {
+    let form = Form::new(activation, Penalty::None);
+    Form { apply_b_dec_to_input, unit_decoder, skip: size.skips(), aux: aux.form(size.d_in), ..form }
+}
+
 /// See the [module](self).
 #[derive(Module, Debug)]
 pub struct TopK {
@@ -110,10 +121,9 @@ impl Architecture for TopK {
     fn form(config: &TopKConfig, size: Size, unit_decoder: bool) -> Option<Form> {
         // Where they differ, norms by which activations are multiplied and divided must be 1.
         let rescaled = config.rescale_acts_by_decoder_norm && !unit_decoder;
-        let apply_b_dec_to_input = config.apply_b_dec_to_input;
         let activation = Activation::TopK { k: config.k.get() };
-        let form = Form { apply_b_dec_to_input, unit_decoder, ..Form::new(activation, Penalty::None) };
-        (!rescaled).then(|| Form { skip: size.skips(), aux: config.aux.form(size.d_in), ..form })
+        let flags = [config.apply_b_dec_to_input, unit_decoder];
+        (!rescaled).then(|| form(activation, flags, config.aux, size))
     }
 
     fn from_parameters(config: &TopKConfig, size: Size, parameters: Parameters) -> Self {
