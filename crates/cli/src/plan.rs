@@ -42,15 +42,15 @@ impl Plans {
         needed.fold(0, u64::saturating_add)
     }
 
-    /// Stages run one after the other, so the largest counts; members of a sweep are all there at once.
+    /// Stages run one after the other, so the largest counts; members of a sweep are all there at once, and so is the model
+    /// that activations are streamed from.
     fn memory_bytes(&self) -> u64 {
-        let train = self.train.iter().map(|(_, plan)| plan.memory_bytes);
-        let stages = [
-            self.harvest.as_ref().map(|plan| plan.memory_bytes),
-            train.reduce(u64::saturating_add),
-            self.eval.as_ref().map(|plan| plan.memory_bytes),
-        ];
-        stages.into_iter().flatten().max().unwrap_or(0)
+        let harvest = self.harvest.as_ref().map_or(0, |plan| plan.memory_bytes);
+        let train = self.train.iter().map(|(_, plan)| plan.memory_bytes).fold(0, u64::saturating_add);
+        let eval = self.eval.as_ref().map_or(0, |plan| plan.memory_bytes);
+        let streams = self.harvest.as_ref().is_some_and(|plan| plan.stream);
+        let before = if streams { harvest.saturating_add(train) } else { harvest.max(train) };
+        before.max(eval)
     }
 }
 
@@ -111,7 +111,10 @@ pub(crate) fn print(plans: &Plans, places: &Places, device: DeviceName, as_json:
     if let Some(plan) = &plans.harvest {
         let hooks: Vec<_> = plan.columns().iter().map(|column| column.hook.to_string()).collect();
         rows.push(("harvest", format!("about {} tokens of {}", count(plan.tokens), hooks.join(", "))));
-        rows.push(("", format!("{} on disk in {}", bytes(plan.disk_bytes), places.acts.display())));
+        rows.push(match plan.stream {
+            true => ("", "straight to the training, none stored".into()),
+            false => ("", format!("{} on disk in {}", bytes(plan.disk_bytes), places.acts.display())),
+        });
         rows.push(("", format!("{} of memory", bytes(plan.memory_bytes))));
     }
     for (places, plan) in &plans.train {

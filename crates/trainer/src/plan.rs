@@ -9,7 +9,7 @@ use monosema_core::{
 };
 use monosema_kernels::{Activation, Form, Optimiser, Settings};
 use monosema_sae::{Init, Normalization, Output, SaeConfig, Size};
-use monosema_store::{BatchPlan, HookColumn, Store};
+use monosema_store::{Activations, BatchPlan, HookColumn};
 use serde::Serialize;
 
 use crate::{
@@ -36,9 +36,9 @@ pub struct StoreFacts {
 }
 
 impl StoreFacts {
-    /// Those of a store that is there.
-    pub fn of(store: &Store) -> Self {
-        Self { hooks: store.schema().hooks.clone(), tokens: store.tokens() }
+    /// Those of activations that can be read.
+    pub fn of(activations: &dyn Activations) -> Self {
+        Self { hooks: activations.schema().hooks.clone(), tokens: activations.tokens() }
     }
 }
 
@@ -316,9 +316,8 @@ impl TrainPlan {
     }
 
     /// All that the result depends on.
-    pub fn work(&self, store: &Store) -> Work {
-        let name = store.directory().display().to_string();
-        let activations = Input { name, sha256: store.manifest().digest() };
+    pub fn work(&self, activations: &dyn Activations) -> Work {
+        let activations = Input { name: activations.name(), sha256: activations.digest() };
         let inputs = BTreeMap::from([("activations".to_owned(), activations)]);
         Work::new(Stage::Train, self, &WITHOUT_EFFECT, self.seed, inputs)
     }
