@@ -20,15 +20,15 @@ pub struct Annealing {
     pub p_end: f64,
     /// Fraction of the steps before p begins to fall.
     pub start: f64,
-    /// Fraction of the steps after which it has fallen.
+    /// Fraction of the steps after which it has fallen. With 1 the last change is after the last step, and p_end is never used.
     pub end: f64,
-    /// In how many changes it falls; λ changes with it, so that the penalty stays what it is.
+    /// In how many changes, evenly spaced, it falls; λ changes with it, so that the penalty stays what it is.
     pub changes: u32,
 }
 
 impl Default for Annealing {
     fn default() -> Self {
-        Self { p_start: 1.0, p_end: 0.2, start: 0.2, end: 1.0, changes: 10 }
+        Self { p_start: 1.0, p_end: 0.2, start: 0.2, end: 1.0, changes: 9 }
     }
 }
 

@@ -2,7 +2,7 @@
 //! living ones leave, so that they come back to life.
 
 use burn::tensor::Tensor;
-use monosema_kernels::Aux;
+use monosema_kernels::{Aux, NO_SPREAD};
 use serde::{Deserialize, Serialize};
 
 use crate::{Affine, Now, largest};
@@ -67,10 +67,11 @@ impl AuxK {
         let chosen = largest::of_rows(of_dead.clone(), self.k(affine.size().d_in));
         let explained = (of_dead * chosen).matmul(affine.w_dec.val());
         let spread = (error.clone() - error.clone().mean_dim(0)).square().sum_dim(1).sum();
+        let size = error.clone().square().sum_dim(1).sum();
         let left = (explained - error).square().sum_dim(1).sum();
         // Without spread there is nothing to explain.
-        let known = spread.clone().greater_scalar(0.0).float();
-        let spread = spread.clamp_min(f32::MIN_POSITIVE);
-        Some((left / spread * known * any).mul_scalar(self.coefficient))
+        let nothing = spread.clone().lower_equal(size.mul_scalar(NO_SPREAD));
+        let spread = spread.mask_fill(nothing.clone(), 1.0);
+        Some((left.mask_fill(nothing, 0.0) / spread * any).mul_scalar(self.coefficient))
     }
 }

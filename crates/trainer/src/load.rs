@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     fn estimates(scale: f64, mean: Vec<f64>) -> Estimates {
-        Estimates { mean_norm: 1.0, largest_norm: 1.0, scale, mean }
+        Estimates { mean_norm: 1.0, largest_norm: 1.0, scale, zero_fvu: 1.0, mean }
     }
 
     fn sample(input: Estimates, output: Option<Estimates>) -> Sample {

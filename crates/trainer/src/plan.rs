@@ -8,7 +8,7 @@ use monosema_core::{
     manifest::{Input, Work},
 };
 use monosema_kernels::{Activation, Form, Optimiser, Settings};
-use monosema_sae::{Init, Normalization, Output, SaeConfig, Size};
+use monosema_sae::{Init, Normalization, Output, SaeConfig, Size, architecture::p_anneal::Annealing};
 use monosema_store::{Activations, BatchPlan, HookColumn};
 use serde::Serialize;
 
@@ -141,6 +141,15 @@ impl TrainPlan {
     pub fn resolve(config: &TrainConfig, facts: &StoreFacts, seed: Seed) -> Result<Self, TrainError> {
         let numbers = config.numbers();
         check(&numbers)?;
+        if let Some(l0) = config.expected_l0.filter(|l0| !(l0.is_finite() && *l0 > 0.0)) {
+            return Err(bad("expected_l0", "a number above 0", l0));
+        }
+        if config.sparsity.is_none() && numbers.sparsity == 0.0 && numbers.architecture.penalised() {
+            let recipe = config.recipe().name();
+            let expected =
+                format!("a coefficient of the penalty: the recipe {recipe} is for architectures without one");
+            return Err(bad("sparsity", expected, "none"));
+        }
         let (HookColumn { hook, width: d_in }, output) = choose_hooks(config, &facts.hooks)?;
         let d_sae = latents(config.width, d_in)?;
         let size = Size { d_in, d_sae, output };
@@ -337,7 +346,9 @@ impl TrainPlan {
             }
             None => self.micro_batch_tokens as u64 * d_sae,
         };
-        4 * (7 * parameters + 5 * active + 10 * batch * width + buffer * width)
+        // While a checkpoint is written there are its copy and its bytes, each of parameters, moments and perhaps their average.
+        let saved = parameters * if self.ema_decay > 0.0 { 4 } else { 3 };
+        4 * (7 * parameters + 2 * saved + 5 * active + 10 * batch * width + buffer * width)
     }
 }
 
@@ -372,16 +383,7 @@ fn schedule(numbers: &Numbers, steps: u64, d_sae: usize) -> Result<Schedule, Tra
         }
         _ => None,
     };
-    let annealing = numbers.architecture.annealing().map(|annealing| {
-        let of_steps = |fraction| Span::Fraction(fraction).steps(steps);
-        AnnealingSteps {
-            p_start: annealing.p_start,
-            p_end: annealing.p_end,
-            start: of_steps(annealing.start),
-            end: of_steps(annealing.end),
-            changes: annealing.changes,
-        }
-    });
+    let annealing = numbers.architecture.annealing().map(|annealing| annealing_steps(annealing, steps));
     Ok(Schedule {
         steps,
         lr,
@@ -394,6 +396,15 @@ fn schedule(numbers: &Numbers, steps: u64, d_sae: usize) -> Result<Schedule, Tra
         k,
         annealing,
     })
+}
+
+fn annealing_steps(annealing: Annealing, steps: u64) -> AnnealingSteps {
+    let Annealing { p_start, p_end, changes, .. } = annealing;
+    let [start, end] = [annealing.start, annealing.end].map(|fraction| Span::Fraction(fraction).steps(steps));
+    let end = end.max(start + 1);
+    // At most one a step, so that λ can follow each.
+    let changes = changes.min(u32::try_from(end - start).unwrap_or(u32::MAX));
+    AnnealingSteps { p_start, p_end, start, end, changes }
 }
 
 pub(crate) fn bad(key: &'static str, expected: impl Into<String>, found: impl ToString) -> TrainError {

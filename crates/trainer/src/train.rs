@@ -106,7 +106,15 @@ pub fn train(
         let b_dec = b_dec(&job.plan, &plan, &sample, activations)?;
         let work = job.manifest.work.clone();
         let checkpoint = checkpoints.next();
-        members.push(Member::begin(job.plan.clone(), work, &job.out, b_dec, checkpoint, device)?);
+        members.push(Member::begin(
+            job.plan.clone(),
+            work,
+            &job.out,
+            b_dec,
+            sample.target().zero_fvu,
+            checkpoint,
+            device,
+        )?);
     }
     let mut saver = Saver::new(plan.checkpoint_seconds);
     let batches = load(&plan, &sample, done, activations, device);
