@@ -112,9 +112,16 @@ impl Activations for Stream {
             let start = number as u64 * most;
             start..(start + most).min(total)
         });
-        let groups = ranges.take_while(|range| range.start < range.end).map(move |range| {
-            let rows = pass.take(range).map_err(stored)?;
-            rows.with(|rows| RowGroup::new(&schema, rows))
+        let mut failed = false;
+        let groups = ranges.take_while(|range| range.start < range.end).map_while(move |range| {
+            // An error is the last that comes.
+            if failed {
+                return None;
+            }
+            let made = pass.take(range).map_err(stored);
+            let made = made.and_then(|rows| rows.with(|rows| RowGroup::new(&schema, rows)));
+            failed = made.is_err();
+            Some(made)
         });
         Ahead::new(GROUPS_AHEAD, groups)
     }

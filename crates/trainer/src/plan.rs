@@ -8,7 +8,7 @@ use monosema_core::{
     manifest::{Input, Work},
 };
 use monosema_kernels::{Activation, Form, Optimiser, Settings};
-use monosema_sae::{Init, Normalization, Output, SaeConfig, Size, architecture::p_anneal::Annealing};
+use monosema_sae::{Init, Normalization, Output, SaeConfig, Size, architecture::Annealing};
 use monosema_store::{Activations, BatchPlan, HookColumn};
 use serde::Serialize;
 
