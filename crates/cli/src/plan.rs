@@ -62,8 +62,8 @@ pub(crate) fn check_space(plans: &Plans, places: &Places, overwrite: bool) -> Ou
         && needed > free
     {
         return Err(Failure::usage(anyhow!(
-            "{}: the run needs about {} of disk, and {} are free; lower harvest.tokens, choose dtype = \"f16\", or \
-             give --out on another disk",
+            "{}: the run needs about {} of disk, and {} are free; lower harvest.tokens or train.width, choose \
+             dtype = \"f16\" or stream = true, or give --out on another disk",
             places.out.display(),
             bytes(needed),
             bytes(free)
@@ -117,25 +117,7 @@ pub(crate) fn print(plans: &Plans, places: &Places, device: DeviceName, as_json:
         });
         rows.push(("", format!("{} of memory", bytes(plan.memory_bytes))));
     }
-    for (places, plan) in &plans.train {
-        let (size, out) = (plan.size, plan.hook_out.map_or(String::new(), |hook| format!(" to give {hook}")));
-        let latents = count(size.d_sae as u64);
-        rows.push((
-            "train",
-            format!("{} → {latents} latents at {}{out}, {:?}", size.d_in, plan.hook, plan.recipe),
-        ));
-        rows.push((
-            "",
-            format!(
-                "{} steps of {} tokens: {:.1} epochs",
-                count(plan.steps),
-                count(plan.batch_tokens as u64),
-                plan.epochs
-            ),
-        ));
-        rows.push(("", format!("{} on disk in {}", bytes(plan.disk_bytes), places.dictionary.display())));
-        rows.push(("", format!("{} of memory", bytes(plan.memory_bytes))));
-    }
+    rows.extend(train_rows(&plans.train));
     if let Some(plan) = &plans.eval {
         for text in &plan.texts {
             rows.push(("eval", format!("about {} tokens of {}", count(text.counted_tokens), text.name)));
@@ -143,4 +125,32 @@ pub(crate) fn print(plans: &Plans, places: &Places, device: DeviceName, as_json:
         rows.push(("", format!("{} of memory", bytes(plan.memory_bytes))));
     }
     rows.iter().try_for_each(|(stage, line)| output::print(format_args!("{stage:<8} {line}")))
+}
+
+/// What the trainings share once, and then each.
+fn train_rows(plans: &[(Places, TrainPlan)]) -> Vec<(&'static str, String)> {
+    let Some((first, shared)) = plans.first() else { return Vec::new() };
+    let out = shared.hook_out.map_or(String::new(), |hook| format!(" to give {hook}"));
+    let (steps, batch) = (count(shared.steps), count(shared.batch_tokens as u64));
+    let what = |plan: &TrainPlan| {
+        let latents = count(plan.size.d_sae as u64);
+        format!("{} → {latents} latents, {}", plan.size.d_in, plan.recipe.name())
+    };
+    let mut rows = Vec::new();
+    let directory = if let [_] = plans {
+        rows.push(("train", format!("{} at {}{out}", what(shared), shared.hook)));
+        &first.dictionary
+    } else {
+        rows.push(("train", format!("{} dictionaries at {}{out}", plans.len(), shared.hook)));
+        let name = |places: &Places| places.out.file_name().unwrap_or_default().display().to_string();
+        rows.extend(plans.iter().map(|(places, plan)| ("", format!("  {}: {}", name(places), what(plan)))));
+        first.out.parent().unwrap_or(&first.out)
+    };
+    let total = |of: fn(&TrainPlan) -> u64| {
+        bytes(plans.iter().map(|(_, plan)| of(plan)).fold(0, u64::saturating_add))
+    };
+    rows.push(("", format!("{steps} steps of {batch} tokens: {:.1} epochs", shared.epochs)));
+    rows.push(("", format!("{} on disk in {}", total(|plan| plan.disk_bytes), directory.display())));
+    rows.push(("", format!("{} of memory", total(|plan| plan.memory_bytes))));
+    rows
 }

@@ -11,6 +11,7 @@ use monosema_kernels::{Activation, Form, Optimiser, Settings};
 use monosema_sae::{Init, Normalization, Output, SaeConfig, Size, architecture::Annealing};
 use monosema_store::{Activations, BatchPlan, HookColumn};
 use serde::Serialize;
+use serde_json::json;
 
 use crate::{
     Recipe, Schedule, TrainConfig, TrainError, Width,
@@ -313,12 +314,12 @@ impl TrainPlan {
     fn shared(&self) -> Vec<(&'static str, String)> {
         vec![
             ("hook", self.hook.to_string()),
-            ("hook_out", format!("{:?}", self.hook_out)),
+            ("hook_out", self.hook_out.map_or("none".into(), |hook| hook.to_string())),
             ("tokens", self.tokens.to_string()),
             ("batch_tokens", self.batch_tokens.to_string()),
             ("shuffle_buffer_tokens", self.shuffle_buffer_tokens.to_string()),
             ("scale_tokens", self.scale_tokens.to_string()),
-            ("normalize", format!("{:?}", self.normalize)),
+            ("normalize", json!(self.normalize).to_string()),
             ("log_every_steps", self.log_every_steps.to_string()),
             ("checkpoint_seconds", self.checkpoint_seconds.to_string()),
         ]
