@@ -1,6 +1,10 @@
 //! Activations for a training straight from the model, without shards.
 
-use std::{ops::Range, sync::OnceLock};
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, OnceLock},
+};
 
 use burn::tensor::Device;
 use monosema_core::{Ahead, Digest, HookPoint, manifest::Work};
@@ -29,13 +33,32 @@ pub struct Stream {
     device: Device,
     /// Loaded when it is needed first.
     model: OnceLock<LanguageModel>,
+    kept: Arc<Mutex<Kept>>,
+}
+
+/// Groups of a short reading, a sample, with which a longer one begins: the model need not run over them twice.
+#[derive(Default)]
+struct Kept {
+    /// Of which hooks.
+    hooks: Vec<HookColumn>,
+    groups: BTreeMap<usize, RowGroup>,
+}
+
+impl Kept {
+    /// The group of this number, if it is there. A long reading needs none before it again.
+    fn find(&mut self, number: usize, long: bool) -> Option<RowGroup> {
+        if long {
+            self.groups = self.groups.split_off(&number);
+        }
+        self.groups.get(&number).cloned()
+    }
 }
 
 impl Stream {
     /// Of the model in `checkpoint`, on `device`; `work` is the plan's.
     pub fn new(plan: HarvestPlan, work: Work, checkpoint: Checkpoint, device: &Device) -> Self {
         let (schema, device) = (plan.schema(), device.clone());
-        Self { plan, schema, work, checkpoint, device, model: OnceLock::new() }
+        Self { plan, schema, work, checkpoint, device, model: OnceLock::new(), kept: Arc::default() }
     }
 
     fn model(&self) -> Result<LanguageModel, HarvestError> {
@@ -102,28 +125,67 @@ impl Activations for Stream {
         let hooks = [Some(plan.hook), plan.hook_out].into_iter().flatten();
         let opened = hooks.map(|hook| self.hook_column(hook)).collect::<Result<Vec<_>, _>>();
         let opened = opened.and_then(|hooks| Ok((self.pass(&hooks).map_err(stored)?, hooks)));
-        let (mut pass, hooks) = match opened {
+        let (pass, hooks) = match opened {
             Ok(opened) => opened,
             Err(error) => return Ahead::new(1, std::iter::once(Err(error))),
         };
-        let schema = StoreSchema { hooks, ..self.schema.clone() };
-        let (most, total) = (self.group_tokens(), plan.tokens);
-        let ranges = numbers.map(move |number| {
-            let start = number as u64 * most;
-            start..(start + most).min(total)
-        });
+        let groups = Groups {
+            schema: StoreSchema { hooks, ..self.schema.clone() },
+            pass,
+            kept: self.kept.clone(),
+            group_tokens: self.group_tokens(),
+            tokens: plan.tokens,
+            long: plan.tokens > plan.buffer_tokens as u64,
+        };
+        Ahead::new(GROUPS_AHEAD, groups.of(numbers))
+    }
+}
+
+/// One reading.
+struct Groups {
+    /// With the hooks that are read.
+    schema: StoreSchema,
+    pass: Pass,
+    kept: Arc<Mutex<Kept>>,
+    group_tokens: u64,
+    /// In all groups.
+    tokens: u64,
+    /// Whether it is of more than the shuffle buffer holds.
+    long: bool,
+}
+
+impl Groups {
+    fn of(mut self, numbers: GroupNumbers) -> impl Iterator<Item = Result<RowGroup, StoreError>> + Send {
+        let (each, all) = (self.group_tokens, self.tokens);
         let mut failed = false;
-        let groups = ranges.take_while(|range| range.start < range.end).map_while(move |range| {
-            // An error is the last that comes.
-            if failed {
-                return None;
-            }
-            let made = pass.take(range).map_err(stored);
-            let made = made.and_then(|rows| rows.with(|rows| RowGroup::new(&schema, rows)));
+        // An error is the last that comes.
+        numbers.take_while(move |&number| (number as u64) * each < all).map_while(move |number| {
+            let made = (!failed).then(|| self.make(number))?;
             failed = made.is_err();
             Some(made)
-        });
-        Ahead::new(GROUPS_AHEAD, groups)
+        })
+    }
+
+    fn make(&mut self, number: usize) -> Result<RowGroup, StoreError> {
+        if let Some(group) = self.kept().find(number, self.long) {
+            return Ok(group);
+        }
+        let start = number as u64 * self.group_tokens;
+        let end = start + self.group_tokens;
+        let rows = self.pass.take(start..end.min(self.tokens)).map_err(stored)?;
+        let group = rows.with(|rows| RowGroup::new(&self.schema, rows))?;
+        if !self.long && end <= self.tokens {
+            self.kept().groups.insert(number, group.clone());
+        }
+        Ok(group)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        let mut kept = self.kept.lock().expect("nothing panics while it is locked");
+        if kept.hooks != self.schema.hooks {
+            *kept = Kept { hooks: self.schema.hooks.clone(), ..Kept::default() };
+        }
+        kept
     }
 }
 

@@ -12,8 +12,8 @@ pub(crate) struct Token {
     pub(crate) document: u64,
 }
 
-/// Tokens and their vectors of one hook or two, in the dtype in which they are kept.
-#[derive(Debug, Default)]
+/// Tokens and their vectors of one hook or two, in the dtype in which they are kept. A copy shares the vectors.
+#[derive(Clone, Debug, Default)]
 pub struct RowGroup {
     pub(crate) tokens: Vec<Token>,
     /// Of the first hook and of the second, if there is one.
@@ -21,7 +21,7 @@ pub struct RowGroup {
 }
 
 /// The vectors of a hook.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Vectors {
     /// Their bytes, in pages of whole vectors.
     pub(crate) pages: Vec<Buffer>,

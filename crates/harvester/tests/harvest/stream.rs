@@ -99,6 +99,29 @@ fn a_stream_is_taken_up_where_it_was() {
 }
 
 #[test]
+fn a_sample_changes_nothing_of_what_follows() {
+    let fixture = Fixture::new(&[200, 50]);
+    let stream = fixture.stream(&fixture.streamed());
+    let long = plan(200, 64);
+    let expected = read(&stream, long);
+    // Of whole groups and of a part of one, of the same hooks and of others.
+    let sample = |stream: &Arc<dyn Activations>, tokens, hook_out| {
+        read(stream, BatchPlan { tokens, hook_out, ..plan(tokens, 64) })
+    };
+    for (tokens, hook_out) in [(40, long.hook_out), (45, long.hook_out), (40, None)] {
+        let stream = fixture.stream(&fixture.streamed());
+        let first = sample(&stream, tokens, hook_out);
+        assert!(first == sample(&stream, tokens, hook_out), "{tokens} tokens twice");
+        assert!(read(&stream, long) == expected, "after a sample of {tokens} tokens, {hook_out:?}");
+        let delivered = 6 * BATCH as u64;
+        assert!(read(&stream, BatchPlan { delivered, ..long }) == expected[6..]);
+        let stream = fixture.stream(&fixture.streamed());
+        sample(&stream, tokens, hook_out);
+        assert!(read(&stream, BatchPlan { delivered, ..long }) == expected[6..], "taken up after a sample");
+    }
+}
+
+#[test]
 fn the_text_begins_again_at_its_end_or_at_the_limit() {
     let fixture = Fixture::new(&[200, 50]);
     let whole = fixture.streamed();
