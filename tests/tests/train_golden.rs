@@ -27,7 +27,7 @@ use monosema_sae::{
 };
 use monosema_store::HookColumn;
 use monosema_trainer::{
-    Betas, DecoderNorm, GradClip, Rates, StoreFacts, TrainBatch, TrainConfig, TrainPlan, Width,
+    Betas, DecoderNorm, GradClip, Optimizer, Rates, StoreFacts, TrainBatch, TrainConfig, TrainPlan, Width,
     step::{AutodiffStep, FusedStep, TrainStep},
 };
 use safetensors::SafeTensors;
@@ -45,13 +45,14 @@ const PATHS: [kernels::Path; 2] = [kernels::Path::Dense, kernels::Path::Sparse];
 const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Auto];
 
 /// The files, each with the kind of its architecture.
-const FILES: [(&str, &str); 18] = [
+const FILES: [(&str, &str); 21] = [
     ("train_step/golden", "relu"),
     ("train_step_relu_unit/golden", "relu"),
     ("train_step_top_k/plain", "top_k"),
     ("train_step_top_k/b_dec", "top_k"),
     ("train_step_top_k_aux/golden", "top_k"),
     ("train_step_batch_top_k/golden", "batch_top_k"),
+    ("train_step_batch_top_k/in_parts", "batch_top_k"),
     ("train_step_matryoshka/plain", "matryoshka"),
     ("train_step_matryoshka/aux", "matryoshka"),
     ("train_step_jump_relu/step", "jump_relu"),
@@ -64,6 +65,8 @@ const FILES: [(&str, &str); 18] = [
     ("train_step_transcoder/transcoder", "relu"),
     ("train_step_transcoder/skip", "relu"),
     ("train_step_transcoder/skip_top_k", "top_k"),
+    ("train_step_optimisers/adamw", "relu"),
+    ("train_step_optimisers/signum", "relu"),
 ];
 
 /// A training, and what its reference made of it.
@@ -77,6 +80,11 @@ struct Case {
 
 fn cases() -> Vec<Case> {
     FILES.iter().map(|(file, kind)| Case::read(file, kind)).collect()
+}
+
+/// Those whose batches are taken as a whole.
+fn whole() -> impl Iterator<Item = Case> {
+    cases().into_iter().filter(|case| case.micro_batch().is_none())
 }
 
 impl Case {
@@ -113,6 +121,18 @@ impl Case {
 
     fn is_set(&self, key: &str) -> bool {
         self.settings.get(key).and_then(Value::as_bool).unwrap_or(false)
+    }
+
+    /// Tokens of the parts in which the reference takes its batches, if it does.
+    fn micro_batch(&self) -> Option<usize> {
+        self.number("micro_batch_tokens").map(|tokens| tokens as usize)
+    }
+
+    /// Whether the loss is a mean over tokens: then gradients of parts add up to those of the whole. What chooses in batches, a
+    /// squared distance from a target and AuxK's relative error are not.
+    fn adds_up(&self) -> bool {
+        let of_batch = matches!(self.kind, "batch_top_k" | "matryoshka");
+        !of_batch && self.number("target_l0").is_none() && self.number("aux_coefficient").is_none()
     }
 
     /// Every way in which our configuration can say it. SAELens's rescaling makes no difference while decoder rows have norm 1.
@@ -243,9 +263,16 @@ impl Case {
             batch_tokens: Some(n),
             adam_betas: Some(Betas(serde_json::from_value(self.settings["betas"].clone()).unwrap())),
             adam_eps: self.number("eps"),
-            grad_clip: Some(GradClip::Norm(self.number("grad_clip").unwrap())),
+            optimizer: Some(
+                self.settings
+                    .get("optimizer")
+                    .map_or(Optimizer::Adam, |name| serde_json::from_value(name.clone()).unwrap()),
+            ),
+            weight_decay: self.number("weight_decay").or(Some(0.0)),
+            grad_clip: Some(self.number("grad_clip").map_or(GradClip::None, GradClip::Norm)),
             decoder: Some(decoder),
-            ema_decay: Some(0.0),
+            ema_decay: self.number("ema_decay").or(Some(0.0)),
+            micro_batch_tokens: self.micro_batch(),
             precision,
             ..TrainConfig::default()
         };
@@ -281,12 +308,19 @@ impl Case {
                 assert_close(&what, &found, self.at(name, index), GRADIENT_TOLERANCE);
             }
             if index == 0 || index == steps - 1 {
-                for (name, found) in step.sae().to_weights().iter() {
-                    let prefix = format!("after{}", index + 1);
-                    let (found, expected) = (found.as_slice().unwrap(), self.weight(&prefix, name).1);
-                    assert_close(&format!("{what}, {prefix}.{name}"), found, &expected, WEIGHT_TOLERANCE);
+                self.check_weights(what, &format!("after{}", index + 1), &step.sae());
+                if self.number("ema_decay").is_some() {
+                    self.check_weights(what, &format!("average{}", index + 1), &step.averaged());
                 }
             }
+        }
+    }
+
+    #[track_caller]
+    fn check_weights(&self, what: &str, prefix: &str, sae: &Sae) {
+        for (name, found) in sae.to_weights().iter() {
+            let (found, expected) = (found.as_slice().unwrap(), self.weight(prefix, name).1);
+            assert_close(&format!("{what}, {prefix}.{name}"), found, &expected, WEIGHT_TOLERANCE);
         }
     }
 }
@@ -332,7 +366,7 @@ impl ModuleVisitor for Count {
 
 #[test]
 fn gradients_of_autodiff_are_the_references() {
-    for case in cases() {
+    for case in whole() {
         for architecture in case.architectures() {
             for device in devices() {
                 let sae = case.start(&architecture, &device.clone().autodiff());
@@ -361,7 +395,7 @@ fn gradients_of_autodiff_are_the_references() {
 #[test]
 fn gradients_of_the_fused_step_are_the_references() {
     let device = Device::flex();
-    for case in cases() {
+    for case in whole() {
         for architecture in case.architectures() {
             let form = architecture.form(case.size(), case.is_set("unit_decoder")).unwrap();
             for path in PATHS {
@@ -402,10 +436,24 @@ fn ten_steps_of_autodiff_are_the_references() {
     }
 }
 
+/// Of parts that leave a remainder.
+#[test]
+fn ten_steps_in_micro_batches_are_those_of_whole_batches() {
+    let device = Device::flex();
+    for case in whole().filter(Case::adds_up) {
+        for architecture in case.architectures() {
+            let plan = TrainPlan { micro_batch_tokens: 5, ..case.plan(&architecture, Precision::Auto) };
+            let sae = case.start(&architecture, &device.clone().autodiff());
+            let step = AutodiffStep::new(sae, &plan);
+            case.check(&format!("{}, {architecture:?}, in parts", case.file), Box::new(step), &device);
+        }
+    }
+}
+
 #[test]
 fn ten_fused_steps_are_the_references() {
     let device = Device::flex();
-    for case in cases() {
+    for case in whole() {
         for architecture in case.architectures() {
             for precision in PRECISIONS {
                 for path in [None, Some(PATHS[0]), Some(PATHS[1])] {

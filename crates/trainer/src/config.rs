@@ -233,7 +233,8 @@ pub enum DecayShape {
 pub enum Optimizer {
     /// Adam, or with a `weight_decay` AdamW.
     Adam,
-    /// The sign of the gradients' moving mean (Bernstein et al. 2018, <https://arxiv.org/abs/1802.04434>; sparsify's default).
+    /// The sign of the gradients' moving mean (Bernstein et al. 2018, <https://arxiv.org/abs/1802.04434>). What sparsify calls so has
+    /// no such mean, but schedule-free averaging.
     Signum,
 }
 
