@@ -52,15 +52,16 @@ impl Affine {
         shapes
     }
 
-    /// Decoder rows of `init`'s norm in random directions; the encoder their transpose, or, untied or where widths
-    /// differ, other directions of that norm; biases and skip connection 0, but for b_dec, which is `init`'s.
+    /// Decoder rows and encoder of `init`'s norms in random directions, the same for both, or, untied or where widths
+    /// differ, others; biases and skip connection 0, but for b_dec, which is `init`'s.
     pub fn initial_weights(size: Size, init: &Init) -> Weights {
         let Size { d_in, d_sae, .. } = size;
         let w_dec = random_directions(init.seed, "init", d_sae, size.d_out(), init.decoder_norm);
-        let rows = if init.tied && size.d_out() == d_in {
-            w_dec.clone()
+        let rows: Vec<f32> = if init.tied && size.d_out() == d_in {
+            let factor = (init.encoder_norm / init.decoder_norm) as f32;
+            w_dec.iter().map(|w| w * factor).collect()
         } else {
-            random_directions(init.seed, "init: encoder", d_sae, d_in, init.decoder_norm)
+            random_directions(init.seed, "init: encoder", d_sae, d_in, init.encoder_norm)
         };
         let w_enc = (0..d_in * d_sae).map(|i| rows[(i % d_sae) * d_in + i / d_sae]).collect();
         let mut weights = Weights::zeros(&Self::shapes(size));

@@ -113,9 +113,9 @@ numbers! {
     ema_decay: f64,
     /// Whether rows of W_dec keep a norm of 1.
     decoder: DecoderNorm,
-    /// Norm of every decoder row at the start.
+    /// Norm of every decoder row and of what encodes each latent, at the start; of the latter alone where rows keep a norm of 1.
     init_decoder_norm: f64,
-    /// Whether the encoder begins as the decoder's transpose.
+    /// Whether the encoder begins in the directions of the decoder's rows.
     init_tied: bool,
     /// What b_dec begins as.
     b_dec_init: BDecInit,

@@ -91,9 +91,9 @@ pub struct TrainPlan {
     pub ema_decay: f64,
     /// Whether rows of W_dec keep a norm of 1.
     pub decoder: DecoderNorm,
-    /// Norm of every decoder row at the start.
+    /// Norm of every decoder row and of what encodes each latent, at the start; of the latter alone where rows keep a norm of 1.
     pub init_decoder_norm: f64,
-    /// Whether the encoder begins as the decoder's transpose.
+    /// Whether the encoder begins in the directions of the decoder's rows.
     pub init_tied: bool,
     /// What b_dec begins as.
     pub b_dec_init: BDecInit,
@@ -275,7 +275,13 @@ impl TrainPlan {
 
     /// What initial weights are made of; `b_dec` is in the units of training.
     pub fn init(&self, b_dec: Vec<f32>) -> Init {
-        Init { seed: self.init_seed, decoder_norm: self.init_decoder_norm, tied: self.init_tied, b_dec }
+        // What keeps a norm of 1 begins with it: the first step on shorter rows would turn them at random.
+        let decoder_norm = match self.decoder {
+            DecoderNorm::Unit => 1.0,
+            DecoderNorm::Free => self.init_decoder_norm,
+        };
+        let encoder_norm = self.init_decoder_norm;
+        Init { seed: self.init_seed, decoder_norm, encoder_norm, tied: self.init_tied, b_dec }
     }
 
     /// Steps in [`TrainPlan::dead_window_tokens`].
@@ -540,6 +546,7 @@ fn latents(width: Width, d_in: usize) -> Result<usize, TrainError> {
 #[cfg(test)]
 mod tests {
     use monosema_core::{BlockHook, config};
+    use monosema_sae::Sae;
 
     use super::*;
     use crate::config::DecayShape;
@@ -670,6 +677,20 @@ mod tests {
     fn a_transcoder_reads_one_hook_and_gives_another() {
         let plan = resolve("hook_out = 'blocks.9.hook_resid_post'\nskip = true", 100_000).unwrap();
         assert_eq!(plan.size, Size { output: Some(Output { d_out: 32, skip: true }), ..Size::new(64, 512) });
+    }
+
+    #[test]
+    fn rows_that_keep_a_norm_of_1_begin_with_it() {
+        for (decoder, rows) in [("free", 0.25), ("unit", 1.0)] {
+            let plan = resolve(&format!("decoder = '{decoder}'\ninit_decoder_norm = 0.25"), 100_000).unwrap();
+            let sae = Sae::init(&plan.architecture, plan.size, &plan.init(Vec::new()), &Device::flex());
+            let (w_enc, w_dec) = (sae.affine().w_enc.val().transpose(), sae.affine().w_dec.val());
+            for (matrix, expected) in [(w_enc.clone(), 0.25), (w_dec.clone(), rows)] {
+                let norms = matrix.square().sum_dim(1).sqrt().into_data().try_into_vec::<f32>().unwrap();
+                assert!(norms.iter().all(|norm| (norm - expected).abs() < 1e-6), "{decoder}: {norms:?}");
+            }
+            assert_eq!(w_enc.div_scalar(0.25).into_data(), w_dec.div_scalar(rows).into_data(), "{decoder}");
+        }
     }
 
     #[test]
