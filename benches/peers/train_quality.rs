@@ -174,7 +174,7 @@ fn config(args: &Args, value: f64, lr: f64) -> Result<TrainConfig, Box<dyn Error
         dead_after_tokens: Some(DEAD_AFTER_TOKENS),
         ..config
     };
-    let small_encoder = TrainConfig { init_decoder_norm: Some(0.1), ..config.clone() };
+    let small_encoder = TrainConfig { init_norm: Some(0.1), ..config.clone() };
     let at_once = Some(Span::Steps(0));
     Ok(match args.implementation {
         Implementation::PAnneal => small_encoder,

@@ -114,7 +114,7 @@ numbers! {
     /// Whether rows of W_dec keep a norm of 1.
     decoder: DecoderNorm,
     /// Norm of every decoder row and of what encodes each latent, at the start; of the latter alone where rows keep a norm of 1.
-    init_decoder_norm: f64,
+    init_norm: f64,
     /// Whether the encoder begins in the directions of the decoder's rows.
     init_tied: bool,
     /// What b_dec begins as.

@@ -7,12 +7,11 @@ use std::{
 
 use burn::tensor::{Device, Tensor};
 use monosema_core::manifest::Work;
-use monosema_sae::{Init, Sae, Scales};
+use monosema_sae::{Sae, Scales};
 
 use crate::{
     Logs, Rates, Record, TrainBatch, TrainError, TrainPlan,
     checkpoint::{Carried, Checkpoint},
-    config::DecoderNorm,
     logs::{self, Lengths},
     resample::resample,
     schedule::MEASURED,
@@ -168,8 +167,6 @@ impl Member {
             return;
         }
         let init = self.plan.init(Vec::new());
-        let unit = self.plan.decoder == DecoderNorm::Unit;
-        let init = Init { decoder_norm: if unit { 1.0 } else { init.decoder_norm }, ..init };
         let fresh = Sae::init(&self.plan.architecture, self.plan.size, &init, &Device::flex()).to_weights();
         let mut state = self.step.state();
         let source = (self.plan.init_seed, index);

@@ -92,7 +92,7 @@ pub struct TrainPlan {
     /// Whether rows of W_dec keep a norm of 1.
     pub decoder: DecoderNorm,
     /// Norm of every decoder row and of what encodes each latent, at the start; of the latter alone where rows keep a norm of 1.
-    pub init_decoder_norm: f64,
+    pub init_norm: f64,
     /// Whether the encoder begins in the directions of the decoder's rows.
     pub init_tied: bool,
     /// What b_dec begins as.
@@ -199,7 +199,7 @@ impl TrainPlan {
             grad_clip: numbers.grad_clip,
             ema_decay: numbers.ema_decay,
             decoder: numbers.decoder,
-            init_decoder_norm: numbers.init_decoder_norm,
+            init_norm: numbers.init_norm,
             init_tied: numbers.init_tied,
             b_dec_init: numbers.b_dec_init,
             init_seed: config.seed.map_or(seed, Seed),
@@ -278,9 +278,9 @@ impl TrainPlan {
         // What keeps a norm of 1 begins with it: the first step on shorter rows would turn them at random.
         let decoder_norm = match self.decoder {
             DecoderNorm::Unit => 1.0,
-            DecoderNorm::Free => self.init_decoder_norm,
+            DecoderNorm::Free => self.init_norm,
         };
-        let encoder_norm = self.init_decoder_norm;
+        let encoder_norm = self.init_norm;
         Init { seed: self.init_seed, decoder_norm, encoder_norm, tied: self.init_tied, b_dec }
     }
 
@@ -436,11 +436,7 @@ fn check(numbers: &Numbers) -> Result<(), TrainError> {
         // A step counts firings in f32.
         return Err(bad("batch_tokens", format!("at most {EXACT}"), numbers.batch_tokens));
     }
-    let above_0 = [
-        ("lr", numbers.lr),
-        ("adam_eps", numbers.adam_eps),
-        ("init_decoder_norm", numbers.init_decoder_norm),
-    ];
+    let above_0 = [("lr", numbers.lr), ("adam_eps", numbers.adam_eps), ("init_norm", numbers.init_norm)];
     let clip = match numbers.grad_clip {
         GradClip::None => None,
         GradClip::Norm(norm) => Some(("grad_clip", norm)),
@@ -682,7 +678,7 @@ mod tests {
     #[test]
     fn rows_that_keep_a_norm_of_1_begin_with_it() {
         for (decoder, rows) in [("free", 0.25), ("unit", 1.0)] {
-            let plan = resolve(&format!("decoder = '{decoder}'\ninit_decoder_norm = 0.25"), 100_000).unwrap();
+            let plan = resolve(&format!("decoder = '{decoder}'\ninit_norm = 0.25"), 100_000).unwrap();
             let sae = Sae::init(&plan.architecture, plan.size, &plan.init(Vec::new()), &Device::flex());
             let (w_enc, w_dec) = (sae.affine().w_enc.val().transpose(), sae.affine().w_dec.val());
             for (matrix, expected) in [(w_enc.clone(), 0.25), (w_dec.clone(), rows)] {
