@@ -262,3 +262,6 @@ fn record(plan: &TrainPlan, done: u64, means: &Means, rates: Rates) -> Record {
         k: rates.k,
     }
 }
+
+#[cfg(test)]
+mod tests;
