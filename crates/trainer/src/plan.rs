@@ -103,7 +103,7 @@ pub struct TrainPlan {
     pub threshold_decay: f64,
     /// When dead latents begin anew, if they do.
     pub resample: Option<ResampleSteps>,
-    /// A latent counts as dead after so many silent tokens: whole batches, and no more than half of the run, so
+    /// A latent counts as dead after so many silent tokens: whole batches, and no more than a tenth or half of the run, so
     /// that there is something to look back on.
     pub dead_window_tokens: u64,
     /// Tokens shuffled among each other.
@@ -171,7 +171,9 @@ impl TrainPlan {
             return Err(bad("shuffle_buffer_tokens", expected, numbers.shuffle_buffer_tokens));
         }
         let schedule = schedule(&numbers, steps, d_sae)?;
-        let dead_steps = numbers.dead_after_tokens.div_ceil(batch).min(steps / 2).max(1);
+        // Where AuxK is to bring latents back, it needs the time.
+        let most_dead = if config.dead_after_tokens.is_some() { steps / 2 } else { steps / 10 };
+        let dead_steps = numbers.dead_after_tokens.div_ceil(batch).min(most_dead).max(1);
         let buffer = numbers.shuffle_buffer_tokens.min(usize::try_from(facts.tokens).unwrap_or(usize::MAX));
         let buffer = buffer.max(numbers.batch_tokens);
         let shapes = numbers.architecture.shapes(size);
@@ -590,8 +592,10 @@ mod tests {
             (plan.adam_betas, plan.adam_eps, plan.grad_clip),
             (Betas([0.9, 0.999]), 1e-8, GradClip::Norm(1.0))
         );
-        // 10M tokens are more than the run: half of it is looked back on.
-        assert_eq!((plan.dead_window_tokens, plan.dead_window_steps()), (500 * 4096, 500));
+        // 10M tokens are more than the run: a tenth of it is looked back on; or half, if that was asked for.
+        assert_eq!((plan.dead_window_tokens, plan.dead_window_steps()), (100 * 4096, 100));
+        let asked = resolve("dead_after_tokens = 10000000", 4096 * 1000).unwrap();
+        assert_eq!(asked.dead_window_steps(), 500);
         assert_eq!(resolve("", 400_000_000).unwrap().dead_window_tokens, 2442 * 4096);
     }
 

@@ -153,8 +153,8 @@ fn logs_manifest_and_metadata_say_what_was_done() {
     assert_eq!(*records.last().unwrap(), summary.last);
     for record in &records {
         assert_eq!(record.tokens, record.step * 250);
-        // The dead window is half of the run: 15 steps.
-        assert_eq!(record.dead_share.is_some(), record.step >= 15);
+        // The dead window is a tenth of the run: 3 steps.
+        assert!(record.dead_share.is_some());
         assert!(record.l0 > 0.0 && record.fvu > 0.0, "{record:?}");
     }
     // λ is constant after 5 % of 30 steps, so the terms add up to the loss.
