@@ -4,13 +4,15 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::{collections::BTreeMap, iter};
+use std::{collections::BTreeMap, iter, sync::Arc};
 
 use burn::tensor::{Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use monosema_core::{BlockHook, HookPoint, Manifest, Seed, Stage, manifest::Work};
 use monosema_sae::{Sae, Weights};
-use monosema_store::{HookColumn, Layout, Rows, Store, StoreSchema, VectorDtype, Writer, WriterOptions};
+use monosema_store::{
+    Activations, HookColumn, Layout, Rows, Store, StoreSchema, VectorDtype, Writer, WriterOptions,
+};
 use monosema_trainer::{
     Rates, Sample, StoreFacts, TrainBatch, TrainConfig, TrainPlan, Width, load,
     step::{FusedStep, StepState, StepStats, TrainStep},
@@ -112,6 +114,7 @@ fn bench(criterion: &mut Criterion) {
         };
         let plan = TrainPlan::resolve(&config, &StoreFacts::of(&store), Seed(0)).unwrap();
         let sample = Sample::of(store.sequential(plan.hook, BATCH), &plan).unwrap();
+        let store: Arc<dyn Activations> = Arc::new(store);
         let mut real = real_step(&plan, &device);
         let steps: [(&str, &mut dyn TrainStep); 2] =
             [("no step", &mut NoStep(device.clone())), ("step", &mut real)];

@@ -3,7 +3,7 @@
 
 #![allow(clippy::print_stdout, reason = "the figures are the result")]
 
-use std::{collections::BTreeMap, error::Error, fs, num::NonZeroUsize, path::PathBuf};
+use std::{collections::BTreeMap, error::Error, fs, num::NonZeroUsize, path::PathBuf, sync::Arc};
 
 use burn::tensor::Device;
 use clap::{Parser, ValueEnum};
@@ -19,7 +19,9 @@ use monosema_sae::{
         top_k::TopKConfig,
     },
 };
-use monosema_store::{HookColumn, Layout, Rows, Store, StoreSchema, VectorDtype, Writer, WriterOptions};
+use monosema_store::{
+    Activations, HookColumn, Layout, Rows, Store, StoreSchema, VectorDtype, Writer, WriterOptions,
+};
 use monosema_trainer::{
     Betas, DecoderNorm, GradClip, Job, LrScaling, Normalize, Span, StoreFacts, TrainConfig, TrainPlan, Width,
     train,
@@ -105,9 +107,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     for &value in &args.values {
         for &lr in &args.lrs {
             let plan =
-                TrainPlan::resolve(&config(&args, value, lr)?, &StoreFacts::of(&store), Seed(args.seed))?;
+                TrainPlan::resolve(&config(&args, value, lr)?, &StoreFacts::of(&*store), Seed(args.seed))?;
             let file = format!("{}-{value}-{lr}", name.get_name());
-            let manifest = Manifest::new(plan.work(&store), "cpu");
+            let manifest = Manifest::new(plan.work(&*store), "cpu");
             let job = Job { plan, manifest, out: args.out.join(&file) };
             let seconds = train(vec![job], &store, &Device::flex())?[0].seconds;
             println!("{}", json!({"value": value, "lr": lr, "seconds": seconds, "file": file}));
@@ -172,7 +174,7 @@ fn config(args: &Args, value: f64, lr: f64) -> Result<TrainConfig, Box<dyn Error
         dead_after_tokens: Some(DEAD_AFTER_TOKENS),
         ..config
     };
-    let small_encoder = TrainConfig { init_decoder_norm: Some(0.1), ..config.clone() };
+    let small_encoder = TrainConfig { init_norm: Some(0.1), ..config.clone() };
     let at_once = Some(Span::Steps(0));
     Ok(match args.implementation {
         Implementation::PAnneal => small_encoder,
@@ -185,7 +187,11 @@ fn config(args: &Args, value: f64, lr: f64) -> Result<TrainConfig, Box<dyn Error
 }
 
 /// The data as activations of a hook.
-fn store(data: &PathBuf, directory: &std::path::Path, seed: Seed) -> Result<Store, Box<dyn Error>> {
+fn store(
+    data: &PathBuf,
+    directory: &std::path::Path,
+    seed: Seed,
+) -> Result<Arc<dyn Activations>, Box<dyn Error>> {
     let bytes = fs::read(data)?;
     let data = SafeTensors::deserialize(&bytes)?;
     let x = data.tensor("x")?;
@@ -209,5 +215,5 @@ fn store(data: &PathBuf, directory: &std::path::Path, seed: Seed) -> Result<Stor
     let work = Work { stage: Stage::Harvest, config: ().into(), seed, inputs: BTreeMap::new() };
     let counts = BTreeMap::from([("tokens".to_owned(), written.tokens)]);
     Manifest::new(work, "cpu").seal(directory, counts, &written.shards)?;
-    Ok(Store::open(directory)?)
+    Ok(Arc::new(Store::open(directory)?))
 }

@@ -6,4 +6,5 @@ mod bad_input;
 mod inspect;
 mod pipeline;
 mod run;
+mod stream;
 mod training;

@@ -48,4 +48,9 @@ impl Experiment {
     pub(crate) fn read(file: &Path, overrides: &[String]) -> Outcome<Self> {
         config::read(file, overrides).map_err(Failure::usage)
     }
+
+    /// Whether the language model works for the training alone, and no activations are stored.
+    pub(crate) fn streams(&self) -> bool {
+        self.harvest.as_ref().is_some_and(|harvest| harvest.stream)
+    }
 }

@@ -10,7 +10,7 @@ use burn::tensor::Device;
 use monosema_core::{AtomicFile, Manifest, ManifestError, Stage, manifest};
 use monosema_evaluator::{EvalError, JSON_FILE, ModelInspection, Report, format_figure, inspect_model};
 use monosema_sae::Dictionary;
-use monosema_store::Store;
+use monosema_store::{Activations, Store};
 use monosema_text::{ContextConfig, TextConfig};
 use monosema_transformer::{Checkpoint, ModelError};
 use serde_json::{Map, Value, json};

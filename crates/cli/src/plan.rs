@@ -42,15 +42,15 @@ impl Plans {
         needed.fold(0, u64::saturating_add)
     }
 
-    /// Stages run one after the other, so the largest counts; members of a sweep are all there at once.
+    /// Stages run one after the other, so the largest counts; members of a sweep are all there at once, and so is the model
+    /// that activations are streamed from.
     fn memory_bytes(&self) -> u64 {
-        let train = self.train.iter().map(|(_, plan)| plan.memory_bytes);
-        let stages = [
-            self.harvest.as_ref().map(|plan| plan.memory_bytes),
-            train.reduce(u64::saturating_add),
-            self.eval.as_ref().map(|plan| plan.memory_bytes),
-        ];
-        stages.into_iter().flatten().max().unwrap_or(0)
+        let harvest = self.harvest.as_ref().map_or(0, |plan| plan.memory_bytes);
+        let train = self.train.iter().map(|(_, plan)| plan.memory_bytes).fold(0, u64::saturating_add);
+        let eval = self.eval.as_ref().map_or(0, |plan| plan.memory_bytes);
+        let streams = self.harvest.as_ref().is_some_and(|plan| plan.stream);
+        let before = if streams { harvest.saturating_add(train) } else { harvest.max(train) };
+        before.max(eval)
     }
 }
 
@@ -62,8 +62,8 @@ pub(crate) fn check_space(plans: &Plans, places: &Places, overwrite: bool) -> Ou
         && needed > free
     {
         return Err(Failure::usage(anyhow!(
-            "{}: the run needs about {} of disk, and {} are free; lower harvest.tokens, choose dtype = \"f16\", or \
-             give --out on another disk",
+            "{}: the run needs about {} of disk, and {} are free; lower harvest.tokens or train.width, choose \
+             dtype = \"f16\" or stream = true, or give --out on another disk",
             places.out.display(),
             bytes(needed),
             bytes(free)
@@ -111,28 +111,13 @@ pub(crate) fn print(plans: &Plans, places: &Places, device: DeviceName, as_json:
     if let Some(plan) = &plans.harvest {
         let hooks: Vec<_> = plan.columns().iter().map(|column| column.hook.to_string()).collect();
         rows.push(("harvest", format!("about {} tokens of {}", count(plan.tokens), hooks.join(", "))));
-        rows.push(("", format!("{} on disk in {}", bytes(plan.disk_bytes), places.acts.display())));
+        rows.push(match plan.stream {
+            true => ("", "straight to the training, none stored".into()),
+            false => ("", format!("{} on disk in {}", bytes(plan.disk_bytes), places.acts.display())),
+        });
         rows.push(("", format!("{} of memory", bytes(plan.memory_bytes))));
     }
-    for (places, plan) in &plans.train {
-        let (size, out) = (plan.size, plan.hook_out.map_or(String::new(), |hook| format!(" to give {hook}")));
-        let latents = count(size.d_sae as u64);
-        rows.push((
-            "train",
-            format!("{} → {latents} latents at {}{out}, {:?}", size.d_in, plan.hook, plan.recipe),
-        ));
-        rows.push((
-            "",
-            format!(
-                "{} steps of {} tokens: {:.1} epochs",
-                count(plan.steps),
-                count(plan.batch_tokens as u64),
-                plan.epochs
-            ),
-        ));
-        rows.push(("", format!("{} on disk in {}", bytes(plan.disk_bytes), places.dictionary.display())));
-        rows.push(("", format!("{} of memory", bytes(plan.memory_bytes))));
-    }
+    rows.extend(train_rows(&plans.train));
     if let Some(plan) = &plans.eval {
         for text in &plan.texts {
             rows.push(("eval", format!("about {} tokens of {}", count(text.counted_tokens), text.name)));
@@ -140,4 +125,32 @@ pub(crate) fn print(plans: &Plans, places: &Places, device: DeviceName, as_json:
         rows.push(("", format!("{} of memory", bytes(plan.memory_bytes))));
     }
     rows.iter().try_for_each(|(stage, line)| output::print(format_args!("{stage:<8} {line}")))
+}
+
+/// What the trainings share once, and then each.
+fn train_rows(plans: &[(Places, TrainPlan)]) -> Vec<(&'static str, String)> {
+    let Some((first, shared)) = plans.first() else { return Vec::new() };
+    let out = shared.hook_out.map_or(String::new(), |hook| format!(" to give {hook}"));
+    let (steps, batch) = (count(shared.steps), count(shared.batch_tokens as u64));
+    let what = |plan: &TrainPlan| {
+        let latents = count(plan.size.d_sae as u64);
+        format!("{} → {latents} latents, {}", plan.size.d_in, plan.recipe.name())
+    };
+    let mut rows = Vec::new();
+    let directory = if let [_] = plans {
+        rows.push(("train", format!("{} at {}{out}", what(shared), shared.hook)));
+        &first.dictionary
+    } else {
+        rows.push(("train", format!("{} dictionaries at {}{out}", plans.len(), shared.hook)));
+        let name = |places: &Places| places.out.file_name().unwrap_or_default().display().to_string();
+        rows.extend(plans.iter().map(|(places, plan)| ("", format!("  {}: {}", name(places), what(plan)))));
+        first.out.parent().unwrap_or(&first.out)
+    };
+    let total = |of: fn(&TrainPlan) -> u64| {
+        bytes(plans.iter().map(|(_, plan)| of(plan)).fold(0, u64::saturating_add))
+    };
+    rows.push(("", format!("{steps} steps of {batch} tokens: {:.1} epochs", shared.epochs)));
+    rows.push(("", format!("{} on disk in {}", total(|plan| plan.disk_bytes), directory.display())));
+    rows.push(("", format!("{} of memory", total(|plan| plan.memory_bytes))));
+    rows
 }

@@ -5,14 +5,15 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::{Context, anyhow};
 use monosema_core::{Manifest, ManifestError, Stage, manifest};
 use monosema_evaluator::{DictionaryShape, EvalPlan, HTML_FILE, Report, Training, evaluate};
-use monosema_harvester::{HarvestPlan, HarvestSummary, harvest};
+use monosema_harvester::{HarvestPlan, HarvestSummary, Stream, harvest};
 use monosema_sae::Description;
-use monosema_store::Store;
+use monosema_store::{Activations, Store};
 use monosema_trainer::{Job, StoreFacts, TrainConfig, TrainError, TrainPlan, sweep as grid, train};
 use monosema_transformer::{Checkpoint, ModelError};
 use serde_json::Value;
@@ -33,6 +34,7 @@ use crate::{
 pub(crate) fn run(args: &RunArgs, stages: &[Stage]) -> Outcome {
     let experiment = Experiment::read(&args.config, &args.set)?;
     let places = Places::new(args);
+    let stages = &stages_of(&experiment, stages).map_err(|error| usage_in(&args.config, error))?[..];
     let in_config = |error: ModelError| usage_in(&args.config, error);
     let checkpoint = Checkpoint::open(&experiment.model.path).map_err(in_config)?;
     // Everything is checked before anything is done: a fault in [eval] must not show after hours of harvest.
@@ -57,7 +59,7 @@ pub(crate) fn run(args: &RunArgs, stages: &[Stage]) -> Outcome {
         Stage::Harvest => {
             runner.harvest(plans.harvest.as_ref().expect("every stage to run was planned"), &chosen)
         }
-        Stage::Train => runner.train(&chosen),
+        Stage::Train => runner.train(plans.harvest.as_ref(), &chosen),
         // Planned for the dictionary that is there, unless this command was to train it first.
         Stage::Eval => runner.evals(plans.eval.as_ref().filter(|_| plans.train.is_empty()), &chosen),
     })?;
@@ -72,6 +74,16 @@ pub(crate) fn run(args: &RunArgs, stages: &[Stage]) -> Outcome {
         }
         _ => Ok(()),
     }
+}
+
+/// Where activations are streamed, harvesting is no stage of its own.
+fn stages_of(experiment: &Experiment, asked: &[Stage]) -> anyhow::Result<Vec<Stage>> {
+    let streams = experiment.streams();
+    if streams && asked == [Stage::Harvest] {
+        let instead = "run the stage `train`, or harvest with --set harvest.stream=false";
+        return Err(anyhow!("[harvest] stream = true: nothing is to be stored; {instead}"));
+    }
+    Ok(asked.iter().copied().filter(|&stage| !(streams && stage == Stage::Harvest)).collect())
 }
 
 /// An error in what the configuration says.
@@ -107,8 +119,10 @@ struct Runner<'a> {
 
 impl Runner<'_> {
     fn plan(&self, stages: &[Stage]) -> Outcome<Plans> {
-        let harvest = stages.contains(&Stage::Harvest).then(|| self.harvest_plan()).transpose()?;
-        let train = match stages.contains(&Stage::Train) {
+        let trains = stages.contains(&Stage::Train);
+        let harvests = stages.contains(&Stage::Harvest) || trains && self.experiment.streams();
+        let harvest = harvests.then(|| self.harvest_plan()).transpose()?;
+        let train = match trains {
             true => self.train_plans(harvest.as_ref())?,
             false => Vec::new(),
         };
@@ -223,12 +237,18 @@ impl Runner<'_> {
     }
 
     /// Trains what is not there yet, all on one pass over the activations.
-    fn train(&self, chosen: &Chosen) -> Outcome {
-        let store = Store::open(&self.places.acts).map_err(Failure::run)?;
-        let plans = self.train_plans_for(&StoreFacts::of(&store)).map_err(Failure::into_run)?;
+    fn train(&self, harvest: Option<&HarvestPlan>, chosen: &Chosen) -> Outcome {
+        let activations: Arc<dyn Activations> = match harvest.filter(|plan| plan.stream) {
+            Some(plan) => {
+                let work = plan.work(&self.checkpoint).map_err(Failure::run)?;
+                Arc::new(Stream::new(plan.clone(), work, self.checkpoint.clone(), &chosen.device))
+            }
+            None => Arc::new(Store::open(&self.places.acts).map_err(Failure::run)?),
+        };
+        let plans = self.train_plans_for(&StoreFacts::of(&*activations)).map_err(Failure::into_run)?;
         let (mut jobs, mut begun) = (Vec::new(), Vec::new());
         for (Places { dictionary, .. }, plan) in plans {
-            let manifest = Manifest::new(plan.work(&store), &chosen.name.to_string());
+            let manifest = Manifest::new(plan.work(&*activations), &chosen.name.to_string());
             if let Some(replacement) = self.begin(&dictionary, &manifest)? {
                 begun.push(replacement);
                 jobs.push(Job { plan, manifest, out: dictionary });
@@ -237,7 +257,7 @@ impl Runner<'_> {
         if jobs.is_empty() {
             return Ok(());
         }
-        let summaries = train(jobs, &store, &chosen.device).map_err(Failure::run)?;
+        let summaries = train(jobs, &activations, &chosen.device).map_err(Failure::run)?;
         let first = &summaries[0];
         let (tokens, seconds) = (table::count(first.last.tokens), first.seconds);
         tracing::info!("train: {tokens} tokens in {seconds:.0} s ({:.0} tokens/s)", first.tokens_per_s);

@@ -14,16 +14,15 @@ pub struct Ahead<T> {
 
 impl<T: Send + 'static> Ahead<T> {
     /// Lets `items` run until `waiting` of them wait to be taken, and the next is made.
-    pub fn new(waiting: usize, items: impl Iterator<Item = T> + Send + 'static) -> Self {
+    pub fn new(waiting: usize, mut items: impl Iterator<Item = T> + Send + 'static) -> Self {
+        Self::made_by(waiting, move |hand_over| _ = items.all(hand_over))
+    }
+
+    /// The items that `make` hands over, for what is no iterator because it borrows from what it owns. Handing one over
+    /// waits until there is room, and returns whether anybody still listens.
+    pub fn made_by(waiting: usize, make: impl FnOnce(&mut dyn FnMut(T) -> bool) + Send + 'static) -> Self {
         let (sender, receiver) = sync_channel(waiting);
-        let thread = thread::spawn(move || {
-            for item in items {
-                // Nobody listening is no error.
-                if sender.send(item).is_err() {
-                    return;
-                }
-            }
-        });
+        let thread = thread::spawn(move || make(&mut |item| sender.send(item).is_ok()));
         Self { receiver: Some(receiver), thread: Some(thread) }
     }
 }

@@ -165,6 +165,11 @@ impl Work {
         lines
     }
 
+    /// A digest of all that makes two works equal.
+    pub fn digest(&self) -> Digest {
+        digest_bytes(self.contents().to_string().as_bytes())
+    }
+
     /// All that makes two works equal.
     fn contents(&self) -> Value {
         let Self { stage, config, seed, inputs } = self;

@@ -16,6 +16,9 @@ pub struct HarvestConfig {
     /// Stop after so many counted tokens. Default: all of the text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<u64>,
+    /// Whether activations go from the model to the training as they are made, and none is stored. Default `false`.
+    #[serde(default)]
+    pub stream: bool,
     /// The type activations are stored as. Default `f32`: as computed, and nothing overflows. `f16` halves disk
     /// and buffers at a relative error of 2⁻¹¹, but ends at 65504, which massive activations of large models pass;
     /// `bf16` has the range of f32 and a relative error of 2⁻⁸.
@@ -46,6 +49,7 @@ impl HarvestConfig {
             hooks,
             text,
             tokens: None,
+            stream: false,
             dtype: VectorDtype::default(),
             layout: Layout::default(),
             batch_tokens: default_batch_tokens(),

@@ -9,17 +9,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
-use monosema_core::{HookPoint, Manifest, Progress};
+use burn::tensor::Device;
+use monosema_core::{Ahead, HookPoint, Manifest, Progress};
 use monosema_store::{Writer, Written};
-use monosema_text::{ContextBatch, Corpus, TextError, batches, contexts};
-use monosema_transformer::{Capture, Checkpoint, LanguageModel};
+use monosema_transformer::{Checkpoint, LanguageModel};
 use serde::Serialize;
 
-use crate::{HarvestError, HarvestPlan, rows::OwnedRows};
-
-/// Batches tokenised ahead of the model.
-const BATCHES_AHEAD: usize = 4;
+use crate::{
+    HarvestError, HarvestPlan,
+    rows::OwnedRows,
+    windows::{Windows, windows},
+};
 
 /// Batches of activations on their way to the disk.
 const ROWS_AHEAD: usize = 2;
@@ -65,9 +65,6 @@ pub fn harvest(
     tracing::info!("harvesting {} into {}", plan.model, out.display());
     let started = Instant::now();
     let (done, written) = run(plan, checkpoint, &model, writer)?;
-    if written.tokens == 0 {
-        return Err(HarvestError::NothingCounts { seen: done.seen, skip_first: plan.context.skip_first });
-    }
     if let Some(limit) = plan.max_tokens.filter(|&limit| limit > written.tokens) {
         tracing::warn!("the text holds {} counted tokens, {limit} were asked for", written.tokens);
     }
@@ -96,8 +93,6 @@ struct Done {
     documents: u64,
     last_document: Option<u64>,
     contexts: u64,
-    seen: u64,
-    stored: u64,
 }
 
 fn run(
@@ -106,46 +101,31 @@ fn run(
     model: &LanguageModel,
     writer: Writer,
 ) -> Result<(Done, Written), HarvestError> {
-    let tokenizer = checkpoint.tokenizer()?;
-    let corpus = Corpus::open(&plan.text)?;
+    let windows = windows(plan, checkpoint, 1)?;
     thread::scope(|scope| {
-        let (to_model, from_text) = sync_channel(BATCHES_AHEAD);
         let (to_disk, from_model) = sync_channel(ROWS_AHEAD);
-        scope.spawn(move || {
-            let contexts = contexts(corpus.documents(), &tokenizer, &plan.context);
-            for batch in batches(contexts, plan.batch_contexts * plan.context.length) {
-                // The model stops listening when it has enough.
-                if to_model.send(batch).is_err() {
-                    break;
-                }
-            }
-        });
         let writing = scope.spawn(move || write(writer, &from_model));
-        let done = run_model(plan, model, from_text, to_disk);
+        let done = run_model(plan, model, windows, to_disk);
         // The channel is closed by now, so the writer comes to its end. If it failed, that is why the model stopped.
         let written = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         Ok((done?, written))
     })
 }
 
-/// Runs the model over the batches and passes on what counts, until there is enough or the writer fails.
+/// Runs the model over the windows and passes on what counts, until there are no more or the writer fails.
 fn run_model(
     plan: &HarvestPlan,
     model: &LanguageModel,
-    from_text: Receiver<Result<ContextBatch, TextError>>,
+    windows: Ahead<Result<Windows, HarvestError>>,
     to_disk: SyncSender<OwnedRows>,
 ) -> Result<Done, HarvestError> {
     let hooks: Vec<HookPoint> = plan.hooks.iter().map(|column| column.hook).collect();
-    let limit = plan.max_tokens.unwrap_or(u64::MAX);
     let mut progress = Progress::start("harvest", "tokens", plan.tokens);
     let mut done = Done::default();
-    for batch in from_text {
-        let batch = batch?;
-        let values = hook_values(model, &hooks, &batch)?;
-        let rows = OwnedRows::select(&batch, &values, limit - done.stored);
-        done.contexts += batch.n_contexts() as u64;
-        done.seen += batch.n_tokens() as u64;
-        done.stored += rows.len() as u64;
+    for windows in windows {
+        let windows = windows?;
+        let rows = OwnedRows::compute(model, &hooks, &windows)?;
+        done.contexts += windows.batch.n_contexts() as u64;
         for &document in &rows.documents {
             done.documents += u64::from(done.last_document.replace(document) != Some(document));
         }
@@ -153,30 +133,9 @@ fn run_model(
         if rows.len() > 0 && to_disk.send(rows).is_err() {
             break;
         }
-        if done.stored >= limit {
-            break;
-        }
     }
     progress.finish();
     Ok(done)
-}
-
-/// Runs the model over `batch` and returns what the hooks saw, `[batch, seq, width]` each.
-fn hook_values(
-    model: &LanguageModel,
-    hooks: &[HookPoint],
-    batch: &ContextBatch,
-) -> Result<Vec<Vec<f32>>, HarvestError> {
-    let ids = batch.token_ids(model.info().d_vocab)?;
-    let shape = [batch.n_contexts(), batch.seq_len()];
-    let tokens = Tensor::<2, Int>::from_data(TensorData::new(ids, shape), model.device());
-    let mut capture = Capture::new(hooks.iter().copied());
-    model.run(tokens, &mut capture);
-    let value = |&hook: &HookPoint| {
-        let x = capture.take(hook).expect("the plan has checked that the model has the hook");
-        x.into_data().convert::<f32>().try_to_vec().expect("just converted")
-    };
-    Ok(hooks.iter().map(value).collect())
 }
 
 fn write(mut writer: Writer, rows: &Receiver<OwnedRows>) -> Result<Written, HarvestError> {

@@ -1,7 +1,8 @@
 //! Text to residual-stream activations in shards.
 //!
 //! [`HarvestPlan::resolve`] checks a [`HarvestConfig`] against the model and the text; [`harvest`] runs the model
-//! over the text and writes what passes the plan's hooks into a store, sealed at the end.
+//! over the text and writes what passes the plan's hooks into a store, sealed at the end; a [`Stream`] hands it to a training
+//! instead.
 //!
 //! Architecture invariant: this crate knows no dictionaries. What is harvested depends on the model, the text and
 //! the plan alone, and nothing is random.
@@ -13,8 +14,11 @@ mod error;
 mod harvest;
 mod plan;
 mod rows;
+mod stream;
+mod windows;
 
 pub use config::HarvestConfig;
 pub use error::HarvestError;
 pub use harvest::{HarvestSummary, harvest};
 pub use plan::HarvestPlan;
+pub use stream::Stream;

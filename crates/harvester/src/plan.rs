@@ -33,6 +33,9 @@ pub struct HarvestPlan {
     pub context: ContextPlan,
     /// Stop after so many counted tokens.
     pub max_tokens: Option<u64>,
+    /// Whether nothing is stored.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub stream: bool,
     /// The type activations are stored as.
     pub dtype: VectorDtype,
     /// How a vector lies in its column.
@@ -102,11 +105,12 @@ impl HarvestPlan {
         Ok(Self {
             model: info.name.clone(),
             // Ids compress to next to nothing, and the footers are small beside a shard.
-            disk_bytes: tokens.saturating_mul(schema.token_bytes()),
+            disk_bytes: if config.stream { 0 } else { tokens.saturating_mul(schema.token_bytes()) },
             hooks: schema.hooks,
             text: config.text.clone(),
             context,
             max_tokens: config.tokens,
+            stream: config.stream,
             dtype: config.dtype,
             layout: config.layout,
             batch_contexts,

@@ -1,7 +1,12 @@
 //! From a batch of windows and what the model made of them to rows that count.
 
+use burn::tensor::{Int, Tensor, TensorData};
+use monosema_core::HookPoint;
 use monosema_store::Rows;
 use monosema_text::ContextBatch;
+use monosema_transformer::{Capture, LanguageModel};
+
+use crate::{HarvestError, windows::Windows};
 
 /// Counted tokens and their vectors, on the way to the writer.
 #[derive(Debug, Default)]
@@ -14,12 +19,32 @@ pub(crate) struct OwnedRows {
 }
 
 impl OwnedRows {
+    /// What the model makes of the wanted tokens of `windows` at each of `hooks`.
+    pub(crate) fn compute(
+        model: &LanguageModel,
+        hooks: &[HookPoint],
+        windows: &Windows,
+    ) -> Result<Self, HarvestError> {
+        let Windows { batch, wanted } = windows;
+        let ids = batch.token_ids(model.info().d_vocab)?;
+        let shape = [batch.n_contexts(), batch.seq_len()];
+        let tokens = Tensor::<2, Int>::from_data(TensorData::new(ids, shape), model.device());
+        let mut capture = Capture::new(hooks.iter().copied());
+        model.run(tokens, &mut capture);
+        let value = |&hook: &HookPoint| -> Vec<f32> {
+            let x = capture.take(hook).expect("the plan has checked that the model has the hook");
+            x.into_data().convert::<f32>().try_to_vec().expect("just converted")
+        };
+        let values: Vec<_> = hooks.iter().map(value).collect();
+        Ok(Self::select(batch, &values, *wanted))
+    }
+
     /// The first `limit` counted positions of `batch`. `values` are what the hooks saw, `[batch, seq, width]` each.
-    pub(crate) fn select(batch: &ContextBatch, values: &[Vec<f32>], limit: u64) -> Self {
+    fn select(batch: &ContextBatch, values: &[Vec<f32>], limit: usize) -> Self {
         // Padding included.
         let n_places = batch.n_contexts() * batch.seq_len();
         let mut rows = Self { vectors: values.iter().map(|_| Vec::new()).collect(), ..Self::default() };
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(batch.n_counted());
+        let limit = limit.min(batch.n_counted());
         for (rows, values) in rows.vectors.iter_mut().zip(values) {
             rows.reserve_exact(limit * (values.len() / n_places));
         }
@@ -46,6 +71,35 @@ impl OwnedRows {
         self.token_ids.len()
     }
 
+    /// Appends `more` of the same hooks.
+    pub(crate) fn append(&mut self, mut more: Self) {
+        self.token_ids.append(&mut more.token_ids);
+        self.documents.append(&mut more.documents);
+        self.positions.append(&mut more.positions);
+        self.vectors.resize_with(more.vectors.len(), Vec::new);
+        for (rows, mut more) in self.vectors.iter_mut().zip(more.vectors) {
+            rows.append(&mut more);
+        }
+    }
+
+    /// Takes the first `n`, of which there are so many.
+    pub(crate) fn take_first(&mut self, n: usize) -> Self {
+        let len = self.len();
+        Self {
+            token_ids: first(&mut self.token_ids, n),
+            documents: first(&mut self.documents, n),
+            positions: first(&mut self.positions, n),
+            vectors: self
+                .vectors
+                .iter_mut()
+                .map(|rows| {
+                    let width = rows.len() / len.max(1);
+                    first(rows, n * width)
+                })
+                .collect(),
+        }
+    }
+
     /// Hands the rows to `f` as a writer takes them.
     pub(crate) fn with<T>(&self, f: impl FnOnce(Rows<'_>) -> T) -> T {
         let vectors: Vec<&[f32]> = self.vectors.iter().map(Vec::as_slice).collect();
@@ -56,6 +110,12 @@ impl OwnedRows {
             vectors: &vectors,
         })
     }
+}
+
+/// Takes the first `n` of `all`.
+fn first<T>(all: &mut Vec<T>, n: usize) -> Vec<T> {
+    let rest = all.split_off(n);
+    std::mem::replace(all, rest)
 }
 
 #[cfg(test)]
@@ -78,7 +138,7 @@ mod tests {
     fn counted_positions_keep_their_vectors() {
         // Two windows of three positions; hooks of widths 1 and 2.
         let values = [(0..6).map(|i| i as f32).collect(), (0..12).map(|i| 100.0 + i as f32).collect()];
-        let rows = OwnedRows::select(&batch(), &values, u64::MAX);
+        let rows = OwnedRows::select(&batch(), &values, usize::MAX);
         assert_eq!(rows.token_ids, [6, 7, 9]);
         assert_eq!(rows.documents, [1, 1, 2]);
         assert_eq!(rows.positions, [1, 2, 1]);

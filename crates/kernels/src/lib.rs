@@ -24,7 +24,7 @@ pub use self::{
     extension::{step, supports},
     form::{Activation, Aux, Form, Penalty},
     memory::{Last, Memory, Phases},
-    settings::{CLIP_EPSILON, NORM_TINY, Optimiser, Path, Precision, SMALLEST_NORM, Settings},
+    settings::{CLIP_EPSILON, NO_SPREAD, NORM_TINY, Optimiser, Path, Precision, SMALLEST_NORM, Settings},
     threshold::Threshold,
 };
 

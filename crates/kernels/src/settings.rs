@@ -9,6 +9,9 @@ pub const NORM_TINY: f32 = 1e-30;
 /// Norms below this count as this when rows are divided by them (SAELens does the same).
 pub const SMALLEST_NORM: f32 = 1e-8;
 
+/// Errors whose spread is less than this part of their squares are all the same, to the rounding of f32: AuxK has nothing to explain.
+pub const NO_SPREAD: f64 = 1e-12;
+
 /// Added to the norm that is divided by when gradients are clipped, as PyTorch's `clip_grad_norm_` does.
 pub const CLIP_EPSILON: f64 = 1e-6;
 

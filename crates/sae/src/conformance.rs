@@ -255,23 +255,18 @@ fn gradients_equal_finite_differences() {
         let sae = trained(config, *size, &device);
         let loss = sae.loss(inputs(&device), targets(*size, &device), &Now::new(0.3));
         let gradients = GradientsParams::from_grads(loss.total.backward(), &sae);
-        let mut by_name = NamedGradients { gradients, found: Vec::new(), path: Vec::new() };
-        sae.visit(&mut by_name);
-        assert_eq!(by_name.found.len(), config.shapes(*size).len());
-        for (field, gradient) in by_name.found {
-            let name = match (&field[..], config) {
-                ("b_enc", SaeConfig::Gated(_)) => "b_gate".into(),
-                ("threshold", _) => config.shapes(*size).last().unwrap().0.to_owned(),
-                ("w_skip", _) => "W_skip".into(),
-                _ => field.replace("w_", "W_"),
-            };
-            if is_not_the_slope(config, &name) {
+        let mut in_order = InOrder { gradients, found: Vec::new() };
+        sae.visit(&mut in_order);
+        let shapes = config.shapes(*size);
+        assert_eq!(in_order.found.len(), shapes.len());
+        for ((name, _), gradient) in shapes.into_iter().zip(in_order.found) {
+            if is_not_the_slope(config, name) {
                 continue;
             }
-            let direction = uniform(&mut Seed(3).stream(&name), gradient.len());
+            let direction = uniform(&mut Seed(3).stream(name), gradient.len());
             let expected: f64 =
                 gradient.iter().zip(&direction).map(|(g, d)| f64::from(*g) * f64::from(*d)).sum();
-            let [ahead, behind] = [STEP, -STEP].map(|step| loss_along(&case, &name, &direction, step));
+            let [ahead, behind] = [STEP, -STEP].map(|step| loss_along(&case, name, &direction, step));
             let found = (ahead - behind) / (2.0 * f64::from(STEP));
             let error = (found - expected).abs() / expected.abs().max(1.0);
             assert!(error < TOLERANCE, "{case:?} {name}: difference {found}, gradient {expected}");
@@ -279,24 +274,15 @@ fn gradients_equal_finite_differences() {
     }
 }
 
-/// Collects the gradient of every parameter under the name of its field.
-struct NamedGradients {
+/// Collects the gradient of every parameter, in the order of the fields.
+struct InOrder {
     gradients: GradientsParams,
-    found: Vec<(String, Vec<f32>)>,
-    path: Vec<String>,
+    found: Vec<Vec<f32>>,
 }
 
-impl burn::module::ModuleVisitor for NamedGradients {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.pop();
-    }
-
+impl burn::module::ModuleVisitor for InOrder {
     fn visit_float<const D: usize>(&mut self, param: &burn::module::Param<Tensor<D>>) {
         let gradient = self.gradients.get::<D>(param.id).expect("the loss depends on every weight");
-        self.found.push((self.path.last().cloned().unwrap_or_default(), values(gradient)));
+        self.found.push(values(gradient));
     }
 }

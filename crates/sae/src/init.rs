@@ -9,7 +9,9 @@ pub struct Init {
     pub seed: Seed,
     /// Norm of every decoder row.
     pub decoder_norm: f64,
-    /// Whether the encoder begins as the decoder's transpose.
+    /// Norm of what encodes every latent.
+    pub encoder_norm: f64,
+    /// Whether the encoder begins in the decoder's directions.
     pub tied: bool,
     /// b_dec, `[d_out]`; nothing for zeros.
     pub b_dec: Vec<f32>,
@@ -17,7 +19,7 @@ pub struct Init {
 
 impl Init {
     /// Tied directions of this norm, and zeros.
-    pub fn new(seed: Seed, decoder_norm: f64) -> Self {
-        Self { seed, decoder_norm, tied: true, b_dec: Vec::new() }
+    pub fn new(seed: Seed, norm: f64) -> Self {
+        Self { seed, decoder_norm: norm, encoder_norm: norm, tied: true, b_dec: Vec::new() }
     }
 }

@@ -41,13 +41,6 @@ impl Weights {
         self.insert_data(name, TensorData::new(values, shape));
     }
 
-    /// Gives a tensor another name.
-    pub(crate) fn rename(&mut self, from: &'static str, to: &'static str) {
-        if let Some(data) = self.0.remove(from) {
-            self.0.insert(to, data);
-        }
-    }
-
     /// Adds a tensor of f32.
     pub fn insert_data(&mut self, name: &'static str, data: TensorData) {
         self.0.insert(name, data);

@@ -6,20 +6,17 @@ use monosema_core::{Ahead, HookPoint, Seed};
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
-    HookColumn, StoreError, VectorDtype,
-    course::{self, Course, Pool},
-    shard::{RawRows, Shard, Token},
-    shuffle::{self, Buffer, GroupId},
+    Activations, HookColumn, RowGroup, RowGroups, StoreError, VectorDtype,
+    course::{Course, Pool},
+    row_group::Token,
+    shuffle::Buffer,
 };
-
-/// Row groups that wait to be shuffled.
-const GROUPS_AHEAD: usize = 2;
 
 /// Batches that wait to be taken.
 const BATCHES_AHEAD: usize = 2;
 
 /// What is done to each vector once it is decoded.
-pub(crate) type Visit = Box<dyn FnMut(&mut [f32], &mut [f32]) -> f64 + Send>;
+type Visit = Box<dyn FnMut(&mut [f32], &mut [f32]) -> f64 + Send>;
 
 /// The hooks that are read: one or two.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +26,12 @@ pub(crate) struct Columns {
 }
 
 impl Columns {
+    /// Those of a plan, from their place.
+    pub(crate) fn of(activations: &dyn Activations, plan: &BatchPlan) -> Result<Self, StoreError> {
+        let second = plan.hook_out.map(|hook| activations.hook_column(hook)).transpose()?;
+        Ok(Self { first: activations.hook_column(plan.hook)?, second })
+    }
+
     /// Numbers of each in a row.
     fn widths(self) -> [usize; 2] {
         [self.first.width, self.second.map_or(0, |column| column.width)]
@@ -55,7 +58,7 @@ pub struct BatchPlan {
 }
 
 impl BatchPlan {
-    pub(crate) fn check(&self, available: u64) -> Result<(), StoreError> {
+    fn check(&self, available: u64) -> Result<(), StoreError> {
         let bad = |reason: String| Err(StoreError::BadPlan { reason });
         check_batch(self.batch_tokens)?;
         if self.buffer_tokens < self.batch_tokens {
@@ -104,7 +107,7 @@ pub struct Batch {
     pub documents: Vec<u64>,
     /// Positions in their context windows `[n]`.
     pub positions: Vec<u32>,
-    /// The sum of what the visitor of [`Store::visited_batches`](crate::Store::visited_batches) returned.
+    /// The sum of what the visitor of [`shuffled`] returned.
     pub sum: f64,
 }
 
@@ -185,23 +188,15 @@ impl Iterator for Batches {
     }
 }
 
-/// Row groups, read ahead.
-type Groups = Ahead<Result<RawRows, StoreError>>;
-
-fn read(
-    shards: Arc<Vec<Shard>>,
-    columns: Columns,
-    order: impl Iterator<Item = GroupId> + Send + 'static,
-) -> Groups {
-    Ahead::new(GROUPS_AHEAD, order.map(move |id| shards[id.shard].read(id.group, columns)))
-}
-
-pub(crate) fn sequential(shards: Arc<Vec<Shard>>, column: HookColumn, batch_tokens: usize) -> Batches {
-    let dtype = shards[0].schema().dtype;
+/// All rows of `groups`, in their order.
+pub(crate) fn sequential(
+    mut groups: RowGroups,
+    column: HookColumn,
+    dtype: VectorDtype,
+    batch_tokens: usize,
+) -> Batches {
     let columns = Columns { first: column, second: None };
-    let order = shuffle::all_groups(&shards).into_iter();
-    let mut groups = read(shards, columns, order);
-    let (mut rows, mut taken) = (RawRows::default(), 0);
+    let (mut rows, mut taken) = (RowGroup::default(), 0);
     Batches::made_by(move || {
         let mut batch = Batch::with_capacity(batch_tokens, columns);
         while batch.n < batch_tokens {
@@ -221,50 +216,66 @@ pub(crate) fn sequential(shards: Arc<Vec<Shard>>, column: HookColumn, batch_toke
     })
 }
 
-pub(crate) fn shuffled(shards: Arc<Vec<Shard>>, columns: Columns, plan: BatchPlan, visit: Visit) -> Batches {
+/// Shuffled batches, made ahead on threads of their own, with each token's vectors, that of the hook `[width]` and that of the
+/// other `[width_out]`, handed to `visit` as soon as they are decoded and still in the cache, to be changed or measured, on a
+/// thread behind the stream and in the stream's order. [`Batch::sum`] adds up what `visit` returns.
+///
+/// Groups of rows come in their order into a buffer, and rows are drawn from it at random; every row of an epoch comes
+/// exactly once. The batches depend on the activations and the plan alone. Every batch holds `batch_tokens` rows, but for
+/// the last where `plan.tokens` is no multiple. The first error, a plan that cannot work among them, ends the stream.
+pub fn shuffled(
+    activations: Arc<dyn Activations>,
+    plan: BatchPlan,
+    visit: impl FnMut(&mut [f32], &mut [f32]) -> f64 + Send + 'static,
+) -> Batches {
+    let checked = plan.check(activations.tokens()).and_then(|()| Columns::of(&*activations, &plan));
+    let columns = match checked {
+        Ok(columns) => columns,
+        Err(error) => return Batches::failed(error),
+    };
     // Where it begins may have to be read first: that is done over there too.
     let mut mixer = None;
-    let mut parts = Some((shards, visit));
+    let mut parts = Some((activations, Box::new(visit)));
     Batches::made_by(move || {
-        if let Some((shards, visit)) = parts.take() {
-            mixer = Some(Mixer::new(shards, columns, plan, visit)?);
+        if let Some((activations, visit)) = parts.take() {
+            mixer = Some(Mixer::new(activations, columns, plan, visit)?);
         }
         mixer.as_mut().map_or(Ok(None), Mixer::next_batch)
     })
 }
 
-/// Draws batches from a buffer that is refilled with row groups, epoch after epoch.
+/// Draws batches from a buffer that is refilled with groups of rows, epoch after epoch.
 struct Mixer {
     columns: Columns,
     plan: BatchPlan,
     course: Course,
-    rows: Rows,
+    rows: Pending,
     /// Tokens still to deliver.
     left: u64,
 }
 
 impl Mixer {
     fn new(
-        shards: Arc<Vec<Shard>>,
+        activations: Arc<dyn Activations>,
         columns: Columns,
         plan: BatchPlan,
         visit: Visit,
     ) -> Result<Self, StoreError> {
-        let group_tokens = |id: &GroupId| shards[id.shard].group_tokens(id.group);
-        let largest = shuffle::all_groups(&shards).iter().map(group_tokens).max().unwrap_or(0);
-        let available: u64 = shards.iter().map(Shard::tokens).sum();
+        let sizes = activations.group_sizes(&plan, 0);
+        let largest = sizes.iter().copied().max().unwrap_or(0);
         let capacity = plan.buffer_tokens.max(plan.batch_tokens + largest);
-        let capacity = capacity.min(usize::try_from(available).unwrap_or(usize::MAX));
-        let dtype = shards[0].schema().dtype;
+        let capacity = capacity.min(sizes.iter().sum());
+        let dtype = activations.schema().dtype;
         let row_bytes = columns.widths().map(|width| width * dtype.bytes());
         let mut buffer = Buffer::with_capacity(capacity, row_bytes);
 
-        let (course, groups) = course::start(&shards, &plan);
-        let (course, origins) = course.after(plan.delivered);
-        course::restore(&shards, columns, plan.seed, &origins, &mut buffer)?;
-        let groups = read(shards, columns, groups.skip(course.added()));
+        let (course, waiting) = Course::start(activations.clone(), plan).after(plan.delivered);
+        // Of what came before, what waits; then all that comes.
+        let numbers = waiting.groups().chain(course.added()..);
+        let mut groups = activations.read(&plan, Box::new(numbers));
+        waiting.restore(&mut groups, &mut buffer)?;
         let batch = Batch::with_capacity(0, columns);
-        let rows = Rows { buffer, groups, batch, dtype, visit };
+        let rows = Pending { buffer, groups, batch, dtype, visit };
         Ok(Self { columns, plan, course, rows, left: plan.tokens - plan.delivered })
     }
 
@@ -281,22 +292,22 @@ impl Mixer {
     }
 }
 
-/// The rows that the course is about: they go from row groups through the buffer to a batch.
-struct Rows {
+/// The rows that the course is about: they go from their groups through the buffer to a batch.
+struct Pending {
     buffer: Buffer,
-    groups: Groups,
+    groups: RowGroups,
     batch: Batch,
     dtype: VectorDtype,
     visit: Visit,
 }
 
-impl Pool for Rows {
+impl Pool for Pending {
     fn len(&self) -> usize {
         self.buffer.len()
     }
 
     fn add(&mut self, _: usize) -> Result<(), StoreError> {
-        self.buffer.push(&self.groups.next().expect("there is always another epoch")?);
+        self.buffer.push(&self.groups.next().expect("all groups of all epochs come")?);
         Ok(())
     }
 

@@ -100,15 +100,18 @@ pub enum StoreError {
         instead: &'static str,
     },
     /// A hook that the store does not hold.
-    #[error("{}: expected activations of {hook}, found those of {found}", directory.display())]
+    #[error("{place}: expected activations of {hook}, found those of {found}")]
     NoSuchHook {
         /// The store.
-        directory: PathBuf,
+        place: String,
         /// The hook asked for.
         hook: HookPoint,
         /// The hooks there are.
         found: String,
     },
+    /// What makes the activations failed.
+    #[error(transparent)]
+    Source(Box<dyn std::error::Error + Send + Sync>),
     /// Batches that cannot be made.
     #[error("batches as asked for: {reason}")]
     BadPlan {

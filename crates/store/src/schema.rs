@@ -11,7 +11,7 @@ use monosema_core::HookPoint;
 use parquet::file::metadata::KeyValue;
 use serde::{Deserialize, Serialize};
 
-use crate::{StoreError, VectorDtype};
+use crate::{Rows, StoreError, VectorDtype};
 
 /// The version of the layout of shards.
 pub const VERSION: u32 = 1;
@@ -98,6 +98,35 @@ impl StoreSchema {
             return Some(("layout", reason.into()));
         }
         None
+    }
+
+    /// Checks that `rows` can be stored so.
+    pub(crate) fn check_rows(&self, rows: &Rows<'_>) -> Result<(), StoreError> {
+        let n = rows.token_ids.len();
+        let same = |part: &str, found: usize, expected: usize| {
+            if found == expected {
+                return Ok(());
+            }
+            Err(StoreError::WrongRows { part: part.to_owned(), expected, found })
+        };
+        same(DOCUMENT, rows.documents.len(), n)?;
+        same(POSITION, rows.positions.len(), n)?;
+        same("vectors", rows.vectors.len(), self.hooks.len())?;
+        let dtype = self.dtype;
+        for (column, values) in self.hooks.iter().zip(rows.vectors) {
+            same(&column.hook.to_string(), values.len(), n * column.width)?;
+            let Some(place) = dtype.first_unfit(values) else { continue };
+            let row = place / column.width;
+            let (hook, value) = (column.hook, values[place]);
+            let (document, position) = (rows.documents[row], rows.positions[row]);
+            if !value.is_finite() {
+                return Err(StoreError::NotFinite { hook, document, position, value });
+            }
+            let instead = if dtype == VectorDtype::F16 { "bf16\" or \"f32" } else { "f32" };
+            let limit = dtype.limit();
+            return Err(StoreError::Overflow { hook, document, position, value, dtype, limit, instead });
+        }
+        Ok(())
     }
 
     /// Bytes of one token's vectors and ids, before compression.

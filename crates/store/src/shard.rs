@@ -22,7 +22,11 @@ use parquet::{
     file::reader::SerializedPageReader,
 };
 
-use crate::{DOCUMENT, HookColumn, POSITION, StoreError, StoreSchema, TOKEN_ID, batches::Columns};
+use crate::{
+    DOCUMENT, HookColumn, POSITION, StoreError, StoreSchema, TOKEN_ID,
+    batches::Columns,
+    row_group::{RowGroup, Token, Vectors},
+};
 
 const PREFIX: &str = "shard-";
 const SUFFIX: &str = ".parquet";
@@ -44,31 +48,6 @@ pub(crate) struct Shard {
     path: PathBuf,
     schema: StoreSchema,
     footer: ArrowReaderMetadata,
-}
-
-/// A token, and where it stood.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Token {
-    pub(crate) id: u32,
-    pub(crate) position: u32,
-    pub(crate) document: u64,
-}
-
-/// Tokens and their vectors of one hook or two, in the store's dtype.
-#[derive(Debug, Default)]
-pub(crate) struct RawRows {
-    pub(crate) tokens: Vec<Token>,
-    /// Of the first hook and of the second, if there is one.
-    pub(crate) vectors: [Vectors; 2],
-}
-
-/// The vectors of a hook.
-#[derive(Debug, Default)]
-pub(crate) struct Vectors {
-    /// Their bytes, in pages of whole vectors.
-    pub(crate) pages: Vec<Buffer>,
-    /// Bytes of one.
-    pub(crate) row_bytes: usize,
 }
 
 impl Shard {
@@ -101,7 +80,7 @@ impl Shard {
     }
 
     /// Reads a row group: the tokens and the vectors of the columns.
-    pub(crate) fn read(&self, group: usize, columns: Columns) -> Result<RawRows, StoreError> {
+    pub(crate) fn read(&self, group: usize, columns: Columns) -> Result<RowGroup, StoreError> {
         let mut rows = self.read_one(group, columns.first)?;
         if let Some(second) = columns.second {
             let [vectors, _] = self.read_one(group, second)?.vectors;
@@ -111,7 +90,7 @@ impl Shard {
     }
 
     /// Reads a row group: the tokens and the vectors of `column`.
-    fn read_one(&self, group: usize, column: HookColumn) -> Result<RawRows, StoreError> {
+    fn read_one(&self, group: usize, column: HookColumn) -> Result<RowGroup, StoreError> {
         let damaged = |e: &dyn ToString| {
             StoreError::damaged(&self.path, format!("row group {group}: {}", e.to_string()))
         };
@@ -135,7 +114,7 @@ impl Shard {
             .map_err(|e| damaged(&e))?;
         let row_bytes = column.width * self.schema.dtype.bytes();
         let vectors = Vectors { pages: plain.unwrap_or_default(), row_bytes };
-        let mut rows = RawRows { tokens: Vec::with_capacity(n), vectors: [vectors, Vectors::default()] };
+        let mut rows = RowGroup { tokens: Vec::with_capacity(n), vectors: [vectors, Vectors::default()] };
         for batch in reader {
             let batch = batch.map_err(|e| damaged(&e))?;
             rows.take_tokens(&batch).map_err(|e| damaged(&e))?;
@@ -190,20 +169,7 @@ impl Shard {
     }
 }
 
-impl Vectors {
-    fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        self.pages.iter().flat_map(|page| page.chunks_exact(self.row_bytes))
-    }
-}
-
-impl RawRows {
-    /// The vectors of every row; nothing of a second hook that there is not.
-    pub(crate) fn rows(&self) -> impl Iterator<Item = [&[u8]; 2]> {
-        let [first, second] = &self.vectors;
-        let mut second = second.iter();
-        first.iter().map(move |vector| [vector, second.next().unwrap_or_default()])
-    }
-
+impl RowGroup {
     fn take_tokens(&mut self, batch: &RecordBatch) -> Result<(), String> {
         let ids =
             column(batch, TOKEN_ID)?.as_primitive_opt::<UInt32Type>().ok_or_else(|| wrong_type(TOKEN_ID))?;

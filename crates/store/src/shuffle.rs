@@ -3,7 +3,10 @@
 use monosema_core::Seed;
 use rand::{Rng, seq::SliceRandom};
 
-use crate::shard::{RawRows, Shard, Token};
+use crate::{
+    row_group::{RowGroup, Token},
+    shard::Shard,
+};
 
 /// A row group of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +63,7 @@ impl Buffer {
         self.vectors = vec![0; n * self.row_bytes.iter().sum::<usize>()];
     }
 
-    pub(crate) fn push(&mut self, rows: &RawRows) {
+    pub(crate) fn push(&mut self, rows: &RowGroup) {
         let row_bytes: usize = self.row_bytes.iter().sum();
         for (&token, vectors) in rows.tokens.iter().zip(rows.rows()) {
             let slot = self.free.pop().unwrap_or_else(|| {
@@ -126,10 +129,10 @@ impl<'a> Drawn<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shard::Vectors;
+    use crate::row_group::Vectors;
 
     /// Rows of two bytes, which are the token's number and 255 less it, in two pages.
-    fn rows(numbers: std::ops::Range<u8>) -> RawRows {
+    fn rows(numbers: std::ops::Range<u8>) -> RowGroup {
         let token =
             |i: u8| Token { id: i.into(), position: u32::from(i) + 200, document: u64::from(i) + 100 };
         let page = |numbers: &[u8]| numbers.iter().flat_map(|&i| [i, 255 - i]).collect::<Vec<_>>().into();
@@ -137,7 +140,7 @@ mod tests {
         let numbers: Vec<_> = numbers.collect();
         let (first, second) = numbers.split_at(numbers.len() / 3);
         let vectors = Vectors { pages: vec![page(first), page(second)], row_bytes: 2 };
-        RawRows { tokens, vectors: [vectors, Vectors::default()] }
+        RowGroup { tokens, vectors: [vectors, Vectors::default()] }
     }
 
     #[test]

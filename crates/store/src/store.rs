@@ -6,13 +6,17 @@ use std::{
     sync::Arc,
 };
 
-use monosema_core::{HookPoint, Manifest, Stage};
+use monosema_core::{Ahead, Digest, HookPoint, Manifest, Stage, manifest::Work};
 
 use crate::{
-    BatchPlan, Batches, HookColumn, StoreError, StoreSchema,
+    Activations, BatchPlan, Batches, GroupNumbers, RowGroups, StoreError, StoreSchema,
     batches::{self, Columns},
     shard::{self, Shard},
+    shuffle::{self, GroupId},
 };
+
+/// Row groups that wait to be shuffled.
+const GROUPS_AHEAD: usize = 2;
 
 /// A sealed directory of activations.
 #[derive(Clone, Debug)]
@@ -66,16 +70,6 @@ impl Store {
         Ok(Self { directory: directory.to_owned(), manifest, schema, shards: Arc::new(shards), tokens })
     }
 
-    /// What is stored.
-    pub fn schema(&self) -> &StoreSchema {
-        &self.schema
-    }
-
-    /// How many tokens.
-    pub fn tokens(&self) -> u64 {
-        self.tokens
-    }
-
     /// How the store came to be.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
@@ -86,51 +80,9 @@ impl Store {
         &self.directory
     }
 
-    /// Reads every shard and compares its digest with the manifest's.
-    pub fn verify(&self) -> Result<(), StoreError> {
-        Ok(self.manifest.verify(&self.directory)?)
-    }
-
-    /// The column of `hook`.
-    ///
-    /// # Errors
-    /// A hook that the store does not hold.
-    pub fn hook_column(&self, hook: HookPoint) -> Result<HookColumn, StoreError> {
-        let found = || self.schema.hooks.iter().map(|h| h.hook.to_string()).collect::<Vec<_>>().join(", ");
-        let missing = || StoreError::NoSuchHook { directory: self.directory.clone(), hook, found: found() };
-        self.schema.find(hook).map(|(_, column)| column).ok_or_else(missing)
-    }
-
-    /// Shuffled batches, read ahead on threads of their own.
-    ///
-    /// Row groups come in seeded order into a buffer, and rows are drawn from it at random; every token comes
-    /// exactly once an epoch. The batches depend on the store and the plan alone. Every batch holds
-    /// `batch_tokens` rows, but for the last where `plan.tokens` is no multiple. The first error, a plan that
-    /// cannot work among them, ends the stream.
+    /// Shuffled batches: see [`shuffled`](crate::shuffled).
     pub fn batches(&self, plan: BatchPlan) -> Batches {
-        self.visited_batches(plan, |_, _| 0.0)
-    }
-
-    /// [`Store::batches`], with each token's vectors, that of the hook `[width]` and that of the other `[width_out]`, handed to
-    /// `visit` as soon as they are decoded and still in the cache, to be changed or measured, on a thread behind the stream and in the stream's order. [`Batch::sum`] adds up
-    /// what `visit` returns.
-    ///
-    /// [`Batch::sum`]: crate::Batch::sum
-    pub fn visited_batches(
-        &self,
-        plan: BatchPlan,
-        visit: impl FnMut(&mut [f32], &mut [f32]) -> f64 + Send + 'static,
-    ) -> Batches {
-        match self.columns(&plan) {
-            Ok(columns) => batches::shuffled(self.shards.clone(), columns, plan, Box::new(visit)),
-            Err(error) => Batches::failed(error),
-        }
-    }
-
-    fn columns(&self, plan: &BatchPlan) -> Result<Columns, StoreError> {
-        plan.check(self.tokens)?;
-        let second = plan.hook_out.map(|hook| self.hook_column(hook)).transpose()?;
-        Ok(Columns { first: self.hook_column(plan.hook)?, second })
+        crate::shuffled(Arc::new(self.clone()), plan, |_, _| 0.0)
     }
 
     /// All tokens once, in the order in which they were harvested; the last batch may be short. Read ahead on
@@ -139,8 +91,73 @@ impl Store {
         let column =
             self.hook_column(hook).and_then(|column| batches::check_batch(batch_tokens).map(|()| column));
         match column {
-            Ok(column) => batches::sequential(self.shards.clone(), column, batch_tokens),
+            Ok(column) => {
+                let columns = Ok(Columns { first: column, second: None });
+                let groups = self.read_groups(columns, shuffle::all_groups(&self.shards).into_iter());
+                batches::sequential(groups, column, self.schema.dtype, batch_tokens)
+            }
             Err(error) => Batches::failed(error),
         }
+    }
+
+    fn read_groups(
+        &self,
+        columns: Result<Columns, StoreError>,
+        groups: impl Iterator<Item = GroupId> + Send + 'static,
+    ) -> RowGroups {
+        let shards = self.shards.clone();
+        match columns {
+            Ok(columns) => {
+                Ahead::new(GROUPS_AHEAD, groups.map(move |id| shards[id.shard].read(id.group, columns)))
+            }
+            Err(error) => Ahead::new(1, std::iter::once(Err(error))),
+        }
+    }
+}
+
+impl Activations for Store {
+    fn name(&self) -> String {
+        self.directory.display().to_string()
+    }
+
+    fn schema(&self) -> &StoreSchema {
+        &self.schema
+    }
+
+    fn tokens(&self) -> u64 {
+        self.tokens
+    }
+
+    fn work(&self) -> &Work {
+        &self.manifest.work
+    }
+
+    fn digest(&self) -> Digest {
+        self.manifest.digest()
+    }
+
+    /// Reads every shard and compares its digest with the manifest's.
+    fn verify(&self) -> Result<(), StoreError> {
+        Ok(self.manifest.verify(&self.directory)?)
+    }
+
+    fn group_sizes(&self, plan: &BatchPlan, epoch: u64) -> Vec<usize> {
+        let order = shuffle::order(&self.shards, plan.seed, epoch);
+        order.into_iter().map(|id| self.shards[id.shard].group_tokens(id.group)).collect()
+    }
+
+    fn read(&self, plan: &BatchPlan, numbers: GroupNumbers) -> RowGroups {
+        let (shards, seed) = (self.shards.clone(), plan.seed);
+        let of_epoch = shuffle::all_groups(&shards).len();
+        let mut known = None;
+        let ids = numbers.map(move |number| {
+            let epoch = (number / of_epoch) as u64;
+            let (_, order) = match known.take() {
+                Some((of, order)) if of == epoch => known.insert((epoch, order)),
+                _ => known.insert((epoch, shuffle::order(&shards, seed, epoch))),
+            };
+            order[number % of_epoch]
+        });
+        self.read_groups(Columns::of(self, plan), ids)
     }
 }

@@ -133,7 +133,7 @@ impl Writer {
     /// Parts of unequal length; a number that is not finite or that the dtype cannot hold, in which case nothing
     /// of `rows` is appended; a disk that fails.
     pub fn append(&mut self, rows: Rows<'_>) -> Result<(), StoreError> {
-        self.check(&rows)?;
+        self.schema.check_rows(&rows)?;
         let n = rows.token_ids.len();
         let mut done = 0;
         while done < n {
@@ -167,41 +167,6 @@ impl Writer {
         let in_shard = self.shard.as_ref().map_or(0, |shard| shard.tokens);
         let room = self.options.row_group_tokens.min(self.options.shard_tokens - in_shard) - pending;
         usize::try_from(room).unwrap_or(usize::MAX)
-    }
-
-    fn check(&self, rows: &Rows<'_>) -> Result<(), StoreError> {
-        let n = rows.token_ids.len();
-        let same = |part: &str, found: usize, expected: usize| {
-            if found == expected {
-                return Ok(());
-            }
-            Err(StoreError::WrongRows { part: part.to_owned(), expected, found })
-        };
-        same(crate::DOCUMENT, rows.documents.len(), n)?;
-        same(crate::POSITION, rows.positions.len(), n)?;
-        same("vectors", rows.vectors.len(), self.schema.hooks.len())?;
-        let dtype = self.schema.dtype;
-        for (column, values) in self.schema.hooks.iter().zip(rows.vectors) {
-            same(&column.hook.to_string(), values.len(), n * column.width)?;
-            let Some(place) = dtype.first_unfit(values) else { continue };
-            let row = place / column.width;
-            let (hook, value) = (column.hook, values[place]);
-            let (document, position) = (rows.documents[row], rows.positions[row]);
-            if !value.is_finite() {
-                return Err(StoreError::NotFinite { hook, document, position, value });
-            }
-            let instead = if dtype == VectorDtype::F16 { "bf16\" or \"f32" } else { "f32" };
-            return Err(StoreError::Overflow {
-                hook,
-                document,
-                position,
-                value,
-                dtype,
-                limit: dtype.limit(),
-                instead,
-            });
-        }
-        Ok(())
     }
 
     fn write_group(&mut self) -> Result<(), StoreError> {

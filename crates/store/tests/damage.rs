@@ -11,7 +11,9 @@ use std::{
 
 use common::{append, hook, schema, store};
 use monosema_core::Seed;
-use monosema_store::{BatchPlan, Layout, Rows, Store, StoreError, VectorDtype, Writer, WriterOptions};
+use monosema_store::{
+    Activations, BatchPlan, Layout, Rows, Store, StoreError, VectorDtype, Writer, WriterOptions,
+};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
 fn names(dir: &Path) -> Vec<String> {

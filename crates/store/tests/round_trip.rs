@@ -15,7 +15,7 @@ use arrow::{
     datatypes::{DataType, Field, Schema},
 };
 use common::{hook, schema, store, tokens_of, vector, write};
-use monosema_store::{Compression, Layout, Store, VectorDtype, WriterOptions};
+use monosema_store::{Activations, Compression, Layout, Store, VectorDtype, WriterOptions};
 use parquet::{
     arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder},
     basic::Encoding,

@@ -4,9 +4,11 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::{hook, store, tokens_of};
 use monosema_core::Seed;
-use monosema_store::{BatchPlan, Layout, Store, VectorDtype, WriterOptions};
+use monosema_store::{BatchPlan, Layout, Store, VectorDtype, WriterOptions, shuffled};
 
 fn plan(batch_tokens: usize, buffer_tokens: usize, seed: u64, tokens: u64) -> BatchPlan {
     BatchPlan {
@@ -85,7 +87,7 @@ fn vectors_are_visited_in_the_order_in_which_they_come() {
     let store = store(dir.path(), 533);
     let plan = plan(50, 200, 1, 1066);
     let mut visits = 0;
-    let visited = store.visited_batches(plan, move |x, _| {
+    let visited = shuffled(Arc::new(store.clone()), plan, move |x, _| {
         visits += 1;
         let sum = x.iter().map(|&x| f64::from(x)).sum::<f64>();
         x.iter_mut().for_each(|x| *x *= 2.0);

@@ -113,9 +113,9 @@ numbers! {
     ema_decay: f64,
     /// Whether rows of W_dec keep a norm of 1.
     decoder: DecoderNorm,
-    /// Norm of every decoder row at the start.
-    init_decoder_norm: f64,
-    /// Whether the encoder begins as the decoder's transpose.
+    /// Norm of every decoder row and of what encodes each latent, at the start; of the latter alone where rows keep a norm of 1.
+    init_norm: f64,
+    /// Whether the encoder begins in the directions of the decoder's rows.
     init_tied: bool,
     /// What b_dec begins as.
     b_dec_init: BDecInit,
@@ -134,8 +134,41 @@ numbers! {
     checkpoint_seconds: u64,
 }
 
+/// A choice between tables of one key, each with a value. What serde derives for such an enum says of any other value that
+/// it "wanted string or table"; this says which tables.
+macro_rules! one_of {
+    ($name:ident, $expecting:literal, $($variant:ident { $key:ident: $value:ty }),+) => {
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                #[derive(Deserialize)]
+                #[serde(untagged, deny_unknown_fields, expecting = $expecting)]
+                enum Written {
+                    $($variant { $key: $value }),+
+                }
+                Ok(match Written::deserialize(deserializer)? {
+                    $(Written::$variant { $key } => Self::$variant($key)),+
+                })
+            }
+        }
+    };
+}
+
+one_of!(
+    Width,
+    "expected a table with one key, { latents = 24576 } or { expansion = 8 }",
+    Latents { latents: usize },
+    Expansion { expansion: usize }
+);
+
+one_of!(
+    Span,
+    "expected a table with one key, { steps = 1000 } or { fraction = 0.05 }",
+    Steps { steps: u64 },
+    Fraction { fraction: f64 }
+);
+
 /// How many latents: `width = { expansion = 8 }` (times `d_in`) or `width = { latents = 24576 }`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Width {
     /// So many.
@@ -151,7 +184,7 @@ impl Default for Width {
 }
 
 /// A part of a run: `{ steps = 1000 }` or `{ fraction = 0.05 }`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Span {
     /// So many steps.
@@ -308,6 +341,22 @@ mod tests {
             let told = format!("expected a list of two numbers, found one of {found}");
             assert!(error.contains(&told) && error.contains("adam_betas"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_choice_between_tables_says_which() {
+        assert_eq!(parse("width = { expansion = 4 }").unwrap().width, Width::Expansion(4));
+        assert_eq!(parse("lr_warmup = { fraction = 0.5 }").unwrap().lr_warmup, Some(Span::Fraction(0.5)));
+        for wrong in
+            ["lr_warmup = 0.1", "lr_warmup = { steps = -1 }", "lr_warmup = { steps = 1, fraction = 0.5 }"]
+        {
+            let error = parse(wrong).unwrap_err();
+            assert!(
+                error.contains("{ steps = 1000 } or { fraction") && error.contains("lr_warmup"),
+                "{error}"
+            );
+        }
+        assert!(parse("width = 512").unwrap_err().contains("{ latents = 24576 }"));
     }
 
     #[test]

@@ -19,11 +19,11 @@ pub enum TrainError {
         /// What it is.
         found: String,
     },
-    /// The store is not the one that the plan was made for.
-    #[error("{}: expected {expected}, found {found}; plan again from this store", directory.display())]
-    OtherStore {
-        /// The store.
-        directory: PathBuf,
+    /// The activations are not those that the plan was made for.
+    #[error("{place}: expected {expected}, found {found}; plan again from what is there")]
+    OtherActivations {
+        /// Where they are.
+        place: String,
         /// As planned.
         expected: String,
         /// As it is.

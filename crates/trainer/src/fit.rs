@@ -110,7 +110,7 @@ fn summary(members: &[Member]) -> String {
         range("loss", 3, |record| Some(record.loss)),
         range("L0", 1, |record| Some(record.l0)),
         range("FVU", 4, |record| Some(record.fvu)),
-        range("% dead", 1, |record| record.dead_share.map(|share| 100.0 * share)),
+        range("dead %", 1, |record| record.dead_share.map(|share| 100.0 * share)),
     ];
     parts.concat().trim_start().to_owned()
 }

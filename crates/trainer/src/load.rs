@@ -1,16 +1,16 @@
 //! Batches on their way to the step: scaled and measured as they are decoded, moved to the device ahead of it.
 
-use std::iter;
+use std::{iter, sync::Arc};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use monosema_core::Ahead;
 use monosema_sae::{LAYER_NORM_EPSILON, Normalization};
-use monosema_store::{Batch, Batches, Store, StoreError};
+use monosema_store::{Activations, Batch, Batches, StoreError, shuffled};
 use pulp::{Arch, Simd, WithSimd};
 
 use crate::{Estimates, Sample, TrainPlan};
 
-/// Batches on the device that wait for the step. (Behind them, the store has some of its own on the host.)
+/// Batches on the device that wait for the step. (Behind them, some of the reader's wait on the host.)
 const WAITING: usize = 1;
 
 /// Partial sums of a sum, so many that none has to wait for the last addition to it.
@@ -27,30 +27,30 @@ pub struct TrainBatch {
     pub variance: f64,
 }
 
-/// The batches of `plan` from `store` after so many steps, shuffled, normalised, scaled as `sample` says and moved to `device`
-/// (plain, without autodiff) on threads of their own, so that a step finds the next one there. They depend on the store and
-/// the plan alone.
+/// The batches of `plan` after so many steps, shuffled, normalised, scaled as `sample` says and moved to `device` (plain,
+/// without autodiff) on threads of their own, so that a step finds the next one there. They depend on the activations and the
+/// plan alone.
 ///
 /// # Errors
-/// What is wrong with the store or the plan comes as an item, the last one.
+/// What is wrong with the activations or the plan comes as an item, the last one.
 pub fn load(
     plan: &TrainPlan,
     sample: &Sample,
     steps_done: u64,
-    store: &Store,
+    activations: &Arc<dyn Activations>,
     device: &Device,
 ) -> Ahead<Result<TrainBatch, StoreError>> {
     let delivered = steps_done * plan.batch_tokens as u64;
     let prepare = preparation(plan.normalization(), sample);
-    let batches = store.visited_batches(plan.batches(plan.tokens, delivered), prepare);
+    let batches = shuffled(activations.clone(), plan.batches(plan.tokens, delivered), prepare);
     let device = device.clone();
     Ahead::new(WAITING, batches.map(move |batch| Ok(upload(batch?, &device))))
 }
 
 /// The tokens of `plan`'s sample, normalised one by one if it says so.
-pub(crate) fn sampled(plan: &TrainPlan, store: &Store) -> Batches {
+pub(crate) fn sampled(plan: &TrainPlan, activations: &Arc<dyn Activations>) -> Batches {
     let normalization = plan.normalization();
-    store.visited_batches(plan.batches(plan.scale_tokens, 0), move |x, _| {
+    shuffled(activations.clone(), plan.batches(plan.scale_tokens, 0), move |x, _| {
         normalize(normalization, x);
         0.0
     })
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     fn estimates(scale: f64, mean: Vec<f64>) -> Estimates {
-        Estimates { mean_norm: 1.0, largest_norm: 1.0, scale, mean }
+        Estimates { mean_norm: 1.0, largest_norm: 1.0, scale, zero_fvu: 1.0, mean }
     }
 
     fn sample(input: Estimates, output: Option<Estimates>) -> Sample {

@@ -38,6 +38,8 @@ pub(crate) struct Member {
     /// The penalties of the last steps before their exponent changes, with this one and the next.
     penalties: VecDeque<[Tensor<1>; 2]>,
     device: Device,
+    /// FVU of a reconstruction that is zero.
+    zero_fvu: f64,
     /// The last line of the logs.
     pub(crate) last: Option<Record>,
 }
@@ -51,18 +53,21 @@ pub(crate) struct Firing {
 }
 
 impl Member {
-    /// Begins, or takes up a checkpoint of the same work; `b_dec` is what b_dec begins with, in the units of training.
+    /// Begins, or takes up a checkpoint of the same work; `b_dec` is what b_dec begins with, in the units of training, and `zero_fvu`
+    /// the FVU of a reconstruction that is zero.
     pub(crate) fn begin(
         plan: TrainPlan,
         work: Work,
         out: &Path,
         b_dec: Vec<f32>,
+        zero_fvu: f64,
         checkpoint: Option<Checkpoint>,
         device: &Device,
     ) -> Result<Self, TrainError> {
         let (step, _) = step::begin(&plan, b_dec, device);
         let lengths = checkpoint.as_ref().map_or_else(Lengths::new, |checkpoint| checkpoint.logs.clone());
         let mut member = Self::with_step(plan, work, out, step, &lengths, device)?;
+        member.zero_fvu = zero_fvu;
         if let Some(checkpoint) = checkpoint {
             member.last = logs::read(out, logs::METRICS)?.pop();
             member.restore(checkpoint);
@@ -87,6 +92,7 @@ impl Member {
             threshold: None,
             penalties: VecDeque::new(),
             device: device.clone(),
+            zero_fvu: 1.0,
             last: None,
             out: out.to_owned(),
             plan,
@@ -115,9 +121,15 @@ impl Member {
     fn follow_threshold(&mut self, stats: &StepStats) {
         let Some(smallest) = stats.smallest.clone() else { return };
         let decay = self.plan.threshold_decay;
+        // A batch that had fewer positive pre-activations than it may keep says nothing of where to cut.
+        let says = |of: &Tensor<1>| of.clone().greater_scalar(0.0);
         self.threshold = Some(match self.threshold.take() {
             None => smallest,
-            Some(mean) => mean.mul_scalar(decay) + smallest.mul_scalar(1.0 - decay),
+            Some(mean) => {
+                let both = mean.clone().mul_scalar(decay) + smallest.clone().mul_scalar(1.0 - decay);
+                let known = smallest.clone().mask_where(says(&mean), both);
+                mean.mask_where(says(&smallest), known)
+            }
         });
     }
 
@@ -145,7 +157,8 @@ impl Member {
     fn revive(&mut self, index: u64, batch: &TrainBatch) {
         let done = index + 1;
         let Some(resampling) = self.plan.resample else { return };
-        if !done.is_multiple_of(resampling.every) || done > resampling.until {
+        // What begins anew at the end would be saved as it began.
+        if !done.is_multiple_of(resampling.every) || done > resampling.until || done == self.plan.steps {
             return;
         }
         // Silent for half of the time since the last chance, as Bricken et al. have it.
@@ -171,7 +184,7 @@ impl Member {
     pub(crate) fn log(&mut self, done: u64, tokens_per_s: f64) -> Result<(), TrainError> {
         let (means, rates) = (self.window.read(), self.rates(done - 1));
         let record = record(&self.plan, done, &means, rates);
-        let seen = watch(&self.plan, &record, rates, &mut self.carried);
+        let seen = watch(&self.plan, &record, rates, self.zero_fvu, &mut self.carried);
         // What went wrong is to be seen in the logs too.
         self.logs.write(&record, means.density, tokens_per_s)?;
         self.last = Some(record);
@@ -249,3 +262,6 @@ fn record(plan: &TrainPlan, done: u64, means: &Means, rates: Rates) -> Record {
         k: rates.k,
     }
 }
+
+#[cfg(test)]
+mod tests;

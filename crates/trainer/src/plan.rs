@@ -8,9 +8,10 @@ use monosema_core::{
     manifest::{Input, Work},
 };
 use monosema_kernels::{Activation, Form, Optimiser, Settings};
-use monosema_sae::{Init, Normalization, Output, SaeConfig, Size};
-use monosema_store::{BatchPlan, HookColumn, Store};
+use monosema_sae::{Init, Normalization, Output, SaeConfig, Size, architecture::Annealing};
+use monosema_store::{Activations, BatchPlan, HookColumn};
 use serde::Serialize;
+use serde_json::json;
 
 use crate::{
     Recipe, Schedule, TrainConfig, TrainError, Width,
@@ -36,9 +37,9 @@ pub struct StoreFacts {
 }
 
 impl StoreFacts {
-    /// Those of a store that is there.
-    pub fn of(store: &Store) -> Self {
-        Self { hooks: store.schema().hooks.clone(), tokens: store.tokens() }
+    /// Those of activations that can be read.
+    pub fn of(activations: &dyn Activations) -> Self {
+        Self { hooks: activations.schema().hooks.clone(), tokens: activations.tokens() }
     }
 }
 
@@ -90,9 +91,9 @@ pub struct TrainPlan {
     pub ema_decay: f64,
     /// Whether rows of W_dec keep a norm of 1.
     pub decoder: DecoderNorm,
-    /// Norm of every decoder row at the start.
-    pub init_decoder_norm: f64,
-    /// Whether the encoder begins as the decoder's transpose.
+    /// Norm of every decoder row and of what encodes each latent, at the start; of the latter alone where rows keep a norm of 1.
+    pub init_norm: f64,
+    /// Whether the encoder begins in the directions of the decoder's rows.
     pub init_tied: bool,
     /// What b_dec begins as.
     pub b_dec_init: BDecInit,
@@ -102,7 +103,7 @@ pub struct TrainPlan {
     pub threshold_decay: f64,
     /// When dead latents begin anew, if they do.
     pub resample: Option<ResampleSteps>,
-    /// A latent counts as dead after so many silent tokens: whole batches, and no more than half of the run, so
+    /// A latent counts as dead after so many silent tokens: whole batches, and no more than a tenth or half of the run, so
     /// that there is something to look back on.
     pub dead_window_tokens: u64,
     /// Tokens shuffled among each other.
@@ -141,6 +142,15 @@ impl TrainPlan {
     pub fn resolve(config: &TrainConfig, facts: &StoreFacts, seed: Seed) -> Result<Self, TrainError> {
         let numbers = config.numbers();
         check(&numbers)?;
+        if let Some(l0) = config.expected_l0.filter(|l0| !(l0.is_finite() && *l0 > 0.0)) {
+            return Err(bad("expected_l0", "a number above 0", l0));
+        }
+        if config.sparsity.is_none() && numbers.sparsity == 0.0 && numbers.architecture.penalised() {
+            let recipe = config.recipe().name();
+            let expected =
+                format!("a coefficient of the penalty: the recipe {recipe} is for architectures without one");
+            return Err(bad("sparsity", expected, "none"));
+        }
         let (HookColumn { hook, width: d_in }, output) = choose_hooks(config, &facts.hooks)?;
         let d_sae = latents(config.width, d_in)?;
         let size = Size { d_in, d_sae, output };
@@ -161,7 +171,9 @@ impl TrainPlan {
             return Err(bad("shuffle_buffer_tokens", expected, numbers.shuffle_buffer_tokens));
         }
         let schedule = schedule(&numbers, steps, d_sae)?;
-        let dead_steps = numbers.dead_after_tokens.div_ceil(batch).min(steps / 2).max(1);
+        // Where AuxK is to bring latents back, it needs the time.
+        let most_dead = if config.dead_after_tokens.is_some() { steps / 2 } else { steps / 10 };
+        let dead_steps = numbers.dead_after_tokens.div_ceil(batch).min(most_dead).max(1);
         let buffer = numbers.shuffle_buffer_tokens.min(usize::try_from(facts.tokens).unwrap_or(usize::MAX));
         let buffer = buffer.max(numbers.batch_tokens);
         let shapes = numbers.architecture.shapes(size);
@@ -189,7 +201,7 @@ impl TrainPlan {
             grad_clip: numbers.grad_clip,
             ema_decay: numbers.ema_decay,
             decoder: numbers.decoder,
-            init_decoder_norm: numbers.init_decoder_norm,
+            init_norm: numbers.init_norm,
             init_tied: numbers.init_tied,
             b_dec_init: numbers.b_dec_init,
             init_seed: config.seed.map_or(seed, Seed),
@@ -265,7 +277,13 @@ impl TrainPlan {
 
     /// What initial weights are made of; `b_dec` is in the units of training.
     pub fn init(&self, b_dec: Vec<f32>) -> Init {
-        Init { seed: self.init_seed, decoder_norm: self.init_decoder_norm, tied: self.init_tied, b_dec }
+        // What keeps a norm of 1 begins with it: the first step on shorter rows would turn them at random.
+        let decoder_norm = match self.decoder {
+            DecoderNorm::Unit => 1.0,
+            DecoderNorm::Free => self.init_norm,
+        };
+        let encoder_norm = self.init_norm;
+        Init { seed: self.init_seed, decoder_norm, encoder_norm, tied: self.init_tied, b_dec }
     }
 
     /// Steps in [`TrainPlan::dead_window_tokens`].
@@ -304,21 +322,20 @@ impl TrainPlan {
     fn shared(&self) -> Vec<(&'static str, String)> {
         vec![
             ("hook", self.hook.to_string()),
-            ("hook_out", format!("{:?}", self.hook_out)),
+            ("hook_out", self.hook_out.map_or("none".into(), |hook| hook.to_string())),
             ("tokens", self.tokens.to_string()),
             ("batch_tokens", self.batch_tokens.to_string()),
             ("shuffle_buffer_tokens", self.shuffle_buffer_tokens.to_string()),
             ("scale_tokens", self.scale_tokens.to_string()),
-            ("normalize", format!("{:?}", self.normalize)),
+            ("normalize", json!(self.normalize).to_string()),
             ("log_every_steps", self.log_every_steps.to_string()),
             ("checkpoint_seconds", self.checkpoint_seconds.to_string()),
         ]
     }
 
     /// All that the result depends on.
-    pub fn work(&self, store: &Store) -> Work {
-        let name = store.directory().display().to_string();
-        let activations = Input { name, sha256: store.manifest().digest() };
+    pub fn work(&self, activations: &dyn Activations) -> Work {
+        let activations = Input { name: activations.name(), sha256: activations.digest() };
         let inputs = BTreeMap::from([("activations".to_owned(), activations)]);
         Work::new(Stage::Train, self, &WITHOUT_EFFECT, self.seed, inputs)
     }
@@ -338,7 +355,9 @@ impl TrainPlan {
             }
             None => self.micro_batch_tokens as u64 * d_sae,
         };
-        4 * (7 * parameters + 5 * active + 10 * batch * width + buffer * width)
+        // While a checkpoint is written there are its copy and its bytes, each of parameters, moments and perhaps their average.
+        let saved = parameters * if self.ema_decay > 0.0 { 4 } else { 3 };
+        4 * (7 * parameters + 2 * saved + 5 * active + 10 * batch * width + buffer * width)
     }
 }
 
@@ -373,16 +392,7 @@ fn schedule(numbers: &Numbers, steps: u64, d_sae: usize) -> Result<Schedule, Tra
         }
         _ => None,
     };
-    let annealing = numbers.architecture.annealing().map(|annealing| {
-        let of_steps = |fraction| Span::Fraction(fraction).steps(steps);
-        AnnealingSteps {
-            p_start: annealing.p_start,
-            p_end: annealing.p_end,
-            start: of_steps(annealing.start),
-            end: of_steps(annealing.end),
-            changes: annealing.changes,
-        }
-    });
+    let annealing = numbers.architecture.annealing().map(|annealing| annealing_steps(annealing, steps));
     Ok(Schedule {
         steps,
         lr,
@@ -395,6 +405,15 @@ fn schedule(numbers: &Numbers, steps: u64, d_sae: usize) -> Result<Schedule, Tra
         k,
         annealing,
     })
+}
+
+fn annealing_steps(annealing: Annealing, steps: u64) -> AnnealingSteps {
+    let Annealing { p_start, p_end, changes, .. } = annealing;
+    let [start, end] = [annealing.start, annealing.end].map(|fraction| Span::Fraction(fraction).steps(steps));
+    let end = end.max(start + 1);
+    // At most one a step, so that λ can follow each.
+    let changes = changes.min(u32::try_from(end - start).unwrap_or(u32::MAX));
+    AnnealingSteps { p_start, p_end, start, end, changes }
 }
 
 pub(crate) fn bad(key: &'static str, expected: impl Into<String>, found: impl ToString) -> TrainError {
@@ -419,11 +438,7 @@ fn check(numbers: &Numbers) -> Result<(), TrainError> {
         // A step counts firings in f32.
         return Err(bad("batch_tokens", format!("at most {EXACT}"), numbers.batch_tokens));
     }
-    let above_0 = [
-        ("lr", numbers.lr),
-        ("adam_eps", numbers.adam_eps),
-        ("init_decoder_norm", numbers.init_decoder_norm),
-    ];
+    let above_0 = [("lr", numbers.lr), ("adam_eps", numbers.adam_eps), ("init_norm", numbers.init_norm)];
     let clip = match numbers.grad_clip {
         GradClip::None => None,
         GradClip::Norm(norm) => Some(("grad_clip", norm)),
@@ -529,6 +544,7 @@ fn latents(width: Width, d_in: usize) -> Result<usize, TrainError> {
 #[cfg(test)]
 mod tests {
     use monosema_core::{BlockHook, config};
+    use monosema_sae::Sae;
 
     use super::*;
     use crate::config::DecayShape;
@@ -576,8 +592,10 @@ mod tests {
             (plan.adam_betas, plan.adam_eps, plan.grad_clip),
             (Betas([0.9, 0.999]), 1e-8, GradClip::Norm(1.0))
         );
-        // 10M tokens are more than the run: half of it is looked back on.
-        assert_eq!((plan.dead_window_tokens, plan.dead_window_steps()), (500 * 4096, 500));
+        // 10M tokens are more than the run: a tenth of it is looked back on; or half, if that was asked for.
+        assert_eq!((plan.dead_window_tokens, plan.dead_window_steps()), (100 * 4096, 100));
+        let asked = resolve("dead_after_tokens = 10000000", 4096 * 1000).unwrap();
+        assert_eq!(asked.dead_window_steps(), 500);
         assert_eq!(resolve("", 400_000_000).unwrap().dead_window_tokens, 2442 * 4096);
     }
 
@@ -659,6 +677,20 @@ mod tests {
     fn a_transcoder_reads_one_hook_and_gives_another() {
         let plan = resolve("hook_out = 'blocks.9.hook_resid_post'\nskip = true", 100_000).unwrap();
         assert_eq!(plan.size, Size { output: Some(Output { d_out: 32, skip: true }), ..Size::new(64, 512) });
+    }
+
+    #[test]
+    fn rows_that_keep_a_norm_of_1_begin_with_it() {
+        for (decoder, rows) in [("free", 0.25), ("unit", 1.0)] {
+            let plan = resolve(&format!("decoder = '{decoder}'\ninit_norm = 0.25"), 100_000).unwrap();
+            let sae = Sae::init(&plan.architecture, plan.size, &plan.init(Vec::new()), &Device::flex());
+            let (w_enc, w_dec) = (sae.affine().w_enc.val().transpose(), sae.affine().w_dec.val());
+            for (matrix, expected) in [(w_enc.clone(), 0.25), (w_dec.clone(), rows)] {
+                let norms = matrix.square().sum_dim(1).sqrt().into_data().try_into_vec::<f32>().unwrap();
+                assert!(norms.iter().all(|norm| (norm - expected).abs() < 1e-6), "{decoder}: {norms:?}");
+            }
+            assert_eq!(w_enc.div_scalar(0.25).into_data(), w_dec.div_scalar(rows).into_data(), "{decoder}");
+        }
     }
 
     #[test]

@@ -172,6 +172,28 @@ mod tests {
     }
 
     #[test]
+    fn chances_are_as_squared_losses() {
+        let (size, device) = (Size::new(2, 2), Device::flex());
+        let mut nothing =
+            Sae::init(&SaeConfig::default(), size, &Init::new(Seed(0), 1.0), &device).to_weights();
+        nothing.iter_mut().for_each(|(_, values)| values.fill(0.0));
+        let sae = Sae::from_weights(&SaeConfig::default(), size, nothing.clone(), &device);
+        // Losses of 1 and 2: one in five, and four.
+        let x = Tensor::from_data([[1.0, 0.0], [0.0, 2_f32.sqrt()]], &device);
+        let batch = TrainBatch { x, y: None, variance: 1.0 };
+        let second = (0..1000).filter(|&step| {
+            let mut state = StepState { parameters: nothing.clone(), ..StepState::default() };
+            let fresh =
+                Sae::init(&SaeConfig::default(), size, &Init::new(Seed(1), 1.0), &device).to_weights();
+            resample(&mut state, &sae, fresh, &[true, false], &batch, (Seed(0), step));
+            let rows = state.parameters.iter().find(|(name, _)| *name == "W_dec").unwrap().1;
+            rows.iter::<f32>().nth(1).unwrap() > 0.5
+        });
+        // Four standard deviations.
+        assert!(second.count().abs_diff(800) < 50);
+    }
+
+    #[test]
     fn nothing_is_drawn_twice() {
         let mut chances = [0.0, 2.0, 1.0, 0.0];
         let mut rng = Seed(0).stream("test");

@@ -46,6 +46,8 @@ pub struct Estimates {
     pub largest_norm: f64,
     /// What activations are multiplied by in training.
     pub scale: f64,
+    /// FVU of a reconstruction that is zero: Σ‖x‖² / Σ‖x − x̄‖².
+    pub zero_fvu: f64,
     /// The mean activation x̄, before that, `[d]`.
     #[serde(skip)]
     pub mean: Vec<f64>,
@@ -160,8 +162,10 @@ impl Sums {
             Normalize::MeanNorm => (values.len() as f64).sqrt() / mean_norm,
             Normalize::MeanSquare => (tokens as f64 / squares).sqrt(),
         };
-        let mean = values.into_iter().map(|sum| sum / tokens as f64).collect();
-        Ok(Estimates { mean_norm, largest_norm, scale, mean })
+        let mean: Vec<f64> = values.into_iter().map(|sum| sum / tokens as f64).collect();
+        let of_mean: f64 = mean.iter().map(|x| x * x).sum();
+        let zero_fvu = squares / (squares - tokens as f64 * of_mean).max(f64::MIN_POSITIVE);
+        Ok(Estimates { mean_norm, largest_norm, scale, zero_fvu, mean })
     }
 }
 
@@ -238,7 +242,9 @@ mod tests {
             Sample::of(batches, &plan(normalize, b_dec_init)).unwrap()
         };
         let of_norm = sample(Normalize::MeanNorm, BDecInit::Zero);
-        let Estimates { mean_norm, largest_norm, scale, mean } = of_norm.input;
+        let Estimates { mean_norm, largest_norm, scale, zero_fvu, mean } = of_norm.input;
+        // Σ‖x − x̄‖² is 194 less three times 4 / 9 + 256 / 9.
+        assert!((zero_fvu - 194.0 / (194.0 - 260.0 / 3.0)).abs() < 1e-12);
         assert_eq!((of_norm.tokens, mean_norm, largest_norm), (3, 6.0, 13.0));
         assert_eq!((scale, mean, of_norm.b_dec), (2_f64.sqrt() / 6.0, vec![-2.0 / 3.0, 16.0 / 3.0], vec![]));
         let of_square = sample(Normalize::MeanSquare, BDecInit::Mean);

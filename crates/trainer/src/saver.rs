@@ -14,8 +14,9 @@ const COST: u32 = 50;
 pub(crate) struct Saver {
     /// Time between two of them; none for one after every line of the logs.
     every: Option<Duration>,
+    /// When the last one was there.
     last: Instant,
-    /// What the last one took, of all members together.
+    /// What it took, of all members together.
     cost: Duration,
     writing: Option<JoinHandle<Result<Duration, TrainError>>>,
 }
@@ -29,9 +30,15 @@ impl Saver {
 
     /// Writes checkpoints of all `members` if it is time to; right after a line of the logs.
     pub(crate) fn after_log(&mut self, members: &[Member], done: u64) -> Result<(), TrainError> {
-        let wait = self.every.map(|every| every.max(self.cost * COST));
-        if wait.is_some_and(|wait| self.last.elapsed() < wait) {
-            return Ok(());
+        if let Some(every) = self.every {
+            // Nobody waits for the disk.
+            if self.writing.as_ref().is_some_and(|writing| !writing.is_finished()) {
+                return Ok(());
+            }
+            self.finish();
+            if self.last.elapsed() < every.max(self.cost * COST) {
+                return Ok(());
+            }
         }
         self.finish();
         let began = Instant::now();
@@ -47,7 +54,6 @@ impl Saver {
             }
             Ok(copying + began.elapsed())
         }));
-        self.last = Instant::now();
         Ok(())
     }
 
@@ -55,8 +61,9 @@ impl Saver {
     pub(crate) fn finish(&mut self) {
         match self.writing.take().map(JoinHandle::join) {
             None => {}
-            Some(Ok(Ok(cost))) => self.cost = cost,
+            Some(Ok(Ok(cost))) => (self.cost, self.last) = (cost, Instant::now()),
             Some(Ok(Err(error))) => {
+                self.last = Instant::now();
                 tracing::warn!(
                     "train: goes on without a new checkpoint, which could not be written: {error:#}"
                 );

@@ -54,9 +54,9 @@ pub struct AnnealingSteps {
     pub p_start: f64,
     /// At the end.
     pub p_end: f64,
-    /// The step after which it changes first.
+    /// The step from which on it falls: the first change is a part of the way later.
     pub start: u64,
-    /// The step by which it has changed for the last time.
+    /// The step after which it changes for the last time. If that is the last one of all, its end is never used.
     pub end: u64,
     /// How often it changes.
     pub changes: u32,
@@ -110,14 +110,17 @@ impl Schedule {
 }
 
 impl AnnealingSteps {
-    /// The step after which the exponent changes for the `j`-th time, from 1.
+    /// The step after which the exponent changes for the `j`-th time, from 1: changes are evenly spaced, as dictionary_learning's
+    /// `PAnnealTrainer` has them, whose first of `n_sparsity_updates` changes nothing.
     fn change(&self, j: u64) -> u64 {
-        self.start + (self.end - self.start) * (j - 1) / u64::from(self.changes)
+        self.start + (self.end - self.start) * j / u64::from(self.changes)
     }
 
     fn at(&self, step: u64, rates: Rates) -> Rates {
         let changes = u64::from(self.changes);
-        let done = (1..=changes).take_while(|&j| self.change(j) < step).count() as u64;
+        // As many as come before this step: see `change`.
+        let [since, span] = [step.saturating_sub(self.start), self.end - self.start].map(u128::from);
+        let done = (since * u128::from(changes)).div_ceil(span).saturating_sub(1).min(changes.into()) as u64;
         let p = |j: u64| self.p_start + (self.p_end - self.p_start) * j as f64 / changes as f64;
         let next = (done < changes).then(|| self.change(done + 1));
         let measured = next.is_some_and(|next| step + MEASURED > next);
@@ -181,12 +184,27 @@ mod tests {
             (p, next_p, p_changes)
         };
         assert_eq!(at(0), (1.0, None, false));
-        assert_eq!(at(10), (1.0, None, false));
-        assert_eq!(at(11), (1.0, Some(0.75), false));
-        assert_eq!(at(20), (1.0, Some(0.75), true));
-        assert_eq!(at(21), (0.75, None, false));
-        assert_eq!(at(40), (0.75, Some(0.5), true));
-        assert_eq!(at(41), (0.5, None, false));
+        assert_eq!(at(30), (1.0, None, false));
+        assert_eq!(at(31), (1.0, Some(0.75), false));
+        assert_eq!(at(40), (1.0, Some(0.75), true));
+        assert_eq!(at(41), (0.75, None, false));
+        assert_eq!(at(60), (0.75, Some(0.5), true));
+        assert_eq!(at(61), (0.5, None, false));
         assert_eq!(at(99), (0.5, None, false));
+    }
+
+    #[test]
+    fn the_exponent_changes_when_the_peer_changes_it() {
+        // torch.linspace(40, 1000, 10, dtype=int) and torch.linspace(1, 0.2, 10), of dictionary_learning.
+        let annealing = AnnealingSteps { p_start: 1.0, p_end: 0.2, start: 40, end: 1000, changes: 9 };
+        let schedule = Schedule { annealing: Some(annealing), ..schedule(1000) };
+        let updates = [40, 146, 253, 360, 466, 573, 680, 786, 893, 1000];
+        for step in 0..1000 {
+            let passed = updates.iter().filter(|&&update| update < step).count().saturating_sub(1);
+            let expected = 1.0 - 0.8 * passed as f64 / 9.0;
+            let found = schedule.at(step);
+            assert!((found.p - expected).abs() < 1e-12, "step {step}: {} instead of {expected}", found.p);
+            assert_eq!(found.p_changes, updates[1..].contains(&step), "step {step}");
+        }
     }
 }

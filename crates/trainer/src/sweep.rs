@@ -25,17 +25,15 @@ pub fn members(config: &TrainConfig) -> Result<Vec<Member>, TrainError> {
     let base_table = Table::try_from(&base).expect("a configuration is a table of TOML");
     let mut members: Vec<Member> = Vec::new();
     for grid in &config.sweep {
+        if grid.is_empty() || grid.contains_key("sweep") {
+            let found = if grid.is_empty() { "a table without a key" } else { "a sweep within a sweep" };
+            return Err(bad("sweep", "tables of keys of [train]", found));
+        }
         for choice in combinations(grid)? {
-            let mut table = base_table.clone();
-            choice.iter().for_each(|(path, value)| set(&mut table, path, value.clone()));
-            let parsed: Result<TrainConfig, _> = Table::try_into(table);
-            let mut member = parsed.map_err(|error| {
-                let found = format!("{}: {}", name(&choice), error.message());
-                bad("sweep", "keys of [train], each with a list of values that it can have", found)
-            })?;
+            let mut member = apply(&base_table, &choice)?;
             // A λ of them all is not meant for those without a penalty.
             let chosen = choice.iter().any(|(path, _)| *path == ["sparsity"]);
-            if !chosen && member.architecture.as_ref().is_some_and(|kind| !kind.penalised()) {
+            if !chosen && !member.numbers().architecture.penalised() {
                 member.sparsity = None;
             }
             let name = name(&choice);
@@ -56,10 +54,7 @@ type Choice = (Vec<String>, Value);
 /// Every way to choose one alternative for each key of a grid.
 fn combinations(grid: &Table) -> Result<Vec<Vec<Choice>>, TrainError> {
     let mut all = vec![Vec::new()];
-    let mut leaves = leaves(grid, &[]);
-    // A kind decides which keys there are beside it.
-    leaves.sort_by_key(|(path, _)| path.last().is_none_or(|key| key != "kind"));
-    for (path, alternatives) in leaves {
+    for (path, alternatives) in leaves(grid, &[]) {
         if alternatives.is_empty() {
             return Err(bad("sweep", format!("alternatives for {}", path.join(".")), "an empty list"));
         }
@@ -87,22 +82,58 @@ fn leaves(table: &Table, path: &[String]) -> Vec<(Vec<String>, Vec<Value>)> {
     each.collect()
 }
 
-/// Sets a key within a table. A choice between tables of one key, such as `width`, or of another `kind` leaves nothing of what
-/// was there.
-fn set(table: &mut Table, path: &[String], value: Value) {
+/// The configuration `base` with the values of a choice in their places.
+fn apply(base: &Table, choice: &[Choice]) -> Result<TrainConfig, TrainError> {
+    let mut chosen = Table::new();
+    choice.iter().for_each(|(path, value)| put(&mut chosen, path, value.clone()));
+    let mut table = base.clone();
+    for (key, value) in &chosen {
+        // Values within a table leave the others there as they are. But some tables are a choice between keys, such as
+        // `width`: those that cannot be with both are replaced, the innermost first.
+        let mut parsed = Err(String::new());
+        for depth in (0..=depth(value)).rev() {
+            table.insert(key.clone(), merge(base.get(key), value, depth));
+            parsed =
+                Table::try_into::<TrainConfig>(table.clone()).map_err(|error| error.message().to_owned());
+            if parsed.is_ok() {
+                break;
+            }
+        }
+        if let Err(reason) = parsed {
+            let expected = "keys of [train], each with a list of values that it can have (where these are lists, a list of lists)";
+            return Err(bad("sweep", expected, format!("{}: {reason}", name(choice))));
+        }
+    }
+    Ok(Table::try_into(table).expect("just tried"))
+}
+
+fn put(table: &mut Table, path: &[String], value: Value) {
     let Some((key, rest)) = path.split_first() else { return };
     if rest.is_empty() {
         table.insert(key.clone(), value);
-        return;
+    } else if let Value::Table(inner) = table.entry(key.clone()).or_insert_with(|| Table::new().into()) {
+        put(inner, rest, value);
     }
-    let inner = table.entry(key.clone()).or_insert_with(|| Value::Table(Table::new()));
-    let chooses = rest[0] == "kind" && inner.get("kind") != Some(&value);
-    let one_of = inner.as_table().is_none_or(|inner| inner.len() == 1 && !inner.contains_key(&rest[0]));
-    if chooses || (one_of && key != "architecture") {
-        *inner = Value::Table(Table::new());
-    }
-    if let Value::Table(inner) = inner {
-        set(inner, rest, value);
+}
+
+/// Tables within one another.
+fn depth(value: &Value) -> usize {
+    value.as_table().map_or(0, |table| 1 + table.values().map(depth).max().unwrap_or(0))
+}
+
+/// `over`, with what `base` has beside it in the first `depth` tables from outside. Of another `kind` nothing is kept.
+fn merge(base: Option<&Value>, over: &Value, depth: usize) -> Value {
+    match (base, over) {
+        (Some(Value::Table(base)), Value::Table(over))
+            if depth > 0 && over.get("kind").is_none_or(|kind| base.get("kind") == Some(kind)) =>
+        {
+            let mut merged = base.clone();
+            for (key, value) in over {
+                merged.insert(key.clone(), merge(base.get(key), value, depth - 1));
+            }
+            Value::Table(merged)
+        }
+        _ => over.clone(),
     }
 }
 

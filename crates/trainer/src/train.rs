@@ -1,9 +1,10 @@
-//! A stage of the pipeline: a store of activations to dictionaries, sealed.
+//! A stage of the pipeline: activations to dictionaries, sealed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Instant,
 };
 
@@ -13,7 +14,7 @@ use monosema_core::{
     manifest::{self, Work},
 };
 use monosema_sae::{Dictionary, Metadata, SaeError, formats::Format};
-use monosema_store::Store;
+use monosema_store::Activations;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -57,7 +58,7 @@ pub struct TrainSummary {
     pub dead_window_tokens: u64,
     /// Tokens a second, logging and waiting for data included.
     pub tokens_per_s: f64,
-    /// Seconds, from opening the store to the manifest.
+    /// Seconds, to the manifest.
     pub seconds: f64,
     /// The step from which an interrupted training was taken up; 0 if it was not.
     pub resumed_at: u64,
@@ -69,17 +70,21 @@ pub struct TrainSummary {
 ///
 /// # Errors
 /// A finished dictionary in a directory, or checkpoints of other work; plans that cannot share a pass; a precision that `device`
-/// has no step for; a store other than the plans', or one that cannot be read; activations without a scale; a loss or a weight
+/// has no step for; activations other than the plans', or that cannot be read; without a scale; a loss or a weight
 /// that is not finite; a disk that fails. The directories are then not sealed.
 ///
 /// # Panics
 /// Without a job.
-pub fn train(jobs: Vec<Job>, store: &Store, device: &Device) -> Result<Vec<TrainSummary>, TrainError> {
+pub fn train(
+    jobs: Vec<Job>,
+    activations: &Arc<dyn Activations>,
+    device: &Device,
+) -> Result<Vec<TrainSummary>, TrainError> {
     let started = Instant::now();
     let plan = jobs[0].plan.clone();
     for job in &jobs {
         job.plan.check_device(device)?;
-        check_store(&job.plan, store)?;
+        check_activations(&job.plan, &**activations)?;
         plan.check_shared(&job.plan)?;
         if job.out.join(manifest::FILE_NAME).exists() {
             return Err(TrainError::Sealed { directory: job.out.clone() });
@@ -87,8 +92,8 @@ pub fn train(jobs: Vec<Job>, store: &Store, device: &Device) -> Result<Vec<Train
     }
     let (done, checkpoints) = resumable(&jobs)?;
     // A damaged shard shows in no loss curve. Reading it all once is little beside training on it.
-    store.verify()?;
-    let sample = Sample::of(sampled(&plan, store), &plan)?;
+    activations.verify()?;
+    let sample = Sample::of(sampled(&plan, activations), &plan)?;
     let mut members = Vec::new();
     let mut checkpoints = checkpoints.into_iter();
     for job in &jobs {
@@ -98,13 +103,21 @@ pub fn train(jobs: Vec<Job>, store: &Store, device: &Device) -> Result<Vec<Train
             tracing::info!("train: goes on after step {done} of {}", job.plan.steps);
         }
         announce(&job.plan, &sample, device);
-        let b_dec = b_dec(&job.plan, &plan, &sample, store)?;
+        let b_dec = b_dec(&job.plan, &plan, &sample, activations)?;
         let work = job.manifest.work.clone();
         let checkpoint = checkpoints.next();
-        members.push(Member::begin(job.plan.clone(), work, &job.out, b_dec, checkpoint, device)?);
+        members.push(Member::begin(
+            job.plan.clone(),
+            work,
+            &job.out,
+            b_dec,
+            sample.target().zero_fvu,
+            checkpoint,
+            device,
+        )?);
     }
     let mut saver = Saver::new(plan.checkpoint_seconds);
-    let batches = load(&plan, &sample, done, store, device);
+    let batches = load(&plan, &sample, done, activations, device);
     let fitted = fit(members, done, batches, &mut saver);
     saver.finish();
     let Fitted { members, diverged, tokens_per_s } = fitted?;
@@ -113,7 +126,7 @@ pub fn train(jobs: Vec<Job>, store: &Store, device: &Device) -> Result<Vec<Train
     for member in members {
         let (plan, last) = (member.plan.clone(), member.last.clone());
         let job = jobs.iter().find(|job| job.out == member.out).expect("a member is of a job");
-        let dead_latents = seal(member, &job.manifest, store, &sample)?;
+        let dead_latents = seal(member, &job.manifest, &**activations, &sample)?;
         summaries.push(TrainSummary {
             last: last.expect("a plan has at least one step, and the last one is logged"),
             sample: sample.clone(),
@@ -126,7 +139,7 @@ pub fn train(jobs: Vec<Job>, store: &Store, device: &Device) -> Result<Vec<Train
     }
     match diverged.into_iter().next() {
         None => Ok(summaries),
-        Some((member, error)) => Err(keep_last_good(member, error, store, &sample)),
+        Some((member, error)) => Err(keep_last_good(member, error, &**activations, &sample)),
     }
 }
 
@@ -183,21 +196,26 @@ fn b_dec(
     plan: &TrainPlan,
     sampled_for: &TrainPlan,
     sample: &Sample,
-    store: &Store,
+    activations: &Arc<dyn Activations>,
 ) -> Result<Vec<f32>, TrainError> {
     if plan.b_dec_init == sampled_for.b_dec_init {
         return Ok(sample.b_dec.clone());
     }
-    Ok(Sample::of(sampled(plan, store), plan)?.b_dec)
+    Ok(Sample::of(sampled(plan, activations), plan)?.b_dec)
 }
 
 /// Writes the dictionary and its manifest. Returns how many latents are dead.
-fn seal(member: Member, manifest: &Manifest, store: &Store, sample: &Sample) -> Result<u64, TrainError> {
+fn seal(
+    member: Member,
+    manifest: &Manifest,
+    activations: &dyn Activations,
+    sample: &Sample,
+) -> Result<u64, TrainError> {
     let (plan, out) = (member.plan.clone(), member.out.clone());
     let exported = member.export(sample.scales());
     let warnings = member.warnings();
     let (Firing { log_sparsity, dead_latents }, logs) = member.end()?;
-    let dictionary = Dictionary::new(exported, metadata(&plan, store, sample), Some(log_sparsity));
+    let dictionary = Dictionary::new(exported, metadata(&plan, activations, sample), Some(log_sparsity));
     let mut files = dictionary.save(&out).map_err(|error| not_saved(error, &plan))?;
     files.extend(logs);
     files.push(write_report(&plan, manifest, &warnings, &out)?);
@@ -245,7 +263,12 @@ fn write_report(
 }
 
 /// Saves the dictionary of the last checkpoint of a run that diverged beside it, if there is one, and says so.
-fn keep_last_good(mut member: Member, error: TrainError, store: &Store, sample: &Sample) -> TrainError {
+fn keep_last_good(
+    mut member: Member,
+    error: TrainError,
+    activations: &dyn Activations,
+    sample: &Sample,
+) -> TrainError {
     let (plan, out) = (member.plan.clone(), member.out.clone());
     let newest =
         checkpoint::steps_in(&out).into_iter().find_map(|steps| Checkpoint::load(&out, steps, &plan).ok());
@@ -255,7 +278,7 @@ fn keep_last_good(mut member: Member, error: TrainError, store: &Store, sample: 
         member.restore(checkpoint);
         fs::create_dir_all(&place).map_err(io(&place))?;
         let dictionary =
-            Dictionary::new(member.export(sample.scales()), metadata(&plan, store, sample), None);
+            Dictionary::new(member.export(sample.scales()), metadata(&plan, activations, sample), None);
         dictionary.save(&place).map(drop).map_err(TrainError::from)
     };
     match (save(), error) {
@@ -276,19 +299,19 @@ fn not_saved(error: SaeError, plan: &TrainPlan) -> TrainError {
     }
 }
 
-fn check_store(plan: &TrainPlan, store: &Store) -> Result<(), TrainError> {
+fn check_activations(plan: &TrainPlan, activations: &dyn Activations) -> Result<(), TrainError> {
     let other = |expected: String, found: String| {
-        Err(TrainError::OtherStore { directory: store.directory().to_owned(), expected, found })
+        Err(TrainError::OtherActivations { place: activations.name(), expected, found })
     };
     let wanted = [(Some(plan.hook), plan.size.d_in), (plan.hook_out, plan.size.d_out())];
     for (hook, width) in wanted.into_iter().filter_map(|(hook, width)| Some((hook?, width))) {
-        let column = store.hook_column(hook)?;
+        let column = activations.hook_column(hook)?;
         if column.width != width {
             return other(format!("{hook} to be {width} wide"), column.width.to_string());
         }
     }
-    if store.tokens() != plan.store_tokens {
-        return other(format!("{} tokens", plan.store_tokens), store.tokens().to_string());
+    if activations.tokens() != plan.store_tokens {
+        return other(format!("{} tokens", plan.store_tokens), activations.tokens().to_string());
     }
     Ok(())
 }
@@ -310,9 +333,9 @@ fn clear(out: &Path) -> Result<(), TrainError> {
     Ok(())
 }
 
-/// Where the dictionary comes from. What the store's manifest does not say stays unknown.
-fn metadata(plan: &TrainPlan, store: &Store, sample: &Sample) -> Metadata {
-    let Work { config: harvest, inputs, .. } = &store.manifest().work;
+/// Where the dictionary comes from. What is not known of the activations stays unknown.
+fn metadata(plan: &TrainPlan, activations: &dyn Activations, sample: &Sample) -> Metadata {
+    let Work { config: harvest, inputs, .. } = activations.work();
     let name = |role: &str| inputs.get(role).map(|input| input.name.clone());
     let mut metadata = Metadata::new(plan.hook).of_unprocessed_model();
     metadata.hook_out = plan.hook_out;
@@ -322,14 +345,14 @@ fn metadata(plan: &TrainPlan, store: &Store, sample: &Sample) -> Metadata {
     metadata.prepend_bos = harvest["context"].get("bos").map(|bos| !bos.is_null());
     metadata.dataset_path = name("text");
     metadata.scale = Some(sample.input.scale);
-    metadata.facts = facts(plan, store);
+    metadata.facts = facts(plan, activations.work());
     metadata
 }
 
-fn facts(plan: &TrainPlan, store: &Store) -> Map<String, Value> {
+fn facts(plan: &TrainPlan, harvest: &Work) -> Map<String, Value> {
     let facts = json!({
         // So that an evaluation within another model is noticed.
-        "model_sha256": store.manifest().work.inputs.get("model").map(|model| &model.sha256),
+        "model_sha256": harvest.inputs.get("model").map(|model| &model.sha256),
         "recipe": plan.recipe,
         "trained_as": plan.architecture,
         "seed": plan.seed,

@@ -2,8 +2,12 @@
 
 use crate::{Rates, Record, TrainError, TrainPlan, checkpoint::Carried};
 
-/// A loss so many times the least one, with more error than variance, has exploded.
+/// A loss so many times the least one, with more error than variance, has exploded. So has an error that is so many times that
+/// of a reconstruction which is zero, once the run has settled.
 const EXPLODED: f64 = 100.0;
+
+/// Before that only one of so many times: a wide dictionary may begin with far too large a reconstruction.
+const EXPLODED_AT_FIRST: f64 = 1e6;
 
 /// How far L0 may be off before it is worth a warning.
 const OFF: f64 = 10.0;
@@ -11,7 +15,8 @@ const OFF: f64 = 10.0;
 /// What share of the latents may be dead before it is.
 const DEAD: f64 = 0.5;
 
-/// Looks at a line of the logs, before it is taken for good. What it says once, it says once: `carried` remembers.
+/// Looks at a line of the logs, before it is taken for good; `zero_fvu` is the FVU of a reconstruction that is zero. What it says
+/// once, it says once: `carried` remembers.
 ///
 /// # Errors
 /// Numbers that are not finite; a loss that has exploded.
@@ -19,6 +24,7 @@ pub(crate) fn watch(
     plan: &TrainPlan,
     record: &Record,
     rates: Rates,
+    zero_fvu: f64,
     carried: &mut Carried,
 ) -> Result<(), TrainError> {
     let diverged = |what, value| {
@@ -34,11 +40,15 @@ pub(crate) fn watch(
     if record.loss > EXPLODED * least && record.fvu > 1.0 {
         return diverged("loss", record.loss);
     }
+    let settled = record.step >= settled(plan);
+    if record.fvu > zero_fvu * if settled { EXPLODED } else { EXPLODED_AT_FIRST } {
+        return diverged("fraction of variance unexplained", record.fvu);
+    }
     carried.least_loss = Some(least);
-    if record.step < settled(plan) {
+    if !settled {
         return Ok(());
     }
-    for (about, warning) in warnings(plan, record) {
+    for (about, warning) in warnings(plan, record, zero_fvu) {
         if !carried.warned.iter().any(|(warned, _)| warned == about) {
             let warning = format!("step {}: {warning}", record.step);
             tracing::warn!("train: {warning}");
@@ -57,25 +67,32 @@ fn settled(plan: &TrainPlan) -> u64 {
     schedule.lr_warmup_steps.max(sparsity).max(k).max(plan.steps / 4)
 }
 
-fn warnings(plan: &TrainPlan, record: &Record) -> Vec<(&'static str, String)> {
+fn warnings(plan: &TrainPlan, record: &Record, zero_fvu: f64) -> Vec<(&'static str, String)> {
     let mut warnings = Vec::new();
     let l0 = record.l0;
+    if record.fvu > zero_fvu {
+        let text = format!(
+            "the reconstruction is worse than none: FVU is {:.3}, and {zero_fvu:.3} of zeros; try a tenth of the learning rate",
+            record.fvu
+        );
+        warnings.push(("fvu", text));
+    }
     let remedy = if plan.architecture.penalised() { "sparsity" } else { "the architecture's k" };
     match plan.expected_l0 {
         Some(expected) if l0 > OFF * expected || l0 < expected / OFF => {
-            let text = format!("L0 is {l0:.1}, {expected:.0} were expected; [train] {remedy} moves it");
-            warnings.push(("l0", text));
+            let text = format!("L0 is {l0:.1}, {expected} were expected; [train] {remedy} moves it");
+            warnings.push((if l0 > expected { "high l0" } else { "low l0" }, text));
         }
         None if l0 > plan.size.d_in as f64 => {
             let text = format!(
                 "L0 is {l0:.0}, more than the {} dimensions: this is not sparse; a larger [train] {remedy} makes it so",
                 plan.size.d_in
             );
-            warnings.push(("l0", text));
+            warnings.push(("high l0", text));
         }
         None if l0 < 1.0 => {
             let text = format!("L0 is {l0:.2}: hardly a latent is active; try a tenth of [train] {remedy}");
-            warnings.push(("l0", text));
+            warnings.push(("low l0", text));
         }
         _ => {}
     }
@@ -141,27 +158,42 @@ mod tests {
 
     fn says(plan: &TrainPlan, record: Record) -> Vec<String> {
         let mut carried = Carried::default();
-        watch(plan, &record, Rates::new(1.0, 0.0), &mut carried).unwrap();
+        watch(plan, &record, Rates::new(1.0, 0.0), 1.5, &mut carried).unwrap();
         carried.warned.into_iter().map(|(about, _)| about).collect()
     }
 
     #[test]
     fn a_loss_that_is_no_number_or_explodes_ends_the_run() {
         let (plan, mut carried) = (plan(None), Carried::default());
-        let mut look = |loss| watch(&plan, &record(60, loss, 5.0), Rates::new(1.0, 0.0), &mut carried);
+        let mut look = |loss| watch(&plan, &record(60, loss, 5.0), Rates::new(1.0, 0.0), 1.5, &mut carried);
         assert!(look(0.1).is_ok() && look(0.01).is_ok() && look(0.9).is_ok());
         assert!(matches!(look(1.5), Err(TrainError::Diverged { step: 59, what: "loss", .. })));
         assert!(look(f64::NAN).is_err());
     }
 
     #[test]
+    fn what_is_far_worse_than_nothing_ends_the_run_though_it_was_never_better() {
+        let plan = plan(None);
+        let look = |step, fvu| {
+            watch(&plan, &record(step, fvu, 5.0), Rates::new(1.0, 0.0), 1.5, &mut Carried::default())
+        };
+        assert!(look(1, 1e6).is_ok());
+        assert!(look(1, 2e6).unwrap_err().to_string().contains("variance unexplained is 2000000"));
+        assert!(look(24, 200.0).is_ok());
+        assert!(look(25, 200.0).is_err());
+        assert!(look(25, 100.0).is_ok());
+        assert_eq!(says(&plan, record(25, 1.6, 5.0)), ["fvu"]);
+        assert!(says(&plan, record(25, 1.4, 5.0)).is_empty());
+    }
+
+    #[test]
     fn an_l0_that_is_far_off_is_told_once_it_is_settled() {
         // After a quarter of 100 steps.
         assert!(says(&plan(None), record(24, 1.0, 60.0)).is_empty());
-        assert_eq!(says(&plan(None), record(25, 1.0, 60.0)), ["l0"]);
-        assert_eq!(says(&plan(None), record(25, 1.0, 0.5)), ["l0"]);
+        assert_eq!(says(&plan(None), record(25, 1.0, 60.0)), ["high l0"]);
+        assert_eq!(says(&plan(None), record(25, 1.0, 0.5)), ["low l0"]);
         assert!(says(&plan(None), record(25, 1.0, 3.0)).is_empty());
-        assert_eq!(says(&plan(Some(30)), record(50, 1.0, 2.9)), ["l0"]);
+        assert_eq!(says(&plan(Some(30)), record(50, 1.0, 2.9)), ["low l0"]);
         assert!(says(&plan(Some(30)), record(50, 1.0, 25.0)).is_empty());
     }
 

@@ -19,7 +19,7 @@ use super::{
     values::{Sizes, Values},
     vectors::{add, squares},
 };
-use crate::{Aux, Path, Settings};
+use crate::{Aux, NO_SPREAD, Path, Settings};
 
 /// The gradients of dead latents.
 pub(super) struct Revived {
@@ -90,9 +90,9 @@ impl Dead {
         settings: &Settings,
     ) -> Option<Revived> {
         let Self { aux, latents, .. } = self;
-        let (left, spread) = left_over(blocks, of_error, self.sizes);
+        let (left, [spread, size]) = left_over(blocks, of_error, self.sizes);
         // What is no number is more than nothing.
-        if spread == 0.0 {
+        if spread <= NO_SPREAD * size {
             return None;
         }
         let encoder = Encoder { w_enc: &self.w_enc, b_enc: &self.b_enc, input };
@@ -156,8 +156,8 @@ impl Dead {
     }
 }
 
-/// e = y − x̂ of all tokens, `[n, d_out]`, and Σ ‖e − ē‖².
-fn left_over(blocks: &[Block], of_error: f32, Sizes { n, d_out, .. }: Sizes) -> (Vec<f32>, f64) {
+/// e = y − x̂ of all tokens, `[n, d_out]`, with Σ ‖e − ē‖² and Σ ‖e‖².
+fn left_over(blocks: &[Block], of_error: f32, Sizes { n, d_out, .. }: Sizes) -> (Vec<f32>, [f64; 2]) {
     let mut left = vec![0.0; n * d_out];
     let parts: Vec<Vec<f32>> = left
         .par_chunks_mut(TOKENS * d_out)
@@ -170,27 +170,29 @@ fn left_over(blocks: &[Block], of_error: f32, Sizes { n, d_out, .. }: Sizes) -> 
     let mut mean = weighted_sum(&parts.concat(), &vec![1.0; parts.len()], d_out);
     mean.iter_mut().for_each(|sum| *sum /= n as f32);
     let tasks = left.par_chunks(TOKENS * d_out);
-    let squared: Vec<f64> = tasks.map(|left| Arch::new().dispatch(Spread { left, mean: &mean })).collect();
-    (left, squared.iter().sum())
+    let squared: Vec<[f64; 2]> =
+        tasks.map(|left| Arch::new().dispatch(Spread { left, mean: &mean })).collect();
+    (left, [0, 1].map(|of| squared.iter().map(|sums| sums[of]).sum()))
 }
 
-/// Σ ‖e − ē‖² of some tokens.
+/// Σ ‖e − ē‖² and Σ ‖e‖² of some tokens.
 struct Spread<'a> {
     left: &'a [f32],
     mean: &'a [f32],
 }
 
 impl WithSimd for Spread<'_> {
-    type Output = f64;
+    type Output = [f64; 2];
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> f64 {
-        let mut sum = 0.0;
+    fn with_simd<S: Simd>(self, simd: S) -> [f64; 2] {
+        let mut sums = [0.0; 2];
         let mut off = vec![0.0; self.mean.len()];
         for left in self.left.chunks_exact(self.mean.len()) {
             off.iter_mut().zip(left.iter().zip(self.mean)).for_each(|(off, (left, mean))| *off = left - mean);
-            sum += squares(simd, &off);
+            sums[0] += squares(simd, &off);
+            sums[1] += squares(simd, left);
         }
-        sum
+        sums
     }
 }

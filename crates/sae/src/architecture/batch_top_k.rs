@@ -4,22 +4,19 @@
 //! f = the k·n largest of ReLU((x − b_dec)·W_enc + b_enc) over n tokens, x̂ = f·W_dec + b_dec,
 //! loss = mean over tokens of ‖x − x̂‖² + AuxK.
 //!
-//! Trained, it is a [`JumpRelu`] whose threshold is the mean of the smallest activations that late batches kept: what is
+//! Trained, it is a [JumpReLU](super::jump_relu) whose threshold is the mean of the smallest activations that late batches kept: what is
 //! active on a token then no longer depends on others. SAELens does the same.
 
 use std::num::NonZeroUsize;
 
-use burn::{
-    module::Module,
-    tensor::{Device, Tensor, activation::relu},
-};
-use monosema_kernels::{Activation, Form, Parameters};
+use burn::tensor::{Tensor, activation::relu};
+use monosema_kernels::{Activation, Form, Penalty};
 use serde::{Deserialize, Serialize};
 
-use super::{Architecture, Sae, jump_relu::JumpRelu, top_k};
-use crate::{Affine, Loss, Now, Size, Weights, aux_k::AuxK, largest};
+use super::{Architecture, Sae, jump_relu::JumpReluConfig, top_k};
+use crate::{Affine, AuxK, Loss, Now, Size, largest};
 
-/// What can be chosen of a [`BatchTopK`].
+/// What can be chosen of [it](self).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BatchTopKConfig {
@@ -33,25 +30,15 @@ pub struct BatchTopKConfig {
     pub aux: AuxK,
 }
 
-/// See the [module](self).
-#[derive(Module, Debug)]
-pub struct BatchTopK {
-    affine: Affine,
-    #[module(skip)]
-    config: BatchTopKConfig,
-}
-
-impl Architecture for BatchTopK {
-    type Config = BatchTopKConfig;
-
+impl Architecture for BatchTopKConfig {
     const SAELENS_NAME: Option<&'static str> = None;
 
     const PENALISED: bool = false;
 
     const CHOOSES_IN_BATCH: bool = true;
 
-    fn variants() -> Vec<BatchTopKConfig> {
-        let of = |k, apply_b_dec_to_input, aux| BatchTopKConfig {
+    fn variants() -> Vec<Self> {
+        let of = |k, apply_b_dec_to_input, aux| Self {
             k: NonZeroUsize::new(k).expect("one or more"),
             apply_b_dec_to_input,
             aux,
@@ -59,72 +46,46 @@ impl Architecture for BatchTopK {
         vec![of(3, true, AuxK::default()), of(1, false, AuxK::OFF)]
     }
 
-    fn check(config: &BatchTopKConfig, size: Size) -> Result<(), (String, String)> {
-        top_k::check(config.k, config.aux, size)
+    fn applies_b_dec_to_input(&self) -> bool {
+        self.apply_b_dec_to_input
     }
 
-    fn from_weights(config: &BatchTopKConfig, size: Size, mut weights: Weights, device: &Device) -> Self {
-        let affine = Affine::from_weights(config.apply_b_dec_to_input, size, &mut weights, device);
-        Self { affine, config: config.clone() }
+    fn k(&self) -> Option<usize> {
+        Some(self.k.get())
     }
 
-    fn applies_b_dec_to_input(config: &BatchTopKConfig) -> bool {
-        config.apply_b_dec_to_input
+    fn aux(&self) -> AuxK {
+        self.aux
     }
 
-    fn target_l0(config: &BatchTopKConfig) -> Option<f64> {
-        Some(config.k.get() as f64)
+    fn form(&self, _: Size, _: bool) -> Option<Form> {
+        Some(Form::new(Activation::BatchTopK { k: self.k.get() }, Penalty::None))
     }
 
-    fn k(config: &BatchTopKConfig) -> Option<usize> {
-        Some(config.k.get())
+    fn encode(&self, affine: &Affine, x: Tensor<2>) -> Tensor<2> {
+        keep(relu(affine.pre_acts(x)), self.k.get())
     }
 
-    fn heeds_dead(config: &BatchTopKConfig) -> bool {
-        config.aux.coefficient > 0.0
-    }
-
-    fn form(config: &BatchTopKConfig, size: Size, unit_decoder: bool) -> Option<Form> {
-        let activation = Activation::BatchTopK { k: config.k.get() };
-        let flags = [config.apply_b_dec_to_input, unit_decoder];
-        Some(top_k::form(activation, flags, config.aux, size))
-    }
-
-    fn from_parameters(config: &BatchTopKConfig, size: Size, parameters: Parameters) -> Self {
-        let affine = Affine::from_parameters(config.apply_b_dec_to_input, size, parameters);
-        Self { affine, config: config.clone() }
-    }
-
-    fn affine(&self) -> &Affine {
-        &self.affine
-    }
-
-    fn map_affine(self, change: impl FnOnce(Affine) -> Affine) -> Self {
-        Self { affine: change(self.affine), ..self }
-    }
-
-    fn config(&self) -> BatchTopKConfig {
-        self.config.clone()
-    }
-
-    fn encode(&self, x: Tensor<2>) -> Tensor<2> {
-        keep(relu(self.affine.pre_acts(x)), self.config.k.get())
-    }
-
-    fn loss(&self, x: Tensor<2>, y: Tensor<2>, now: &Now) -> Loss {
-        let positive = relu(self.affine.pre_acts(x.clone()));
-        let k = now.k.unwrap_or(self.config.k.get());
+    fn loss(&self, affine: &Affine, x: Tensor<2>, y: Tensor<2>, now: &Now) -> Loss {
+        let positive = relu(affine.pre_acts(x.clone()));
+        let k = now.k.unwrap_or(self.k.get());
         let acts = keep(positive.clone(), k);
-        let x_hat = self.decode(acts.clone(), x);
+        let x_hat = self.decode(affine, acts.clone(), x);
         let smallest = Some(smallest(acts.clone(), k));
-        let aux = self.config.aux.term(&self.affine, now, positive, [y.clone(), x_hat.clone()]);
+        let aux = self.aux.term(affine, now, positive, [y.clone(), x_hat.clone()]);
         let loss = Loss { smallest, ..Loss::new(y, x_hat, acts) };
         aux.into_iter().fold(loss, Loss::plus)
     }
 
-    fn frozen(self, threshold: Option<f32>) -> Sae {
-        JumpRelu::with_threshold(self.affine, threshold.unwrap_or(0.0)).into()
+    fn frozen(&self, affine: Affine, threshold: Option<f32>) -> Sae {
+        with_threshold(affine, threshold)
     }
+}
+
+/// A JumpReLU dictionary that has the same threshold for all latents: 0 where none is known.
+pub(super) fn with_threshold(affine: Affine, threshold: Option<f32>) -> Sae {
+    let theta = affine.b_enc.val().zeros_like().add_scalar(threshold.unwrap_or(0.0));
+    JumpReluConfig::dictionary(affine, theta)
 }
 
 /// `acts [n, d_sae]`, of which the `k · n` largest are kept and the others become 0.
@@ -146,6 +107,8 @@ pub(super) fn smallest(acts: Tensor<2>, k: usize) -> Tensor<1> {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+
     use super::*;
 
     fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {

@@ -8,20 +8,17 @@
 //!
 //! SAELens calls it `gated`.
 
-use burn::{
-    module::{Module, Param},
-    tensor::{Device, Tensor, activation::relu},
-};
-use monosema_kernels::{Activation, Extras, Form, Parameters, Penalty};
+use burn::tensor::{Tensor, activation::relu};
+use monosema_kernels::{Activation, Form, Penalty};
 use serde::{Deserialize, Serialize};
 
 use super::Architecture;
 use crate::{
-    Affine, Init, Loss, Now, Size, Weights,
+    Affine, Loss, Now, Size,
     loss::{mean_square, weighted},
 };
 
-/// What can be chosen of a [`Gated`].
+/// What can be chosen of [it](self).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GatedConfig {
@@ -35,134 +32,64 @@ impl Default for GatedConfig {
     }
 }
 
-/// See the [module](self).
-#[derive(Module, Debug)]
-pub struct Gated {
-    /// Whose b_enc is b_gate.
-    affine: Affine,
-    /// `[d_sae]`.
-    r_mag: Param<Tensor<1>>,
-    /// `[d_sae]`.
-    b_mag: Param<Tensor<1>>,
+/// What opens the gates, and what goes through them: both `[n, d_sae]`.
+fn paths(affine: &Affine, x: Tensor<2>) -> [Tensor<2>; 2] {
+    let (r_mag, b_mag) = (affine.vector(0), affine.vector(1));
+    let product = affine.input(x).matmul(affine.w_enc.val());
+    let gates = product.clone() + affine.b_enc.val().unsqueeze();
+    let magnitudes = product * r_mag.exp().unsqueeze() + b_mag.unsqueeze();
+    [gates, magnitudes]
 }
 
-/// The gate's bias as [`Affine`] calls it, and as SAELens does.
-const BIAS: [&str; 2] = ["b_enc", "b_gate"];
-
-impl Gated {
-    /// What opens the gates, and what goes through them: both `[n, d_sae]`.
-    fn paths(&self, x: Tensor<2>) -> [Tensor<2>; 2] {
-        let product = self.affine.input(x).matmul(self.affine.w_enc.val());
-        let gates = product.clone() + self.affine.b_enc.val().unsqueeze();
-        let magnitudes = product * self.r_mag.val().exp().unsqueeze() + self.b_mag.val().unsqueeze();
-        [gates, magnitudes]
-    }
-}
-
-impl Architecture for Gated {
-    type Config = GatedConfig;
-
+impl Architecture for GatedConfig {
     const SAELENS_NAME: Option<&'static str> = Some("gated");
 
-    fn variants() -> Vec<GatedConfig> {
-        [false, true].map(|apply_b_dec_to_input| GatedConfig { apply_b_dec_to_input }).into()
+    const NAME_OF_B_ENC: &'static str = "b_gate";
+
+    fn variants() -> Vec<Self> {
+        [false, true].map(|apply_b_dec_to_input| Self { apply_b_dec_to_input }).into()
     }
 
-    fn shapes(_: &GatedConfig, size: Size) -> Vec<(&'static str, Vec<usize>)> {
-        let named = |name| if name == BIAS[0] { BIAS[1] } else { name };
-        let affine = Affine::shapes(size).into_iter().map(|(name, shape)| (named(name), shape));
-        affine.chain([("r_mag", vec![size.d_sae]), ("b_mag", vec![size.d_sae])]).collect()
+    fn vectors(&self) -> Vec<(&'static str, f32)> {
+        vec![("r_mag", 0.0), ("b_mag", 0.0)]
     }
 
-    fn initial_weights(_: &GatedConfig, size: Size, init: &Init) -> Weights {
-        let mut weights = Affine::initial_weights(size, init);
-        weights.rename(BIAS[0], BIAS[1]);
-        weights.insert("r_mag", vec![0.0; size.d_sae], [size.d_sae]);
-        weights.insert("b_mag", vec![0.0; size.d_sae], [size.d_sae]);
-        weights
+    fn applies_b_dec_to_input(&self) -> bool {
+        self.apply_b_dec_to_input
     }
 
-    fn from_weights(config: &GatedConfig, size: Size, mut weights: Weights, device: &Device) -> Self {
-        weights.rename(BIAS[1], BIAS[0]);
-        Self {
-            affine: Affine::from_weights(config.apply_b_dec_to_input, size, &mut weights, device),
-            r_mag: weights.take("r_mag", device),
-            b_mag: weights.take("b_mag", device),
-        }
+    fn form(&self, _: Size, _: bool) -> Option<Form> {
+        Some(Form::new(Activation::Gated, Penalty::L1))
     }
 
-    fn to_weights(&self) -> Weights {
-        let mut weights = self.affine.to_weights();
-        weights.rename(BIAS[0], BIAS[1]);
-        weights.insert_param("r_mag", &self.r_mag);
-        weights.insert_param("b_mag", &self.b_mag);
-        weights
-    }
-
-    fn applies_b_dec_to_input(config: &GatedConfig) -> bool {
-        config.apply_b_dec_to_input
-    }
-
-    fn form(config: &GatedConfig, size: Size, unit_decoder: bool) -> Option<Form> {
-        let apply_b_dec_to_input = config.apply_b_dec_to_input;
-        let form = Form { apply_b_dec_to_input, ..Form::new(Activation::Gated, Penalty::L1) };
-        Some(Form { unit_decoder, skip: size.skips(), ..form })
-    }
-
-    fn to_parameters(&self) -> Parameters {
-        let parameters = self.affine.to_parameters();
-        let (first, second) = (self.r_mag.val(), self.b_mag.val());
-        Parameters { extras: Extras { first, second, ..parameters.extras }, ..parameters }
-    }
-
-    fn from_parameters(config: &GatedConfig, size: Size, parameters: Parameters) -> Self {
-        let Extras { first, second, .. } = parameters.extras.clone();
-        let affine = Affine::from_parameters(config.apply_b_dec_to_input, size, parameters);
-        Self { affine, r_mag: Param::from_tensor(first), b_mag: Param::from_tensor(second) }
-    }
-
-    fn affine(&self) -> &Affine {
-        &self.affine
-    }
-
-    fn map_affine(self, change: impl FnOnce(Affine) -> Affine) -> Self {
-        Self { affine: change(self.affine), ..self }
-    }
-
-    fn config(&self) -> GatedConfig {
-        GatedConfig { apply_b_dec_to_input: self.affine.apply_b_dec_to_input }
-    }
-
-    fn encode(&self, x: Tensor<2>) -> Tensor<2> {
-        let [gates, magnitudes] = self.paths(x);
+    fn encode(&self, affine: &Affine, x: Tensor<2>) -> Tensor<2> {
+        let [gates, magnitudes] = paths(affine, x);
         relu(magnitudes) * gates.greater_scalar(0.0).float()
     }
 
-    fn loss(&self, x: Tensor<2>, y: Tensor<2>, now: &Now) -> Loss {
-        let [gates, magnitudes] = self.paths(x.clone());
+    fn loss(&self, affine: &Affine, x: Tensor<2>, y: Tensor<2>, now: &Now) -> Loss {
+        let [gates, magnitudes] = paths(affine, x.clone());
         let acts = relu(magnitudes) * gates.clone().detach().greater_scalar(0.0).float();
         let open = relu(gates);
-        let penalty = weighted(open.clone(), self.affine.decoder_norms());
-        let through_gates = open.matmul(self.affine.w_dec.val().detach());
-        let through_gates = through_gates + self.affine.without_latents(x.clone()).detach();
-        Loss::new(y.clone(), self.decode(acts.clone(), x), acts)
+        let penalty = weighted(open.clone(), affine.decoder_norms());
+        let through_gates = open.matmul(affine.w_dec.val().detach());
+        let through_gates = through_gates + affine.without_latents(x.clone()).detach();
+        Loss::new(y.clone(), self.decode(affine, acts.clone(), x), acts)
             .penalised(penalty, now.sparsity)
             .plus(mean_square(through_gates - y))
     }
 
-    fn scale_acts(self, factors: &Tensor<2>) -> Self {
-        let factor = || factors.clone().squeeze_dim::<1>(1);
-        Self {
-            affine: self.affine.scale_acts(factors),
-            r_mag: self.r_mag,
-            b_mag: self.b_mag.map(|b| b * factor()),
-        }
+    fn scale_acts(&self, affine: Affine, factors: &Tensor<2>) -> Affine {
+        affine.scale_acts(factors).map_vector(1, |b_mag| b_mag * factors.clone().squeeze_dim(1))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+
     use super::*;
+    use crate::{Sae, Weights};
 
     #[test]
     fn gates_and_magnitudes_by_hand() {
@@ -174,7 +101,8 @@ mod tests {
         weights.insert("b_mag", vec![-3.0, 3.0], [2]);
         weights.insert("W_dec", vec![1.0, 2.0], [2, 1]);
         weights.insert("b_dec", vec![1.0], [1]);
-        let sae = Gated::from_weights(&GatedConfig::default(), Size::new(1, 2), weights, &Device::flex());
+        let sae =
+            Sae::from_weights(&GatedConfig::default().into(), Size::new(1, 2), weights, &Device::flex());
         // x − b_dec = 2, 3 and −1: gates [1, −2], [2, −3], [−2, 1]; magnitudes [1, 1], [3, 0], [−5, 4].
         let x = Tensor::<2>::from_data([[3.0], [4.0], [0.0]], &Device::flex());
         let acts: Vec<f32> = sae.encode(x.clone()).into_data().try_into_vec().unwrap();

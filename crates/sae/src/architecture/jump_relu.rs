@@ -11,14 +11,14 @@
 //! SAELens calls it `jumprelu`.
 
 use burn::{
-    module::{Module, Param},
-    tensor::{Device, Tensor, activation::relu},
+    module::Param,
+    tensor::{Tensor, activation::relu},
 };
-use monosema_kernels::{self as kernels, Activation, Extras, Form, Parameters};
+use monosema_kernels::{self as kernels, Activation, Form};
 use serde::{Deserialize, Serialize};
 
 use super::{Architecture, Sae};
-use crate::{Affine, Init, Loss, Now, Size, Weights, loss::weighted};
+use crate::{Affine, Loss, Now, Size, loss::weighted};
 
 /// What the sparsity penalty is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -33,7 +33,7 @@ pub enum Penalty {
     TargetL0(f64),
 }
 
-/// What can be chosen of a [`JumpRelu`].
+/// What can be chosen of [it](self).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct JumpReluConfig {
@@ -67,36 +67,24 @@ impl Default for JumpReluConfig {
     }
 }
 
-/// See the [module](self).
-#[derive(Module, Debug)]
-pub struct JumpRelu {
-    affine: Affine,
-    /// θ, or log θ if that is trained, `[d_sae]`.
-    threshold: Param<Tensor<1>>,
-    #[module(skip)]
-    config: JumpReluConfig,
-}
-
-impl JumpRelu {
-    /// With one threshold for all latents.
-    pub(super) fn with_threshold(affine: Affine, threshold: f32) -> Self {
-        let thresholds = affine.b_enc.val().zeros_like().add_scalar(threshold);
-        let config =
-            JumpReluConfig { apply_b_dec_to_input: affine.apply_b_dec_to_input, ..JumpReluConfig::default() };
-        Self { affine, threshold: Param::from_tensor(thresholds), config }
+impl JumpReluConfig {
+    /// A dictionary with these thresholds, `[d_sae]`.
+    pub(super) fn dictionary(affine: Affine, theta: Tensor<1>) -> Sae {
+        let config = Self { apply_b_dec_to_input: affine.apply_b_dec_to_input, ..Self::default() };
+        Sae::new(config, Affine { vectors: vec![Param::from_tensor(theta)], ..affine })
     }
 
     /// θ, `[d_sae]`.
-    fn theta(&self) -> Tensor<1> {
-        let threshold = self.threshold.val();
-        if self.config.log_threshold { threshold.exp() } else { threshold }
+    fn theta(&self, affine: &Affine) -> Tensor<1> {
+        let threshold = affine.vector(0);
+        if self.log_threshold { threshold.exp() } else { threshold }
     }
 
     /// Where pre-activations are above their thresholds, and the rectangle over its width, K((z − θ)/ε)/ε: constants `[n, d_sae]`.
     fn around(&self, pre_acts: &Tensor<2>, theta: &Tensor<1>) -> [Tensor<2>; 2] {
         let (z, theta) = (pre_acts.clone().detach(), theta.clone().detach().unsqueeze::<2>());
         let above = z.clone().greater(theta.clone()).float();
-        let width = self.config.bandwidth;
+        let width = self.bandwidth;
         let near = (z - theta).abs().lower_scalar(width / 2.0).float().div_scalar(width);
         [above, near]
     }
@@ -106,14 +94,12 @@ impl JumpRelu {
     fn jump(&self, pre_acts: &Tensor<2>, theta: &Tensor<1>, slope: Tensor<2>) -> Tensor<2> {
         let nothing = |rows: Tensor<2>| rows.clone() - rows.detach();
         let of_theta = nothing(theta.clone().unsqueeze::<2>());
-        let along = if self.config.ste_to_input { nothing(pre_acts.clone()) - of_theta } else { -of_theta };
+        let along = if self.ste_to_input { nothing(pre_acts.clone()) - of_theta } else { -of_theta };
         along * slope
     }
 }
 
-impl Architecture for JumpRelu {
-    type Config = JumpReluConfig;
-
+impl Architecture for JumpReluConfig {
     const SAELENS_NAME: Option<&'static str> = Some("jumprelu");
 
     const ONLY_IN_TRAINING: &'static [&'static str] = &[
@@ -125,71 +111,44 @@ impl Architecture for JumpRelu {
         "pre_act_coefficient",
     ];
 
-    fn variants() -> Vec<JumpReluConfig> {
-        let base = JumpReluConfig { initial_threshold: 0.1, bandwidth: 0.3, ..JumpReluConfig::default() };
+    fn variants() -> Vec<Self> {
+        let base = Self { initial_threshold: 0.1, bandwidth: 0.3, ..Self::default() };
         vec![
             base,
-            JumpReluConfig {
-                apply_b_dec_to_input: true,
-                log_threshold: true,
-                penalty: Penalty::TargetL0(5.0),
-                ..base
-            },
-            JumpReluConfig {
-                penalty: Penalty::Tanh(4.0),
-                ste_to_input: true,
-                pre_act_coefficient: 0.1,
-                ..base
-            },
+            Self { apply_b_dec_to_input: true, log_threshold: true, penalty: Penalty::TargetL0(5.0), ..base },
+            Self { penalty: Penalty::Tanh(4.0), ste_to_input: true, pre_act_coefficient: 0.1, ..base },
         ]
     }
 
-    fn shapes(config: &JumpReluConfig, size: Size) -> Vec<(&'static str, Vec<usize>)> {
-        let mut shapes = Affine::shapes(size);
-        shapes.push((name_of_threshold(config), vec![size.d_sae]));
-        shapes
+    /// θ, or log θ if that is trained.
+    fn vectors(&self) -> Vec<(&'static str, f32)> {
+        let theta = self.initial_threshold;
+        let (name, value) =
+            if self.log_threshold { ("log_threshold", theta.ln()) } else { ("threshold", theta) };
+        vec![(name, value as f32)]
     }
 
-    fn initial_weights(config: &JumpReluConfig, size: Size, init: &Init) -> Weights {
-        let threshold = config.initial_threshold;
-        let threshold = if config.log_threshold { threshold.ln() } else { threshold } as f32;
-        let mut weights = Affine::initial_weights(size, init);
-        weights.insert(name_of_threshold(config), vec![threshold; size.d_sae], [size.d_sae]);
-        weights
+    fn applies_b_dec_to_input(&self) -> bool {
+        self.apply_b_dec_to_input
     }
 
-    fn from_weights(config: &JumpReluConfig, size: Size, mut weights: Weights, device: &Device) -> Self {
-        let affine = Affine::from_weights(config.apply_b_dec_to_input, size, &mut weights, device);
-        Self { affine, threshold: weights.take(name_of_threshold(config), device), config: *config }
-    }
-
-    fn to_weights(&self) -> Weights {
-        let mut weights = self.affine.to_weights();
-        weights.insert_param(name_of_threshold(&self.config), &self.threshold);
-        weights
-    }
-
-    fn applies_b_dec_to_input(config: &JumpReluConfig) -> bool {
-        config.apply_b_dec_to_input
-    }
-
-    fn check(config: &JumpReluConfig, size: Size) -> Result<(), (String, String)> {
+    fn check(&self, size: Size) -> Result<(), (String, String)> {
         let above_0 = |value: f64| value.is_finite() && value > 0.0;
-        let lowest = if config.log_threshold { f64::MIN_POSITIVE } else { 0.0 };
-        let threshold = config.initial_threshold;
+        let lowest = if self.log_threshold { f64::MIN_POSITIVE } else { 0.0 };
+        let threshold = self.initial_threshold;
         if !(threshold.is_finite() && threshold >= lowest) {
             return Err((
                 "initial_threshold from 0 on, and above 0 for log_threshold".into(),
                 threshold.to_string(),
             ));
         }
-        if !above_0(config.bandwidth) {
-            return Err(("bandwidth above 0".into(), config.bandwidth.to_string()));
+        if !above_0(self.bandwidth) {
+            return Err(("bandwidth above 0".into(), self.bandwidth.to_string()));
         }
-        if !(config.pre_act_coefficient.is_finite() && config.pre_act_coefficient >= 0.0) {
-            return Err(("pre_act_coefficient from 0 on".into(), config.pre_act_coefficient.to_string()));
+        if !(self.pre_act_coefficient.is_finite() && self.pre_act_coefficient >= 0.0) {
+            return Err(("pre_act_coefficient from 0 on".into(), self.pre_act_coefficient.to_string()));
         }
-        match config.penalty {
+        match self.penalty {
             Penalty::Tanh(scale) if !above_0(scale) => {
                 Err(("tanh with a number above 0".into(), scale.to_string()))
             }
@@ -201,68 +160,44 @@ impl Architecture for JumpRelu {
         }
     }
 
-    fn target_l0(config: &JumpReluConfig) -> Option<f64> {
-        match config.penalty {
+    fn target_l0(&self) -> Option<f64> {
+        match self.penalty {
             Penalty::TargetL0(target) => Some(target),
             Penalty::L0 | Penalty::Tanh(_) => None,
         }
     }
 
-    fn heeds_dead(config: &JumpReluConfig) -> bool {
-        config.pre_act_coefficient > 0.0
+    fn heeds_dead(&self) -> bool {
+        self.pre_act_coefficient > 0.0
     }
 
-    fn form(config: &JumpReluConfig, size: Size, unit_decoder: bool) -> Option<Form> {
-        let JumpReluConfig { apply_b_dec_to_input, bandwidth, log_threshold, ste_to_input, .. } = *config;
-        let activation = Activation::JumpRelu { bandwidth, log: log_threshold, ste_to_input };
-        let penalty = match config.penalty {
+    fn form(&self, _: Size, _: bool) -> Option<Form> {
+        let Self { bandwidth, log_threshold: log, ste_to_input, .. } = *self;
+        let penalty = match self.penalty {
             Penalty::L0 => kernels::Penalty::Step,
             Penalty::Tanh(scale) => kernels::Penalty::Tanh { scale },
             Penalty::TargetL0(target) => kernels::Penalty::TargetL0 { target },
         };
-        let form = Form { apply_b_dec_to_input, unit_decoder, ..Form::new(activation, penalty) };
-        let pre_act = Some(config.pre_act_coefficient).filter(|coefficient| *coefficient > 0.0);
-        Some(Form { skip: size.skips(), pre_act, ..form })
+        let pre_act = Some(self.pre_act_coefficient).filter(|coefficient| *coefficient > 0.0);
+        let form = Form::new(Activation::JumpRelu { bandwidth, log, ste_to_input }, penalty);
+        Some(Form { pre_act, ..form })
     }
 
-    fn to_parameters(&self) -> Parameters {
-        let parameters = self.affine.to_parameters();
-        Parameters { extras: Extras { first: self.threshold.val(), ..parameters.extras }, ..parameters }
-    }
-
-    fn from_parameters(config: &JumpReluConfig, size: Size, parameters: Parameters) -> Self {
-        let threshold = Param::from_tensor(parameters.extras.first.clone());
-        let affine = Affine::from_parameters(config.apply_b_dec_to_input, size, parameters);
-        Self { affine, threshold, config: *config }
-    }
-
-    fn affine(&self) -> &Affine {
-        &self.affine
-    }
-
-    fn map_affine(self, change: impl FnOnce(Affine) -> Affine) -> Self {
-        Self { affine: change(self.affine), ..self }
-    }
-
-    fn config(&self) -> JumpReluConfig {
-        self.config
-    }
-
-    fn encode(&self, x: Tensor<2>) -> Tensor<2> {
-        let z = self.affine.pre_acts(x);
-        let above = z.clone().greater(self.theta().unsqueeze()).float();
+    fn encode(&self, affine: &Affine, x: Tensor<2>) -> Tensor<2> {
+        let z = affine.pre_acts(x);
+        let above = z.clone().greater(self.theta(affine).unsqueeze()).float();
         // As SAELens has it: a threshold below 0 lets nothing negative through.
         relu(z) * above
     }
 
-    fn loss(&self, x: Tensor<2>, y: Tensor<2>, now: &Now) -> Loss {
-        let (z, theta) = (self.affine.pre_acts(x.clone()), self.theta());
+    fn loss(&self, affine: &Affine, x: Tensor<2>, y: Tensor<2>, now: &Now) -> Loss {
+        let (z, theta) = (affine.pre_acts(x.clone()), self.theta(affine));
         let [above, near] = self.around(&z, &theta);
         let height = near.clone() * theta.clone().detach().unsqueeze::<2>();
         let acts = z.clone() * above.clone() + self.jump(&z, &theta, height);
         let l0 = || (above.clone() + self.jump(&z, &theta, near.clone())).sum_dim(1).mean();
-        let norms = self.affine.decoder_norms();
-        let penalty = match self.config.penalty {
+        let norms = affine.decoder_norms();
+        let penalty = match self.penalty {
             Penalty::L0 => l0(),
             Penalty::Tanh(scale) => {
                 let weighed = acts.clone() * norms.clone().transpose();
@@ -270,64 +205,56 @@ impl Architecture for JumpRelu {
             }
             Penalty::TargetL0(target) => l0().div_scalar(target).sub_scalar(1.0).square(),
         };
-        let x_hat = self.decode(acts.clone(), x);
+        let x_hat = self.decode(affine, acts.clone(), x);
         let loss = Loss::new(y, x_hat, acts).penalised(penalty, now.sparsity);
-        match now.dead.clone().filter(|_| self.config.pre_act_coefficient > 0.0) {
+        match now.dead.clone().filter(|_| self.pre_act_coefficient > 0.0) {
             Some(dead) => {
                 let short = relu(theta.unsqueeze::<2>() - z) * dead.unsqueeze::<2>();
-                loss.plus(weighted(short, norms).mul_scalar(self.config.pre_act_coefficient))
+                loss.plus(weighted(short, norms).mul_scalar(self.pre_act_coefficient))
             }
             None => loss,
         }
     }
 
     /// Below 0 a threshold would mean nothing, and never come back.
-    fn constrained(self) -> Self {
-        if self.config.log_threshold {
-            return self;
+    fn constrained(&self, affine: Affine) -> Affine {
+        if self.log_threshold {
+            return affine;
         }
-        let threshold = self.threshold.map(|theta| match theta.is_autodiff() {
+        affine.map_vector(0, |theta| match theta.is_autodiff() {
             true => Tensor::from_inner(theta.inner().clamp_min(0.0)).require_grad(),
             false => theta.clamp_min(0.0),
-        });
-        Self { threshold, ..self }
+        })
     }
 
-    fn frozen(self, _: Option<f32>) -> Sae {
-        let apply_b_dec_to_input = self.config.apply_b_dec_to_input;
-        let threshold = Param::from_tensor(self.theta());
-        let config = JumpReluConfig { apply_b_dec_to_input, ..JumpReluConfig::default() };
-        Self { affine: self.affine, threshold, config }.into()
+    fn frozen(&self, affine: Affine, _: Option<f32>) -> Sae {
+        let theta = self.theta(&affine);
+        Self::dictionary(affine, theta)
     }
 
-    fn scale_acts(self, factors: &Tensor<2>) -> Self {
-        let theta = self.theta() * factors.clone().squeeze_dim(1);
-        let threshold = if self.config.log_threshold { theta.log() } else { theta };
-        Self {
-            affine: self.affine.scale_acts(factors),
-            threshold: self.threshold.map(|_| threshold),
-            config: self.config,
-        }
+    fn scale_acts(&self, affine: Affine, factors: &Tensor<2>) -> Affine {
+        let theta = self.theta(&affine) * factors.clone().squeeze_dim(1);
+        let threshold = if self.log_threshold { theta.log() } else { theta };
+        affine.scale_acts(factors).map_vector(0, |_| threshold)
     }
-}
-
-fn name_of_threshold(config: &JumpReluConfig) -> &'static str {
-    if config.log_threshold { "log_threshold" } else { "threshold" }
 }
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+
     use super::*;
+    use crate::Weights;
 
     /// d_in 1, d_sae 2: z = x and 2x, θ = 0.5 and 1.
-    fn by_hand(config: JumpReluConfig, device: &Device) -> JumpRelu {
+    fn by_hand(config: JumpReluConfig, device: &Device) -> Sae {
         let mut weights = Weights::default();
         weights.insert("W_enc", vec![1.0, 2.0], [1, 2]);
         weights.insert("b_enc", vec![0.0, 0.0], [2]);
         weights.insert("W_dec", vec![1.0, -2.0], [2, 1]);
         weights.insert("b_dec", vec![0.0], [1]);
-        weights.insert(name_of_threshold(&config), vec![0.5, 1.0], [2]);
-        JumpRelu::from_weights(&config, Size::new(1, 2), weights, device)
+        weights.insert(config.vectors()[0].0, vec![0.5, 1.0], [2]);
+        Sae::from_weights(&config.into(), Size::new(1, 2), weights, device)
     }
 
     fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
@@ -352,7 +279,7 @@ mod tests {
             // Without reconstruction: its gradients are autodiff's and the same rule.
             let loss = sae.loss(x.clone(), x.clone(), &Now::new(1.0));
             let gradients = loss.penalty.clone().backward();
-            let theta = values(sae.threshold.val().grad(&gradients).unwrap());
+            let theta = values(sae.affine.vector(0).grad(&gradients).unwrap());
             let b_enc = sae.affine.b_enc.val().grad(&gradients).map(values);
             (values(loss.penalty)[0], theta, b_enc.unwrap_or(vec![0.0; 2]))
         };
@@ -377,7 +304,7 @@ mod tests {
     #[test]
     fn thresholds_stay_where_they_mean_something() {
         let sae = by_hand(JumpReluConfig::default(), &Device::flex().autodiff());
-        let below = JumpRelu { threshold: sae.threshold.clone().map(|t| t.sub_scalar(0.75)), ..sae };
-        assert_eq!(values(below.constrained().threshold.val().inner()), [0.0, 0.25]);
+        let below = Sae { affine: sae.affine.map_vector(0, |theta| theta.sub_scalar(0.75)), ..sae };
+        assert_eq!(values(below.constrained().affine.vector(0).inner()), [0.0, 0.25]);
     }
 }

@@ -4,26 +4,22 @@
 //! f as of [BatchTopK](super::batch_top_k), x̂_g = Σ_{i < prefix g} fᵢ W_dec,i + b_dec,
 //! loss = mean over tokens of Σ_g ‖x − x̂_g‖² + AuxK,
 //!
-//! over nested prefixes of the latents, the last of which is all of them. Trained, it is a [`JumpRelu`].
+//! over nested prefixes of the latents, the last of which is all of them. Trained, it is a [JumpReLU](super::jump_relu).
 
 use std::num::NonZeroUsize;
 
-use burn::{
-    module::Module,
-    tensor::{Device, Tensor, activation::relu},
-};
-use monosema_kernels::{Activation, Form, Parameters};
+use burn::tensor::{Tensor, activation::relu};
+use monosema_kernels::{Activation, Form, Penalty};
 use serde::{Deserialize, Serialize};
 
 use super::{
     Architecture, Sae,
-    batch_top_k::{keep, smallest},
-    jump_relu::JumpRelu,
+    batch_top_k::{keep, smallest, with_threshold},
     top_k,
 };
-use crate::{Affine, Loss, Now, Size, Weights, aux_k::AuxK, loss::mean_square};
+use crate::{Affine, AuxK, Loss, Now, Size, loss::mean_square};
 
-/// What can be chosen of a [`Matryoshka`].
+/// What can be chosen of [it](self).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MatryoshkaConfig {
@@ -45,14 +41,6 @@ fn doubling() -> Vec<f64> {
     vec![0.03125, 0.09375, 0.21875, 0.46875]
 }
 
-/// See the [module](self).
-#[derive(Module, Debug)]
-pub struct Matryoshka {
-    affine: Affine,
-    #[module(skip)]
-    config: MatryoshkaConfig,
-}
-
 impl MatryoshkaConfig {
     /// How many latents each prefix has; the last has all.
     pub fn widths(&self, d_sae: usize) -> Vec<usize> {
@@ -61,17 +49,15 @@ impl MatryoshkaConfig {
     }
 }
 
-impl Architecture for Matryoshka {
-    type Config = MatryoshkaConfig;
-
+impl Architecture for MatryoshkaConfig {
     const SAELENS_NAME: Option<&'static str> = None;
 
     const PENALISED: bool = false;
 
     const CHOOSES_IN_BATCH: bool = true;
 
-    fn variants() -> Vec<MatryoshkaConfig> {
-        let of = |k, prefixes: &[f64], apply_b_dec_to_input, aux| MatryoshkaConfig {
+    fn variants() -> Vec<Self> {
+        let of = |k, prefixes: &[f64], apply_b_dec_to_input, aux| Self {
             k: NonZeroUsize::new(k).expect("one or more"),
             prefixes: prefixes.into(),
             apply_b_dec_to_input,
@@ -80,74 +66,46 @@ impl Architecture for Matryoshka {
         vec![of(3, &[0.25, 0.5], true, AuxK::default()), of(2, &[0.1], false, AuxK::OFF)]
     }
 
-    fn check(config: &MatryoshkaConfig, size: Size) -> Result<(), (String, String)> {
-        let widths = config.widths(size.d_sae);
+    fn check(&self, size: Size) -> Result<(), (String, String)> {
+        let widths = self.widths(size.d_sae);
         if widths[0] == 0 || !widths.is_sorted_by(|a, b| a < b) {
             let expected =
                 "prefixes above 0, ascending, below 1, and so far apart that each holds more latents";
-            return Err((expected.into(), format!("{:?}, which are {widths:?} latents", config.prefixes)));
+            return Err((expected.into(), format!("{:?}, which are {widths:?} latents", self.prefixes)));
         }
-        top_k::check(config.k, config.aux, size)
+        Ok(())
     }
 
-    fn from_weights(config: &MatryoshkaConfig, size: Size, mut weights: Weights, device: &Device) -> Self {
-        let affine = Affine::from_weights(config.apply_b_dec_to_input, size, &mut weights, device);
-        Self { affine, config: config.clone() }
+    fn applies_b_dec_to_input(&self) -> bool {
+        self.apply_b_dec_to_input
     }
 
-    fn applies_b_dec_to_input(config: &MatryoshkaConfig) -> bool {
-        config.apply_b_dec_to_input
+    fn k(&self) -> Option<usize> {
+        Some(self.k.get())
     }
 
-    fn target_l0(config: &MatryoshkaConfig) -> Option<f64> {
-        Some(config.k.get() as f64)
+    fn aux(&self) -> AuxK {
+        self.aux
     }
 
-    fn k(config: &MatryoshkaConfig) -> Option<usize> {
-        Some(config.k.get())
+    fn form(&self, size: Size, _: bool) -> Option<Form> {
+        let form = Form::new(Activation::BatchTopK { k: self.k.get() }, Penalty::None);
+        Some(Form { prefixes: self.widths(size.d_sae), ..form })
     }
 
-    fn heeds_dead(config: &MatryoshkaConfig) -> bool {
-        config.aux.coefficient > 0.0
+    fn encode(&self, affine: &Affine, x: Tensor<2>) -> Tensor<2> {
+        keep(relu(affine.pre_acts(x)), self.k.get())
     }
 
-    fn form(config: &MatryoshkaConfig, size: Size, unit_decoder: bool) -> Option<Form> {
-        let activation = Activation::BatchTopK { k: config.k.get() };
-        let flags = [config.apply_b_dec_to_input, unit_decoder];
-        let prefixes = config.widths(size.d_sae);
-        Some(Form { prefixes, ..top_k::form(activation, flags, config.aux, size) })
-    }
-
-    fn from_parameters(config: &MatryoshkaConfig, size: Size, parameters: Parameters) -> Self {
-        let affine = Affine::from_parameters(config.apply_b_dec_to_input, size, parameters);
-        Self { affine, config: config.clone() }
-    }
-
-    fn affine(&self) -> &Affine {
-        &self.affine
-    }
-
-    fn map_affine(self, change: impl FnOnce(Affine) -> Affine) -> Self {
-        Self { affine: change(self.affine), ..self }
-    }
-
-    fn config(&self) -> MatryoshkaConfig {
-        self.config.clone()
-    }
-
-    fn encode(&self, x: Tensor<2>) -> Tensor<2> {
-        keep(relu(self.affine.pre_acts(x)), self.config.k.get())
-    }
-
-    fn loss(&self, x: Tensor<2>, y: Tensor<2>, now: &Now) -> Loss {
-        let positive = relu(self.affine.pre_acts(x.clone()));
-        let k = now.k.unwrap_or(self.config.k.get());
+    fn loss(&self, affine: &Affine, x: Tensor<2>, y: Tensor<2>, now: &Now) -> Loss {
+        let positive = relu(affine.pre_acts(x.clone()));
+        let k = now.k.unwrap_or(self.k.get());
         let acts = keep(positive.clone(), k);
-        let (d_out, w_dec) = (self.affine.size().d_out(), self.affine.w_dec.val());
-        let mut x_hat = self.affine.without_latents(x);
+        let (d_out, w_dec) = (affine.size().d_out(), affine.w_dec.val());
+        let mut x_hat = affine.without_latents(x);
         let mut inner = Vec::new();
         let mut begin = 0;
-        for end in self.config.widths(w_dec.dims()[0]) {
+        for end in self.widths(w_dec.dims()[0]) {
             if begin > 0 {
                 inner.push(mean_square(x_hat.clone() - y.clone()));
             }
@@ -156,19 +114,22 @@ impl Architecture for Matryoshka {
             begin = end;
         }
         let smallest = Some(smallest(acts.clone(), k));
-        let aux = self.config.aux.term(&self.affine, now, positive, [y.clone(), x_hat.clone()]);
+        let aux = self.aux.term(affine, now, positive, [y.clone(), x_hat.clone()]);
         let loss = Loss { smallest, ..Loss::new(y, x_hat, acts) };
         inner.into_iter().chain(aux).fold(loss, Loss::plus)
     }
 
-    fn frozen(self, threshold: Option<f32>) -> Sae {
-        JumpRelu::with_threshold(self.affine, threshold.unwrap_or(0.0)).into()
+    fn frozen(&self, affine: Affine, threshold: Option<f32>) -> Sae {
+        with_threshold(affine, threshold)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+
     use super::*;
+    use crate::{SaeConfig, Weights};
 
     #[test]
     fn every_prefix_has_its_error() {
@@ -178,13 +139,13 @@ mod tests {
         weights.insert("b_enc", vec![0.0, 0.0], [2]);
         weights.insert("W_dec", vec![1.0, 0.5], [2, 1]);
         weights.insert("b_dec", vec![-1.0], [1]);
-        let config = MatryoshkaConfig {
+        let config = SaeConfig::Matryoshka(MatryoshkaConfig {
             k: NonZeroUsize::new(2).unwrap(),
             prefixes: vec![0.5],
             apply_b_dec_to_input: false,
             aux: AuxK::OFF,
-        };
-        let sae = Matryoshka::from_weights(&config, Size::new(1, 2), weights, &Device::flex());
+        });
+        let sae = Sae::from_weights(&config, Size::new(1, 2), weights, &Device::flex());
         let x = Tensor::<2>::from_data([[3.0]], &Device::flex());
         // Activations 3 and 6: x̂ is 3 − 1 = 2, then 2 + 3 = 5.
         let loss = sae.loss(x.clone(), x, &Now::new(0.0));
@@ -196,9 +157,9 @@ mod tests {
     fn prefixes_that_hold_nothing_more_are_refused() {
         let config = |prefixes: &[f64]| MatryoshkaConfig {
             prefixes: prefixes.into(),
-            ..Matryoshka::variants().remove(0)
+            ..MatryoshkaConfig::variants().remove(0)
         };
-        let check = |prefixes: &[f64]| Matryoshka::check(&config(prefixes), Size::new(4, 16)).is_ok();
+        let check = |prefixes: &[f64]| config(prefixes).check(Size::new(4, 16)).is_ok();
         assert!(check(&[]) && check(&[0.25, 0.5]));
         assert!(!check(&[0.5, 0.25]) && !check(&[0.0]) && !check(&[1.0]) && !check(&[0.5, 0.51]));
     }

@@ -4,19 +4,16 @@
 //! f = ReLU(x·W_enc + b_enc), x̂ = f·W_dec + b_dec, loss = mean over tokens of ‖x − x̂‖² + λ Σᵢ fᵢᵖ,
 //!
 //! with p falling from 1. Whenever it does, λ is changed so that the penalty is as large as before. It is meant for decoder rows
-//! that keep a norm of 1. Trained, it is a [`Relu`].
+//! that keep a norm of 1. Trained, it is a [ReLU](super::relu).
 
-use burn::{
-    module::Module,
-    tensor::{Device, Tensor, activation::relu},
-};
-use monosema_kernels::{Activation, Form, Parameters, Penalty};
+use burn::tensor::{Tensor, activation::relu};
+use monosema_kernels::{Activation, Form, Penalty};
 use serde::{Deserialize, Serialize};
 
-use super::{Annealing, Architecture, Sae, relu::Relu};
-use crate::{Affine, Loss, Now, Size, Weights};
+use super::{Annealing, Architecture, Sae, relu::ReluConfig};
+use crate::{Affine, Loss, Now, Size};
 
-/// What can be chosen of a [`PAnneal`].
+/// What can be chosen of [it](self).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PAnnealConfig {
@@ -32,27 +29,15 @@ impl Default for PAnnealConfig {
     }
 }
 
-/// See the [module](self).
-#[derive(Module, Debug)]
-pub struct PAnneal {
-    affine: Affine,
-    #[module(skip)]
-    annealing: Annealing,
-}
-
-impl Architecture for PAnneal {
-    type Config = PAnnealConfig;
-
+impl Architecture for PAnnealConfig {
     const SAELENS_NAME: Option<&'static str> = None;
 
-    fn variants() -> Vec<PAnnealConfig> {
-        [false, true]
-            .map(|apply_b_dec_to_input| PAnnealConfig { apply_b_dec_to_input, ..Default::default() })
-            .into()
+    fn variants() -> Vec<Self> {
+        [false, true].map(|apply_b_dec_to_input| Self { apply_b_dec_to_input, ..Self::default() }).into()
     }
 
-    fn check(config: &PAnnealConfig, _: Size) -> Result<(), (String, String)> {
-        let Annealing { p_start, p_end, start, end, changes } = config.annealing;
+    fn check(&self, _: Size) -> Result<(), (String, String)> {
+        let Annealing { p_start, p_end, start, end, changes } = self.annealing;
         if !(p_end > 0.0 && p_end <= p_start && p_start <= 1.0) {
             return Err(("annealing: 0 < p_end <= p_start <= 1".into(), format!("{p_start} to {p_end}")));
         }
@@ -65,57 +50,32 @@ impl Architecture for PAnneal {
         Ok(())
     }
 
-    fn from_weights(config: &PAnnealConfig, size: Size, mut weights: Weights, device: &Device) -> Self {
-        let affine = Affine::from_weights(config.apply_b_dec_to_input, size, &mut weights, device);
-        Self { affine, annealing: config.annealing }
+    fn applies_b_dec_to_input(&self) -> bool {
+        self.apply_b_dec_to_input
     }
 
-    fn applies_b_dec_to_input(config: &PAnnealConfig) -> bool {
-        config.apply_b_dec_to_input
+    fn annealing(&self) -> Option<Annealing> {
+        Some(self.annealing)
     }
 
-    fn annealing(config: &PAnnealConfig) -> Option<Annealing> {
-        Some(config.annealing)
+    fn form(&self, _: Size, _: bool) -> Option<Form> {
+        Some(Form::new(Activation::Relu, Penalty::Power))
     }
 
-    fn form(config: &PAnnealConfig, size: Size, unit_decoder: bool) -> Option<Form> {
-        let apply_b_dec_to_input = config.apply_b_dec_to_input;
-        let form = Form { apply_b_dec_to_input, ..Form::new(Activation::Relu, Penalty::Power) };
-        Some(Form { unit_decoder, skip: size.skips(), ..form })
+    fn encode(&self, affine: &Affine, x: Tensor<2>) -> Tensor<2> {
+        relu(affine.pre_acts(x))
     }
 
-    fn from_parameters(config: &PAnnealConfig, size: Size, parameters: Parameters) -> Self {
-        let affine = Affine::from_parameters(config.apply_b_dec_to_input, size, parameters);
-        Self { affine, annealing: config.annealing }
-    }
-
-    fn affine(&self) -> &Affine {
-        &self.affine
-    }
-
-    fn map_affine(self, change: impl FnOnce(Affine) -> Affine) -> Self {
-        Self { affine: change(self.affine), ..self }
-    }
-
-    fn config(&self) -> PAnnealConfig {
-        let apply_b_dec_to_input = self.affine.apply_b_dec_to_input;
-        PAnnealConfig { apply_b_dec_to_input, annealing: self.annealing }
-    }
-
-    fn encode(&self, x: Tensor<2>) -> Tensor<2> {
-        relu(self.affine.pre_acts(x))
-    }
-
-    fn loss(&self, x: Tensor<2>, y: Tensor<2>, now: &Now) -> Loss {
-        let acts = self.encode(x.clone());
+    fn loss(&self, affine: &Affine, x: Tensor<2>, y: Tensor<2>, now: &Now) -> Loss {
+        let acts = self.encode(affine, x.clone());
         let penalty = powers(acts.clone(), now.p);
         let next_penalty = now.next_p.map(|p| powers(acts.clone().detach(), p));
-        let loss = Loss::new(y, self.decode(acts.clone(), x), acts).penalised(penalty, now.sparsity);
+        let loss = Loss::new(y, self.decode(affine, acts.clone(), x), acts).penalised(penalty, now.sparsity);
         Loss { next_penalty, ..loss }
     }
 
-    fn frozen(self, _: Option<f32>) -> Sae {
-        Relu::new(self.affine).into()
+    fn frozen(&self, affine: Affine, _: Option<f32>) -> Sae {
+        Sae::new(ReluConfig { apply_b_dec_to_input: self.apply_b_dec_to_input }, affine)
     }
 }
 
@@ -129,6 +89,8 @@ fn powers(acts: Tensor<2>, p: f64) -> Tensor<1> {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+
     use super::*;
 
     #[test]

@@ -8,17 +8,14 @@
 //! (<https://transformer-circuits.pub/2023/monosemantic-features>): the gradient of a norm points along its row, and that part
 //! is taken out. SAELens calls it `standard`.
 
-use burn::{
-    module::Module,
-    tensor::{Device, Tensor, activation::relu},
-};
-use monosema_kernels::{Activation, Form, Parameters, Penalty};
+use burn::tensor::{Tensor, activation::relu};
+use monosema_kernels::{Activation, Form, Penalty};
 use serde::{Deserialize, Serialize};
 
 use super::Architecture;
-use crate::{Affine, Loss, Now, Size, Weights, loss::weighted};
+use crate::{Affine, Loss, Now, Size, loss::weighted};
 
-/// What can be chosen of a [`Relu`].
+/// What can be chosen of [it](self).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReluConfig {
@@ -26,83 +23,49 @@ pub struct ReluConfig {
     pub apply_b_dec_to_input: bool,
 }
 
-/// See the [module](self).
-#[derive(Module, Debug)]
-pub struct Relu {
-    affine: Affine,
-}
-
-impl Relu {
-    pub(super) fn new(affine: Affine) -> Self {
-        Self { affine }
-    }
-}
-
-impl Architecture for Relu {
-    type Config = ReluConfig;
-
+impl Architecture for ReluConfig {
     const SAELENS_NAME: Option<&'static str> = Some("standard");
 
-    fn variants() -> Vec<ReluConfig> {
-        [false, true].map(|apply_b_dec_to_input| ReluConfig { apply_b_dec_to_input }).into()
+    fn variants() -> Vec<Self> {
+        [false, true].map(|apply_b_dec_to_input| Self { apply_b_dec_to_input }).into()
     }
 
-    fn from_weights(config: &ReluConfig, size: Size, mut weights: Weights, device: &Device) -> Self {
-        Self::new(Affine::from_weights(config.apply_b_dec_to_input, size, &mut weights, device))
+    fn applies_b_dec_to_input(&self) -> bool {
+        self.apply_b_dec_to_input
     }
 
-    fn applies_b_dec_to_input(config: &ReluConfig) -> bool {
-        config.apply_b_dec_to_input
+    fn form(&self, _: Size, _: bool) -> Option<Form> {
+        Some(Form::new(Activation::Relu, Penalty::L1))
     }
 
-    fn form(config: &ReluConfig, size: Size, unit_decoder: bool) -> Option<Form> {
-        let apply_b_dec_to_input = config.apply_b_dec_to_input;
-        let form = Form { apply_b_dec_to_input, ..Form::new(Activation::Relu, Penalty::L1) };
-        Some(Form { unit_decoder, skip: size.skips(), ..form })
+    fn encode(&self, affine: &Affine, x: Tensor<2>) -> Tensor<2> {
+        relu(affine.pre_acts(x))
     }
 
-    fn from_parameters(config: &ReluConfig, size: Size, parameters: Parameters) -> Self {
-        Self::new(Affine::from_parameters(config.apply_b_dec_to_input, size, parameters))
-    }
-
-    fn affine(&self) -> &Affine {
-        &self.affine
-    }
-
-    fn map_affine(self, change: impl FnOnce(Affine) -> Affine) -> Self {
-        Self { affine: change(self.affine) }
-    }
-
-    fn config(&self) -> ReluConfig {
-        ReluConfig { apply_b_dec_to_input: self.affine.apply_b_dec_to_input }
-    }
-
-    fn encode(&self, x: Tensor<2>) -> Tensor<2> {
-        relu(self.affine.pre_acts(x))
-    }
-
-    fn loss(&self, x: Tensor<2>, y: Tensor<2>, now: &Now) -> Loss {
-        let acts = self.encode(x.clone());
-        let penalty = weighted(acts.clone(), self.affine.decoder_norms());
-        Loss::new(y, self.decode(acts.clone(), x), acts).penalised(penalty, now.sparsity)
+    fn loss(&self, affine: &Affine, x: Tensor<2>, y: Tensor<2>, now: &Now) -> Loss {
+        let acts = self.encode(affine, x.clone());
+        let penalty = weighted(acts.clone(), affine.decoder_norms());
+        Loss::new(y, self.decode(affine, acts.clone(), x), acts).penalised(penalty, now.sparsity)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
     use monosema_core::Seed;
 
     use super::*;
-    use crate::Init;
+    use crate::{Init, Sae, SaeConfig, Weights};
 
     /// d_in 2, d_sae 3, by hand.
-    fn by_hand(apply_b_dec_to_input: bool) -> Relu {
+    fn by_hand(apply_b_dec_to_input: bool) -> Sae {
         let mut weights = Weights::default();
         weights.insert("W_enc", vec![1.0, 0.0, -1.0, 0.0, 2.0, 1.0], [2, 3]);
         weights.insert("b_enc", vec![0.5, -1.0, 0.0], [3]);
         weights.insert("W_dec", vec![3.0, 4.0, 0.0, 1.0, 1.0, 0.0], [3, 2]);
         weights.insert("b_dec", vec![1.0, -1.0], [2]);
-        Relu::from_weights(&ReluConfig { apply_b_dec_to_input }, Size::new(2, 3), weights, &Device::flex())
+        let config = SaeConfig::Relu(ReluConfig { apply_b_dec_to_input });
+        Sae::from_weights(&config, Size::new(2, 3), weights, &Device::flex())
     }
 
     fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
@@ -136,8 +99,7 @@ mod tests {
     fn a_tied_encoder_is_the_decoder_transposed() {
         let begin = |tied| {
             let init = Init { tied, b_dec: vec![1.0; 5], ..Init::new(Seed(1), 0.1) };
-            let weights = Relu::initial_weights(&ReluConfig::default(), Size::new(5, 11), &init);
-            Relu::from_weights(&ReluConfig::default(), Size::new(5, 11), weights, &Device::flex()).affine
+            Sae::init(&SaeConfig::default(), Size::new(5, 11), &init, &Device::flex()).affine
         };
         let encoder = |affine: &Affine| values(affine.w_enc.val());
         let decoder = |affine: &Affine| values(affine.w_dec.val().transpose());
@@ -155,7 +117,7 @@ mod tests {
         weights.insert("W_dec", vec![3.0, 1.0, -1.0], [3, 1]);
         weights.insert("b_dec", vec![1.0], [1]);
         weights.insert("W_skip", vec![10.0, 100.0], [1, 2]);
-        let sae = Relu::from_weights(&ReluConfig::default(), size, weights, &Device::flex());
+        let sae = Sae::from_weights(&SaeConfig::default(), size, weights, &Device::flex());
         let x = Tensor::<2>::from_data([[1.0, 2.0]], &Device::flex());
         // acts [1.5, 3, 1]: 4.5 + 3 − 1 + 1, and 10 + 200.
         assert_eq!(values(sae.decode(sae.encode(x.clone()), x)), [217.5]);

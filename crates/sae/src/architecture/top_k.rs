@@ -7,17 +7,14 @@
 
 use std::num::NonZeroUsize;
 
-use burn::{
-    module::Module,
-    tensor::{Device, Tensor, activation::relu},
-};
-use monosema_kernels::{Activation, Form, Parameters, Penalty, SMALLEST_NORM};
+use burn::tensor::{Tensor, activation::relu};
+use monosema_kernels::{Activation, Form, Penalty, SMALLEST_NORM};
 use serde::{Deserialize, Serialize};
 
 use super::{Architecture, Sae};
-use crate::{Affine, Loss, Now, Size, Weights, aux_k::AuxK, largest};
+use crate::{Affine, AuxK, Loss, Now, Size, largest};
 
-/// What can be chosen of a [`TopK`].
+/// What can be chosen of [it](self).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TopKConfig {
@@ -46,44 +43,15 @@ pub(super) fn yes() -> bool {
     true
 }
 
-/// What TopK and its kin ask of a size.
-pub(super) fn check(k: NonZeroUsize, aux: AuxK, size: Size) -> Result<(), (String, String)> {
-    if k.get() > size.d_sae {
-        return Err((format!("k of at most {}, the number of latents", size.d_sae), format!("k = {k}")));
-    }
-    aux.check()
-}
-
-/// The form of TopK and its kin: nothing but AuxK is added to the error.
-pub(super) fn form(
-    activation: Activation,
-    [apply_b_dec_to_input, unit_decoder]: [bool; 2],
-    aux: AuxK,
-    size: Size,
-) -> Form {
-    let form = Form::new(activation, Penalty::None);
-    Form { apply_b_dec_to_input, unit_decoder, skip: size.skips(), aux: aux.form(size.d_in), ..form }
-}
-
-/// See the [module](self).
-#[derive(Module, Debug)]
-pub struct TopK {
-    affine: Affine,
-    #[module(skip)]
-    config: TopKConfig,
-}
-
-impl Architecture for TopK {
-    type Config = TopKConfig;
-
+impl Architecture for TopKConfig {
     const SAELENS_NAME: Option<&'static str> = Some("topk");
 
     const ONLY_IN_TRAINING: &'static [&'static str] = &["aux"];
 
     const PENALISED: bool = false;
 
-    fn variants() -> Vec<TopKConfig> {
-        let of = |k, apply_b_dec_to_input, rescale_acts_by_decoder_norm, aux| TopKConfig {
+    fn variants() -> Vec<Self> {
+        let of = |k, apply_b_dec_to_input, rescale_acts_by_decoder_norm, aux| Self {
             k: NonZeroUsize::new(k).expect("one or more"),
             apply_b_dec_to_input,
             rescale_acts_by_decoder_norm,
@@ -93,90 +61,54 @@ impl Architecture for TopK {
         vec![of(3, true, false, aux), of(1, false, false, AuxK::OFF), of(4, true, true, AuxK::OFF)]
     }
 
-    fn from_weights(config: &TopKConfig, size: Size, mut weights: Weights, device: &Device) -> Self {
-        let affine = Affine::from_weights(config.apply_b_dec_to_input, size, &mut weights, device);
-        Self { affine, config: config.clone() }
+    fn applies_b_dec_to_input(&self) -> bool {
+        self.apply_b_dec_to_input
     }
 
-    fn applies_b_dec_to_input(config: &TopKConfig) -> bool {
-        config.apply_b_dec_to_input
+    fn k(&self) -> Option<usize> {
+        Some(self.k.get())
     }
 
-    fn check(config: &TopKConfig, size: Size) -> Result<(), (String, String)> {
-        check(config.k, config.aux, size)
+    fn aux(&self) -> AuxK {
+        self.aux
     }
 
-    fn target_l0(config: &TopKConfig) -> Option<f64> {
-        Some(config.k.get() as f64)
-    }
-
-    fn k(config: &TopKConfig) -> Option<usize> {
-        Some(config.k.get())
-    }
-
-    fn heeds_dead(config: &TopKConfig) -> bool {
-        config.aux.coefficient > 0.0
-    }
-
-    fn form(config: &TopKConfig, size: Size, unit_decoder: bool) -> Option<Form> {
+    fn form(&self, _: Size, unit_decoder: bool) -> Option<Form> {
         // Where they differ, norms by which activations are multiplied and divided must be 1.
-        let rescaled = config.rescale_acts_by_decoder_norm && !unit_decoder;
-        let activation = Activation::TopK { k: config.k.get() };
-        let flags = [config.apply_b_dec_to_input, unit_decoder];
-        (!rescaled).then(|| form(activation, flags, config.aux, size))
+        let rescaled = self.rescale_acts_by_decoder_norm && !unit_decoder;
+        (!rescaled).then(|| Form::new(Activation::TopK { k: self.k.get() }, Penalty::None))
     }
 
-    fn from_parameters(config: &TopKConfig, size: Size, parameters: Parameters) -> Self {
-        let affine = Affine::from_parameters(config.apply_b_dec_to_input, size, parameters);
-        Self { affine, config: config.clone() }
-    }
-
-    fn affine(&self) -> &Affine {
-        &self.affine
-    }
-
-    fn map_affine(self, change: impl FnOnce(Affine) -> Affine) -> Self {
-        Self { affine: change(self.affine), ..self }
-    }
-
-    fn config(&self) -> TopKConfig {
-        self.config.clone()
-    }
-
-    fn encode(&self, x: Tensor<2>) -> Tensor<2> {
-        let acts = self.positive(x);
-        let among_largest = largest::of_rows(acts.clone(), self.config.k.get());
+    fn encode(&self, affine: &Affine, x: Tensor<2>) -> Tensor<2> {
+        let acts = self.positive(affine, x);
+        let among_largest = largest::of_rows(acts.clone(), self.k.get());
         acts * among_largest
     }
 
-    fn decode(&self, acts: Tensor<2>, x: Tensor<2>) -> Tensor<2> {
-        let acts = if self.config.rescale_acts_by_decoder_norm {
-            acts / self.affine.decoder_norms().transpose()
-        } else {
-            acts
-        };
-        self.affine.decode(acts, x)
+    fn decode(&self, affine: &Affine, acts: Tensor<2>, x: Tensor<2>) -> Tensor<2> {
+        let acts =
+            if self.rescale_acts_by_decoder_norm { acts / affine.decoder_norms().transpose() } else { acts };
+        affine.decode(acts, x)
     }
 
-    fn loss(&self, x: Tensor<2>, y: Tensor<2>, now: &Now) -> Loss {
-        let positive = self.positive(x.clone());
-        let among_largest = largest::of_rows(positive.clone(), now.k.unwrap_or(self.config.k.get()));
+    fn loss(&self, affine: &Affine, x: Tensor<2>, y: Tensor<2>, now: &Now) -> Loss {
+        let positive = self.positive(affine, x.clone());
+        let among_largest = largest::of_rows(positive.clone(), now.k.unwrap_or(self.k.get()));
         let acts = positive.clone() * among_largest;
-        let x_hat = self.decode(acts.clone(), x);
-        let aux = self.config.aux.term(&self.affine, now, positive, [y.clone(), x_hat.clone()]);
+        let x_hat = self.decode(affine, acts.clone(), x);
+        let aux = self.aux.term(affine, now, positive, [y.clone(), x_hat.clone()]);
         aux.into_iter().fold(Loss::new(y, x_hat, acts), Loss::plus)
     }
 
-    fn frozen(self, _: Option<f32>) -> Sae {
-        let config = TopKConfig { aux: AuxK::default(), ..self.config };
-        Self { config, ..self }.into()
+    fn frozen(&self, affine: Affine, _: Option<f32>) -> Sae {
+        Sae::new(Self { aux: AuxK::default(), ..self.clone() }, affine)
     }
 
     /// Activations that grow by different factors are chosen differently, unless they are multiplied by the norms anyway. So
     /// they grow alike: rows that have one norm then have norm 1.
-    fn final_factors(&self) -> Tensor<2> {
-        let norms = self.affine.decoder_norms().clamp_min(SMALLEST_NORM);
-        if self.config.rescale_acts_by_decoder_norm {
+    fn final_factors(&self, affine: &Affine) -> Tensor<2> {
+        let norms = affine.decoder_norms().clamp_min(SMALLEST_NORM);
+        if self.rescale_acts_by_decoder_norm {
             return norms;
         }
         let ones = norms.ones_like();
@@ -184,28 +116,27 @@ impl Architecture for TopK {
     }
 }
 
-impl TopK {
+impl TopKConfig {
     /// Activations before the largest are chosen.
-    fn positive(&self, x: Tensor<2>) -> Tensor<2> {
-        let acts = relu(self.affine.pre_acts(x));
-        if self.config.rescale_acts_by_decoder_norm {
-            acts * self.affine.decoder_norms().transpose()
-        } else {
-            acts
-        }
+    fn positive(&self, affine: &Affine, x: Tensor<2>) -> Tensor<2> {
+        let acts = relu(affine.pre_acts(x));
+        if self.rescale_acts_by_decoder_norm { acts * affine.decoder_norms().transpose() } else { acts }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+
     use super::*;
+    use crate::Weights;
 
     fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
         tensor.into_data().try_into_vec().unwrap()
     }
 
     /// d_in 2, d_sae 3, k 1, by hand.
-    fn by_hand(rescale_acts_by_decoder_norm: bool, aux: AuxK) -> TopK {
+    fn by_hand(rescale_acts_by_decoder_norm: bool, aux: AuxK) -> Sae {
         let mut weights = Weights::default();
         weights.insert("W_enc", vec![1.0, 0.0, -1.0, 0.0, 2.0, 1.0], [2, 3]);
         weights.insert("b_enc", vec![0.5, -1.0, 0.0], [3]);
@@ -213,7 +144,7 @@ mod tests {
         weights.insert("b_dec", vec![1.0, -1.0], [2]);
         let k = NonZeroUsize::new(1).unwrap();
         let config = TopKConfig { k, apply_b_dec_to_input: false, rescale_acts_by_decoder_norm, aux };
-        TopK::from_weights(&config, Size::new(2, 3), weights, &Device::flex())
+        Sae::from_weights(&config.into(), Size::new(2, 3), weights, &Device::flex())
     }
 
     #[test]

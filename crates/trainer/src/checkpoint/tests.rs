@@ -66,7 +66,7 @@ fn work() -> Work {
 }
 
 fn begin(plan: &TrainPlan, out: &Path, checkpoint: Option<Checkpoint>) -> Member {
-    Member::begin(plan.clone(), work(), out, Vec::new(), checkpoint, &Device::flex()).unwrap()
+    Member::begin(plan.clone(), work(), out, Vec::new(), 1.0, checkpoint, &Device::flex()).unwrap()
 }
 
 /// Trains up to `end`, where the data ends too if that is before the last step. Takes up what is in `out`.

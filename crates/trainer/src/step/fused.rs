@@ -62,7 +62,7 @@ impl FusedStep {
         self.state.as_ref().expect("it is given back at the end of every step")
     }
 
-    /// The penalty with the exponent to come. It is asked for in few steps: an encoding of its own is little.
+    /// The penalty with the exponent to come. It is asked for in few steps: a loss of its own is little.
     fn next_penalty(&self, batch: &TrainBatch, rates: Rates) -> Option<Tensor<1>> {
         rates.next_p?;
         let (x, now) = (batch.x.clone(), Now { p: rates.p, next_p: rates.next_p, ..Now::new(0.0) });
