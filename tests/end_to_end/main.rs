@@ -5,5 +5,6 @@
 mod bad_input;
 mod inspect;
 mod pipeline;
+mod places;
 mod run;
 mod training;
