@@ -111,7 +111,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             let file = format!("{}-{value}-{lr}", name.get_name());
             let manifest = Manifest::new(plan.work(&*store), "cpu");
             let job = Job { plan, manifest, out: args.out.join(&file) };
-            let seconds = train(vec![job], &store, &Device::flex())?[0].seconds;
+            let seconds = train(vec![job], &store, &Device::flex())?.remove(0)?.seconds;
             println!("{}", json!({"value": value, "lr": lr, "seconds": seconds, "file": file}));
         }
     }

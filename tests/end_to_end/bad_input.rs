@@ -169,7 +169,7 @@ fn what_was_to_be_replaced_comes_back_if_its_replacement_fails() {
     let broken = ["--overwrite", "--set", &files, "--set", "harvest.tokens=1000000"];
     monosema(&small("harvest", &out, &broken)).fails(1, &["text.jsonl:3"]);
     assert_eq!(fs::read(out.join("acts/manifest.json")).unwrap(), manifest);
-    assert!(!out.join("acts.replaced").exists());
+    assert!(!out.join("acts.replacement").exists());
     monosema(&["inspect", out.join("acts").to_str().unwrap(), "--verify"]).ok();
 }
 
@@ -222,9 +222,10 @@ fn a_dictionary_from_elsewhere_is_evaluated_and_never_trained_over() {
     fs::remove_file(out.join("report.json")).unwrap();
     let weights = || fs::read(dictionary.join("sae_weights.safetensors")).unwrap();
     let before = weights();
-    // Ours without its manifest: done anew, but it comes back if that fails.
+    // Ours without its manifest: done anew, but it stays if that fails.
     let diverges = ["--set", "train.lr=1e300"];
-    monosema(&small("train", &out, &diverges)).fails(1, &["diverged", "is back"]);
+    monosema(&small("train", &out, &diverges))
+        .fails(1, &["diverged", "stays until its replacement is whole"]);
     assert!(weights() == before);
     // Another's.
     let cfg = dictionary.join("cfg.json");

@@ -5,6 +5,7 @@
 mod bad_input;
 mod inspect;
 mod pipeline;
+mod places;
 mod run;
 mod stream;
 mod training;

@@ -4,13 +4,13 @@ use std::{
     fs,
     path::{Path, PathBuf},
     thread::sleep,
-    time::{Duration, Instant},
+    time::{Duration, UNIX_EPOCH},
 };
 
 use crate::run::{monosema, small, start};
 
 /// Long enough to be killed in the middle many times; a checkpoint at every line of the logs.
-const LONG: [&str; 6] = [
+pub(crate) const LONG: [&str; 6] = [
     "--set",
     "train.tokens=600000",
     "--set",
@@ -28,81 +28,141 @@ const RESULTS: [&str; 5] = [
     "logs/density.jsonl",
 ];
 
-fn results(dictionary: &Path) -> Vec<Vec<u8>> {
+pub(crate) fn results(dictionary: &Path) -> Vec<Vec<u8>> {
     RESULTS.iter().map(|name| fs::read(dictionary.join(name)).unwrap()).collect()
 }
 
 /// The newest checkpoint of a dictionary's directory, if there is one.
-fn newest(dictionary: &Path) -> Option<PathBuf> {
+pub(crate) fn newest(dictionary: &Path) -> Option<PathBuf> {
     let files = fs::read_dir(dictionary.join("checkpoints")).ok()?.flatten().map(|entry| entry.path());
     files.filter(|path| path.extension().is_some_and(|e| e == "safetensors")).max()
 }
 
 /// Harvests the small experiment once, for others to train on.
-fn harvested(dir: &Path) -> PathBuf {
+pub(crate) fn harvested(dir: &Path) -> PathBuf {
     let out = dir.join("harvested");
     monosema(&small("harvest", &out, &[])).ok();
     out.join("acts")
 }
 
 /// A run's directory with these activations.
-fn with_acts(acts: &Path, out: &Path) {
+pub(crate) fn with_acts(acts: &Path, out: &Path) {
     fs::create_dir_all(out.join("acts")).unwrap();
     for entry in fs::read_dir(acts).unwrap().flatten() {
         fs::hard_link(entry.path(), out.join("acts").join(entry.file_name())).unwrap();
     }
 }
 
-#[test]
-fn a_training_killed_again_and_again_comes_to_the_same() {
-    let dir = tempfile::tempdir().unwrap();
-    let acts = harvested(dir.path());
-    // One with everything that is carried from step to step: dead latents, a moving average, a running threshold.
-    let batch_top_k = [
-        &LONG[..],
-        &["--set", "train.architecture={kind='batch_top_k',k=8}", "--set", "train.ema_decay=0.9"],
-        &[
-            "--set",
-            "train.sparsity=0.0",
-            "--set",
-            "train.dead_after_tokens=5000",
-            "--set",
-            "train.width={latents=512}",
-        ],
-    ]
-    .concat();
-    for (i, more) in [LONG.to_vec(), batch_top_k].into_iter().enumerate() {
-        let [whole, killed] = ["whole", "killed"].map(|name| dir.path().join(format!("{name}{i}")));
-        with_acts(&acts, &whole);
-        with_acts(&acts, &killed);
-        let began = Instant::now();
-        monosema(&small("train", &whole, &more)).ok();
-        let needed = began.elapsed();
-        let (mut kills, mut resumed) = (0, 0);
-        // At points that have nothing to do with checkpoints.
-        for nth in 1..=12 {
-            let before = newest(&killed.join("dictionary"));
-            let mut child = start(&small("train", &killed, &more));
-            sleep(needed.mul_f64([0.31, 0.17, 0.23, 0.41][nth % 4]));
-            if child.try_wait().unwrap().is_some() {
-                break;
-            }
-            child.kill().unwrap();
-            child.wait().unwrap();
-            kills += 1;
-            resumed += usize::from(before.is_some() && newest(&killed.join("dictionary")) > before);
-        }
-        assert!(kills >= 3 && resumed >= 1, "{kills} kills, {resumed} of a training that had gone on");
-        monosema(&small("train", &killed, &more)).ok();
-        assert!(results(&killed.join("dictionary")) == results(&whole.join("dictionary")), "{more:?}");
-        assert!(!killed.join("dictionary/checkpoints").exists());
+/// Into how many parts a training is broken.
+const PARTS: u32 = 5;
+
+/// Points to kill at, from a seed that a failure tells.
+struct Dice(u64);
+
+impl Dice {
+    /// As good as random; the seed of `MONOSEMA_TEST_SEED` if there is one.
+    fn new() -> Self {
+        let given = std::env::var("MONOSEMA_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+        let now = || UNIX_EPOCH.elapsed().unwrap().subsec_nanos().into();
+        Self(given.unwrap_or_else(now))
+    }
+
+    /// Between 0 and 1. (SplitMix64.)
+    fn throw(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
     }
 }
 
+/// Kills a training at random points until it is through, and compares it with one that was left alone.
+fn killed_again_and_again(settings: &[&str]) {
+    let dir = tempfile::tempdir().unwrap();
+    let acts = harvested(dir.path());
+    let [whole, killed] = ["whole", "killed"].map(|name| dir.path().join(name));
+    with_acts(&acts, &whole);
+    with_acts(&acts, &killed);
+    let settings = settings.iter().flat_map(|setting| ["--set", setting]);
+    let more: Vec<&str> = LONG.into_iter().chain(settings).collect();
+    monosema(&small("train", &whole, &more)).ok();
+    let (dictionary, mut dice) = (killed.join("dictionary"), Dice::new());
+    let about = format!("MONOSEMA_TEST_SEED={}, {more:?}", dice.0);
+    let lines = fs::read_to_string(whole.join("dictionary/logs/metrics.jsonl")).unwrap().lines().count();
+    // Somewhere in each of these parts of the training, and a while after the checkpoint there.
+    for part in 0..PARTS {
+        let at = (0.9 * 3.0 * lines as f64 * (f64::from(part) + dice.throw()) / f64::from(PARTS)) as usize;
+        let mut child = start(&small("train", &killed, &more));
+        while newest(&dictionary) < Some(dictionary.join(format!("checkpoints/step-{at:012}.safetensors"))) {
+            assert!(child.try_wait().unwrap().is_none(), "it ended before step {at}: {about}");
+            sleep(Duration::from_millis(1));
+        }
+        sleep(Duration::from_secs_f64(0.02 * dice.throw()));
+        child.kill().unwrap();
+        assert!(!child.wait().unwrap().success(), "it was over before it was killed: {about}");
+    }
+    monosema(&small("train", &killed, &more)).ok();
+    assert!(results(&killed.join("dictionary")) == results(&whole.join("dictionary")), "{about}");
+    assert!(!killed.join("dictionary/checkpoints").exists());
+}
+
+#[test]
+fn a_killed_relu_comes_to_the_same() {
+    killed_again_and_again(&[]);
+}
+
+/// Dead latents, a moving average, a running threshold.
+#[test]
+fn a_killed_batch_top_k_comes_to_the_same() {
+    killed_again_and_again(&[
+        "train.architecture={kind='batch_top_k',k=8}",
+        "train.ema_decay=0.9",
+        "train.sparsity=0.0",
+        "train.dead_after_tokens=5000",
+        "train.width={latents=512}",
+    ]);
+}
+
+/// Dead latents that begin anew.
+#[test]
+fn a_killed_gated_that_is_resampled_comes_to_the_same() {
+    killed_again_and_again(&[
+        "train.architecture={kind='gated'}",
+        "train.resample_every={steps=50}",
+        "train.resample_until={fraction=0.9}",
+        "train.dead_after_tokens=5000",
+    ]);
+}
+
+/// A penalty and its coefficient that change.
+#[test]
+fn a_killed_p_annealing_comes_to_the_same() {
+    killed_again_and_again(&[
+        "train.architecture={kind='p_anneal',annealing={p_start=1.0,p_end=0.3,start=0.05,end=0.9,changes=25}}",
+        "train.sparsity=0.05",
+    ]);
+}
+
+/// The other step, in parts of a batch.
+#[test]
+fn a_killed_autodiff_training_comes_to_the_same() {
+    killed_again_and_again(&[
+        "train.step='autodiff'",
+        "train.micro_batch_tokens=300",
+        "train.ema_decay=0.99",
+        "train.tokens=200000",
+    ]);
+}
+
 /// Kills a training into `out` once it has a checkpoint.
-fn interrupt(out: &Path, more: &[&str], dictionary: &Path) {
+pub(crate) fn interrupt(out: &Path, more: &[&str], dictionary: &Path) {
+    interrupt_after(None, out, more, dictionary);
+}
+
+/// Kills it once it has a later checkpoint than this one.
+fn interrupt_after(checkpoint: Option<&Path>, out: &Path, more: &[&str], dictionary: &Path) {
     let mut child = start(&small("train", out, more));
-    while newest(dictionary).is_none() {
+    while newest(dictionary).as_deref() <= checkpoint {
         assert!(child.try_wait().unwrap().is_none(), "it ended without a checkpoint");
         sleep(Duration::from_millis(1));
     }
@@ -133,13 +193,17 @@ fn a_damaged_checkpoint_gives_way_to_the_one_before() {
     monosema(&small("train", &whole, &LONG)).ok();
     let dictionary = out.join("dictionary");
     interrupt(&out, &LONG, &dictionary);
+    interrupt_after(newest(&dictionary).as_deref(), &out, &LONG, &dictionary);
     let path = newest(&dictionary).unwrap();
     let mut bytes = fs::read(&path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&path, bytes).unwrap();
-    let again = monosema(&small("train", &out, &LONG)).ok();
-    assert!(again.stderr.contains("cannot be taken up"), "{}", again.stderr);
+    // It no longer counts as one of those that are kept.
+    let aside = path.with_extension("safetensors.unusable");
+    interrupt_after(Some(&path), &out, &LONG, &dictionary);
+    assert!(aside.exists());
+    monosema(&small("train", &out, &LONG)).ok();
     assert!(results(&dictionary) == results(&whole.join("dictionary")));
 }
 

@@ -70,7 +70,8 @@ pub(crate) struct RunArgs {
     /// Print the resolved plan and do nothing.
     #[arg(long)]
     pub dry_run: bool,
-    /// Replace results that were made with another configuration or from other inputs.
+    /// Replace results that were made with another configuration or from other inputs, and begin anew what was interrupted or
+    /// diverged. What is there stays until its replacement is whole.
     #[arg(long)]
     pub overwrite: bool,
     /// Print results as JSON.

@@ -6,15 +6,14 @@ use std::{
 };
 
 use anyhow::{Context, anyhow};
-use monosema_core::{Manifest, ManifestError, Stage, manifest::Work};
+use monosema_core::{Stage, manifest::Work};
 use monosema_evaluator::{JSON_FILE, Report};
-use monosema_sae::Description;
-use monosema_trainer::checkpoint;
+use monosema_trainer::{Diverged, Found};
 
 use crate::{
     args::RunArgs,
     failure::{Failure, Outcome},
-    replace::Aside,
+    replace,
 };
 
 /// Where the members of a sweep are, within a run's directory.
@@ -32,15 +31,18 @@ pub(crate) struct Places {
     overwrite: bool,
 }
 
-/// What a stage's directory holds already.
+/// What is to be done for a stage's directory.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// The same work, done: nothing to do.
+    /// Nothing: the same work is done.
     Done,
-    /// Nothing, or what an interrupted stage left.
-    Open,
-    /// Something that must come back if the stage fails.
-    Replace,
+    /// The work, there: there is nothing, or what was interrupted goes on.
+    Here,
+    /// The work, beside what is there: it takes its place once it is done.
+    Beside {
+        /// Not to go on with what was interrupted there.
+        anew: bool,
+    },
 }
 
 impl Places {
@@ -84,12 +86,19 @@ impl Places {
         }
     }
 
-    /// Ends what a killed `--overwrite` began. Only for who holds the lock.
+    /// Ends what was being replaced when it was killed. Only for who holds the lock.
     pub(crate) fn recover(&self) -> Outcome {
-        [&self.acts, &self.dictionary].into_iter().try_for_each(|directory| {
-            let cannot = || format!("{}: cannot restore what was there before", directory.display());
-            Aside::recover(directory).with_context(cannot).map_err(Failure::run)
-        })
+        self.recover_stage(Stage::Harvest).and_then(|()| self.recover_stage(Stage::Train))
+    }
+
+    /// Lets what replaces a stage's results take their place, if it is whole.
+    pub(crate) fn recover_stage(&self, stage: Stage) -> Outcome {
+        let Some(directory) = self.of(stage) else { return Ok(()) };
+        let cannot = || format!("{}: cannot be replaced", directory.display());
+        if replace::recover(directory, stage).with_context(cannot).map_err(Failure::run)? {
+            tracing::info!("{}: replaced; what was there before is removed", directory.display());
+        }
+        Ok(())
     }
 
     /// Refuses, before anything is done, what no stage could replace.
@@ -100,19 +109,10 @@ impl Places {
         }
         for &stage in stages {
             let Some(directory) = self.of(stage) else { continue };
-            if directory.exists() && !directory.is_dir() {
-                return Err(Failure::usage(anyhow!(
-                    "{}: expected a directory, found a file",
-                    directory.display()
-                )));
-            }
-            match Manifest::read(directory, stage) {
-                Ok(_) => {}
-                Err(ManifestError::Unsealed { .. }) => {
-                    self.unsealed(stage, directory, None).map_err(Failure::usage)?;
-                }
-                Err(_) if self.overwrite => {}
-                Err(error) => return Err(Failure::usage(anyhow!(error).context(UNUSABLE))),
+            if let Found::Foreign(reason) = found(directory, stage)
+                && (!self.overwrite || !directory.is_dir())
+            {
+                return Err(Failure::usage(foreign(directory, &reason)));
             }
         }
         let report = self.out.join(JSON_FILE);
@@ -122,45 +122,40 @@ impl Places {
         Ok(())
     }
 
-    /// What the directory of `work`'s stage holds.
+    /// What is to be done for the directory of `work`'s stage.
     ///
     /// # Errors
     /// Something that `--overwrite` alone may replace.
     pub(crate) fn standing(&self, directory: &Path, work: &Work) -> anyhow::Result<Standing> {
-        let reason = match Manifest::read(directory, work.stage) {
-            Ok(manifest) if manifest.work == *work => return Ok(Standing::Done),
-            Err(ManifestError::Unsealed { .. }) => return self.unsealed(work.stage, directory, Some(work)),
-            Ok(manifest) => other_work(directory, &manifest.work, work),
-            Err(error) => anyhow!(error).context(UNUSABLE),
-        };
-        if self.overwrite { Ok(Standing::Replace) } else { Err(reason) }
-    }
-
-    /// A directory without a manifest is what an interrupted stage left. A training goes on from its checkpoints, if `work` is
-    /// what they are of. But a dictionary may come from elsewhere.
-    fn unsealed(&self, stage: Stage, directory: &Path, work: Option<&Work>) -> anyhow::Result<Standing> {
-        if stage == Stage::Train
-            && let Some(begun) = checkpoint::interrupted(directory)
-        {
-            return match work {
-                Some(wanted) if begun != *wanted && !self.overwrite => {
-                    Err(other_work(directory, &begun, wanted))
+        let here = found(directory, work.stage);
+        if matches!(&here, Found::Finished(there) if there == work) {
+            return Ok(Standing::Done);
+        }
+        // What `--overwrite` began goes on whether it is said again or not: it is the same command, or one that wants the same.
+        match found(&replace::beside(directory), work.stage) {
+            Found::Interrupted(there, _) if there == *work => return Ok(Standing::Beside { anew: false }),
+            Found::Diverged(there) if there.work == *work => {
+                return Ok(Standing::Beside { anew: self.overwrite });
+            }
+            _ => {}
+        }
+        let refused = match here {
+            Found::Nothing => return Ok(Standing::Here),
+            Found::Unsealed => None,
+            Found::Foreign(reason) => Some(foreign(directory, &reason)),
+            Found::Finished(there) => Some(other_work(directory, &there, work)),
+            Found::Interrupted(ref there, _) | Found::Diverged(Diverged { work: ref there, .. }) => {
+                match there == work {
+                    true if !self.overwrite => return Ok(Standing::Here),
+                    true => None,
+                    false => Some(other_work(directory, there, work)),
                 }
-                Some(wanted) if begun != *wanted => Ok(Standing::Replace),
-                _ => Ok(Standing::Open),
-            };
+            }
+        };
+        match refused {
+            Some(error) if !self.overwrite => Err(error),
+            _ => Ok(Standing::Beside { anew: true }),
         }
-        if stage != Stage::Train || !directory.join("cfg.json").exists() {
-            return Ok(Standing::Open);
-        }
-        let ours = Description::read(directory).is_ok_and(|dictionary| !dictionary.metadata.facts.is_empty());
-        if ours || self.overwrite {
-            return Ok(Standing::Replace);
-        }
-        Err(anyhow!(
-            "{}: a dictionary that monosema did not train is there; choose another --out, or replace it with --overwrite",
-            directory.display()
-        ))
     }
 
     /// Refuses to replace the report of other work unless `--overwrite` says so.
@@ -176,6 +171,18 @@ impl Places {
             Err(other_work(&path, &report.manifest.work, work))
         }
     }
+}
+
+/// What is in the directory of `stage`.
+fn found(directory: &Path, stage: Stage) -> Found {
+    match stage {
+        Stage::Train => Found::dictionary(directory),
+        Stage::Harvest | Stage::Eval => Found::sealed(directory, stage),
+    }
+}
+
+fn foreign(directory: &Path, reason: &str) -> anyhow::Error {
+    anyhow!("{}: {reason}; choose another --out, or replace it with --overwrite", directory.display())
 }
 
 const UNUSABLE: &str = "what is there cannot be used; choose another --out, or replace it with --overwrite";

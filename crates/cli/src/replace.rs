@@ -1,4 +1,5 @@
-//! Replacing a sealed directory: the old one is put aside and comes back if the new one does not come about.
+//! Replacing what a directory holds: the new is made beside the old, and takes its place once it is sealed. Until then nothing of
+//! the old is touched, and what was killed on the way is ended or goes on.
 
 use std::{
     collections::BTreeSet,
@@ -6,145 +7,177 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use monosema_core::manifest;
+use monosema_core::{AtomicFile, Manifest, Stage, manifest};
+use monosema_trainer::{Found, own_names};
 
-/// A directory put aside.
-pub(crate) struct Aside {
-    directory: PathBuf,
-    aside: PathBuf,
+/// Where what is to replace `directory` is made.
+pub(crate) fn beside(directory: &Path) -> PathBuf {
+    sibling(directory, ".replacement")
 }
 
-impl Aside {
-    /// Moves `directory` to `NAME.replaced` beside it.
-    pub(crate) fn put(directory: &Path) -> io::Result<Self> {
-        let aside = place(directory);
-        fs::rename(directory, &aside)?;
-        Ok(Self { directory: directory.to_owned(), aside })
+/// Ends what was being done to `directory` when it was killed: a replacement that is whole takes its place, one that nothing can
+/// go on from is removed. Returns whether something was replaced.
+pub(crate) fn recover(directory: &Path, stage: Stage) -> io::Result<bool> {
+    let (new, old) = (beside(directory), old(directory));
+    if old.exists() && !directory.exists() {
+        // Killed between the two renamings.
+        fs::rename(if is_sealed(&new) { &new } else { &old }, directory)?;
     }
-
-    /// Ends a replacement that was killed: if the new directory is whole, the old one goes; else it comes back.
-    pub(crate) fn recover(directory: &Path) -> io::Result<()> {
-        let aside = place(directory);
-        if !aside.exists() {
-            return Ok(());
-        }
-        if directory.join(manifest::FILE_NAME).exists() {
-            tracing::info!("{}: replaced; what was there before is removed", directory.display());
-            return remove(&aside);
-        }
-        // The unfinished new directory is removed when this is dropped.
-        drop(Self { directory: directory.to_owned(), aside });
-        Ok(())
+    if old.exists() && is_sealed(directory) {
+        fs::remove_dir_all(&old)?;
     }
+    if is_sealed(&new) {
+        put_in_place(directory, stage)?;
+        return Ok(true);
+    }
+    if new.exists() && (stage != Stage::Train || Found::dictionary(&new) == Found::Nothing) {
+        fs::remove_dir_all(&new)?;
+    }
+    Ok(false)
+}
 
-    /// The new directory is whole: removes the old one, whose files are `ours`. Files of somebody else move into the
-    /// new directory.
-    pub(crate) fn discard(self, ours: &BTreeSet<String>) -> io::Result<()> {
-        for entry in fs::read_dir(&self.aside)? {
+/// Lets the sealed replacement take the place of `directory`. Files there that are somebody else's move with it.
+fn put_in_place(directory: &Path, stage: Stage) -> io::Result<()> {
+    let (new, old) = (beside(directory), old(directory));
+    if directory.exists() {
+        let ours = ours(directory, stage);
+        for entry in fs::read_dir(directory)? {
             let entry = entry?;
-            let new = self.directory.join(entry.file_name());
-            if !ours.contains(&*entry.file_name().to_string_lossy()) && !new.exists() {
-                fs::rename(entry.path(), new)?;
+            let (name, place) = (entry.file_name(), new.join(entry.file_name()));
+            let name = name.to_string_lossy();
+            if !ours.contains(&*name) && !AtomicFile::is_leftover(&name) && !place.exists() {
+                fs::rename(entry.path(), place)?;
             }
         }
-        remove(&self.aside)
+        fs::rename(directory, &old)?;
     }
-}
-
-impl Drop for Aside {
-    fn drop(&mut self) {
-        if !self.aside.exists() {
-            return;
-        }
-        let restored = remove(&self.directory).and_then(|()| fs::rename(&self.aside, &self.directory));
-        match restored {
-            Ok(()) => {
-                tracing::warn!("{}: not replaced; what was there before is back", self.directory.display())
-            }
-            Err(error) => tracing::error!(
-                "{}: what was there before is now {}: {error}",
-                self.directory.display(),
-                self.aside.display()
-            ),
-        }
-    }
-}
-
-fn place(directory: &Path) -> PathBuf {
-    let mut name = directory.file_name().unwrap_or_default().to_owned();
-    name.push(".replaced");
-    directory.with_file_name(name)
-}
-
-fn remove(directory: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(directory) {
+    fs::rename(&new, directory)?;
+    match fs::remove_dir_all(&old) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
 }
 
+/// What `directory` holds that is a stage's, by first names. What cannot be told apart is replaced as a whole.
+fn ours(directory: &Path, stage: Stage) -> BTreeSet<String> {
+    let trained = own_names().filter(|_| stage == Stage::Train).map(str::to_owned);
+    if let Ok(manifest) = Manifest::read(directory, stage) {
+        let files = manifest.files.keys().filter_map(|name| name.split('/').next()).map(str::to_owned);
+        return files.chain([manifest::FILE_NAME.to_owned()]).chain(trained).collect();
+    }
+    if stage == Stage::Train && !matches!(Found::dictionary(directory), Found::Foreign(_)) {
+        return trained.collect();
+    }
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+fn is_sealed(directory: &Path) -> bool {
+    directory.join(manifest::FILE_NAME).exists()
+}
+
+/// Where the old is between the two renamings.
+fn old(directory: &Path) -> PathBuf {
+    sibling(directory, ".replaced")
+}
+
+fn sibling(directory: &Path, suffix: &str) -> PathBuf {
+    let mut name = directory.file_name().unwrap_or_default().to_owned();
+    name.push(suffix);
+    directory.with_file_name(name)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use monosema_core::{Seed, manifest::Work};
+
     use super::*;
 
-    /// A directory `acts` with some files in it.
+    /// A run's directory with `dictionary` in it.
     struct World(tempfile::TempDir);
 
     impl World {
+        /// With a sealed dictionary, whose file `x` says so, and somebody's notes.
         fn new() -> Self {
-            Self(tempfile::tempdir().expect("a temporary directory"))
+            let world = Self(tempfile::tempdir().expect("a temporary directory"));
+            world.seal(&world.dictionary(), "old");
+            world.write(&world.dictionary(), "notes", "mine");
+            world
         }
 
-        fn acts(&self) -> PathBuf {
-            self.0.path().join("acts")
+        fn dictionary(&self) -> PathBuf {
+            self.0.path().join("dictionary")
         }
 
-        fn write(&self, name: &str, text: &str) {
-            let made = fs::create_dir_all(self.acts());
-            made.and_then(|()| fs::write(self.acts().join(name), text)).expect("writable");
+        fn write(&self, directory: &Path, name: &str, text: &str) {
+            let path = directory.join(name);
+            let made = fs::create_dir_all(path.parent().expect("in a directory"));
+            made.and_then(|()| fs::write(path, text)).expect("writable");
+        }
+
+        fn seal(&self, directory: &Path, x: &str) {
+            self.write(directory, "x", x);
+            let config = serde_json::Value::Null;
+            let work = Work { stage: Stage::Train, config, seed: Seed(0), inputs: BTreeMap::new() };
+            let sealed = Manifest::new(work, "cpu").seal(directory, BTreeMap::new(), &["x".to_owned()]);
+            sealed.expect("writable");
+        }
+
+        fn recover(&self) -> bool {
+            recover(&self.dictionary(), Stage::Train).expect("recoverable")
         }
 
         fn read(&self, name: &str) -> String {
-            fs::read_to_string(self.acts().join(name)).expect("there")
+            fs::read_to_string(self.dictionary().join(name)).expect("there")
         }
 
-        fn alone(&self) -> bool {
-            fs::read_dir(self.0.path()).expect("readable").count() == 1
+        fn names(&self, directory: &Path) -> Vec<String> {
+            let entries = fs::read_dir(directory).expect("readable");
+            let mut names: Vec<_> =
+                entries.map(|e| e.expect("readable").file_name().to_string_lossy().into_owned()).collect();
+            names.sort();
+            names
         }
     }
 
     #[test]
-    fn the_old_comes_back_unless_the_new_is_whole() {
+    fn the_new_takes_the_place_of_the_old_once_it_is_sealed() {
         let world = World::new();
-        world.write("x", "old");
-        let aside = Aside::put(&world.acts()).expect("movable");
-        world.write("x", "half");
-        drop(aside);
+        let new = beside(&world.dictionary());
+        // What a training left that was killed after it was sealed, or when it was written.
+        world.write(&world.dictionary(), "checkpoints/step-1.safetensors", "");
+        world.write(&world.dictionary(), ".unfinished-1.tmp", "");
+        world.write(&new, "x", "half");
+        assert!(!world.recover());
         assert_eq!(world.read("x"), "old");
-        world.write("notes", "mine");
-        let aside = Aside::put(&world.acts()).expect("movable");
-        world.write("x", "new");
-        aside.discard(&BTreeSet::from(["x".to_owned()])).expect("removable");
+        assert!(!new.exists(), "nothing can go on from it");
+        world.seal(&new, "new");
+        assert!(world.recover());
         assert_eq!((world.read("x").as_str(), world.read("notes").as_str()), ("new", "mine"));
-        assert!(world.alone());
+        assert_eq!(world.names(&world.dictionary()), ["manifest.json", "notes", "x"]);
+        assert_eq!(world.names(world.0.path()), ["dictionary"]);
+        assert!(!world.recover(), "nothing is left to do");
     }
 
     #[test]
-    fn a_killed_replacement_is_ended() {
-        for (sealed, left) in [(false, "old"), (true, "new")] {
+    fn a_kill_anywhere_in_between_is_recovered_from() {
+        for renamed in [1, 2] {
             let world = World::new();
-            world.write("x", "old");
-            world.write(manifest::FILE_NAME, "{}");
-            // As if killed: nothing of it is dropped.
-            std::mem::forget(Aside::put(&world.acts()).expect("movable"));
-            world.write("x", "new");
-            if sealed {
-                world.write(manifest::FILE_NAME, "{}");
+            let new = beside(&world.dictionary());
+            world.seal(&new, "new");
+            fs::rename(world.dictionary(), old(&world.dictionary())).expect("movable");
+            if renamed == 2 {
+                fs::rename(&new, world.dictionary()).expect("movable");
             }
-            Aside::recover(&world.acts()).expect("recoverable");
-            assert_eq!(world.read("x"), left);
-            assert!(world.alone() && world.acts().join(manifest::FILE_NAME).exists());
-            Aside::recover(&world.acts()).expect("nothing to do");
+            world.recover();
+            assert_eq!(world.read("x"), "new");
+            assert_eq!(world.names(world.0.path()), ["dictionary"]);
         }
+        let world = World::new();
+        fs::rename(world.dictionary(), old(&world.dictionary())).expect("movable");
+        world.recover();
+        assert_eq!(world.read("x"), "old", "the new is gone, whoever took it");
     }
 }

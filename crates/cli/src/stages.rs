@@ -1,20 +1,22 @@
 //! Stages in order: plan them all, skip what is done, run the rest.
 
 use std::{
-    cell::Cell,
-    collections::BTreeSet,
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use anyhow::{Context, anyhow};
-use monosema_core::{Manifest, ManifestError, Stage, manifest};
+use monosema_core::{Manifest, ManifestError, Stage, manifest::Work};
 use monosema_evaluator::{DictionaryShape, EvalPlan, HTML_FILE, Report, Training, evaluate};
 use monosema_harvester::{HarvestPlan, HarvestSummary, Stream, harvest};
 use monosema_sae::Description;
 use monosema_store::{Activations, Store};
-use monosema_trainer::{Job, StoreFacts, TrainConfig, TrainError, TrainPlan, sweep as grid, train};
+use monosema_trainer::{
+    Found, Job, StoreFacts, TrainConfig, TrainError, TrainPlan, TrainSummary, sweep as grid, tidy, train,
+};
 use monosema_transformer::{Checkpoint, ModelError};
 use serde_json::Value;
 
@@ -26,8 +28,7 @@ use crate::{
     inspect, output,
     places::{Places, Standing},
     plan::{self, Plans},
-    replace::Aside,
-    sweep, table,
+    replace, sweep, table,
 };
 
 /// `monosema harvest | train | eval | run`.
@@ -39,12 +40,15 @@ pub(crate) fn run(args: &RunArgs, stages: &[Stage]) -> Outcome {
     let checkpoint = Checkpoint::open(&experiment.model.path).map_err(in_config)?;
     // Everything is checked before anything is done: a fault in [eval] must not show after hours of harvest.
     let lock = if places.out.is_dir() && !args.dry_run { Some(places.lock()?) } else { None };
-    if lock.is_some() {
-        places.recover()?;
-    }
-    places.check(stages)?;
     let members = members(&experiment, &places).map_err(|error| usage_in(&args.config, error))?;
-    let runner = Runner { args, experiment, places, members, checkpoint, began: Cell::new(false) };
+    for places in members.iter().map(|member| &member.places) {
+        if lock.is_some() {
+            places.recover()?;
+        }
+        places.check(stages)?;
+    }
+    let (began, failed) = (Cell::new(false), RefCell::default());
+    let runner = Runner { args, experiment, places, members, checkpoint, began, failed };
     let plans = runner.plan(stages)?;
     let chosen = device::resolve(runner.experiment.device)?;
     for (_, plan) in &plans.train {
@@ -64,7 +68,8 @@ pub(crate) fn run(args: &RunArgs, stages: &[Stage]) -> Outcome {
         Stage::Eval => runner.evals(plans.eval.as_ref().filter(|_| plans.train.is_empty()), &chosen),
     })?;
     if runner.is_sweep() && stages.last() != Some(&Stage::Harvest) {
-        return runner.summarise();
+        runner.summarise()?;
+        return runner.tell_failed();
     }
     // An evaluation has shown its report.
     match stages.last().and_then(|&stage| Some((stage, runner.places.of(stage)?))) {
@@ -115,6 +120,8 @@ struct Runner<'a> {
     checkpoint: Checkpoint,
     /// Whether a stage has begun its work.
     began: Cell<bool>,
+    /// Members of a sweep whose training diverged, by name, and how.
+    failed: RefCell<BTreeMap<String, String>>,
 }
 
 impl Runner<'_> {
@@ -126,8 +133,11 @@ impl Runner<'_> {
             true => self.train_plans(harvest.as_ref())?,
             false => Vec::new(),
         };
-        // Members of a sweep are evaluated alike: what is wrong with one is wrong with the first.
-        let first = &self.members[0];
+        // Members of a sweep are evaluated alike: what is wrong with one is wrong with the first that there is.
+        if !trains {
+            self.find_failed();
+        }
+        let first = self.members.iter().find(|member| !self.has_failed(member)).unwrap_or(&self.members[0]);
         let trained = train.first().map(|(_, plan)| plan);
         let eval =
             stages.contains(&Stage::Eval).then(|| self.eval_plan(&first.places, trained)).transpose()?;
@@ -225,15 +235,19 @@ impl Runner<'_> {
     fn harvest(&self, plan: &HarvestPlan, chosen: &Chosen) -> Outcome {
         let acts = &self.places.acts;
         let work = plan.work(&self.checkpoint).map_err(Failure::run)?;
-        self.unless_done(acts, Manifest::new(work, &chosen.name.to_string()), |manifest| {
-            let HarvestSummary { tokens, bytes, elapsed, tokens_per_second, .. } =
-                harvest(plan, manifest, &self.checkpoint, &chosen.device, acts).map_err(Failure::run)?;
-            let (tokens, bytes, seconds) = (table::count(tokens), table::bytes(bytes), elapsed.as_secs_f64());
-            tracing::info!(
-                "harvest: {tokens} tokens, {bytes} in {seconds:.0} s ({tokens_per_second:.0} tokens/s)"
-            );
-            Ok(())
-        })
+        let manifest = Manifest::new(work, &chosen.name.to_string());
+        let standing = self.standing(acts, &manifest.work)?;
+        let Some(place) = self.begin(acts, &standing, Stage::Harvest)? else { return Ok(()) };
+        let harvested = harvest(plan, manifest, &self.checkpoint, &chosen.device, &place);
+        // If it failed, it leaves what was there before.
+        self.places.recover_stage(Stage::Harvest)?;
+        let HarvestSummary { tokens, bytes, elapsed, tokens_per_second, .. } =
+            harvested.map_err(Failure::run)?;
+        let (tokens, bytes, seconds) = (table::count(tokens), table::bytes(bytes), elapsed.as_secs_f64());
+        tracing::info!(
+            "harvest: {tokens} tokens, {bytes} in {seconds:.0} s ({tokens_per_second:.0} tokens/s)"
+        );
+        Ok(())
     }
 
     /// Trains what is not there yet, all on one pass over the activations.
@@ -246,46 +260,108 @@ impl Runner<'_> {
             None => Arc::new(Store::open(&self.places.acts).map_err(Failure::run)?),
         };
         let plans = self.train_plans_for(&StoreFacts::of(&*activations)).map_err(Failure::into_run)?;
+        // What is refused is refused before anything begins.
+        let mut standings = Vec::new();
+        for (Places { dictionary, .. }, plan) in &plans {
+            let work = plan.work(&*activations);
+            standings.push((self.standing(dictionary, &work)?, work));
+        }
         let (mut jobs, mut begun) = (Vec::new(), Vec::new());
-        for (Places { dictionary, .. }, plan) in plans {
-            let manifest = Manifest::new(plan.work(&*activations), &chosen.name.to_string());
-            if let Some(replacement) = self.begin(&dictionary, &manifest)? {
-                begun.push(replacement);
-                jobs.push(Job { plan, manifest, out: dictionary });
+        for ((member, (_, plan)), (standing, work)) in self.members.iter().zip(plans).zip(standings) {
+            if let Some(out) = self.begin(&member.places.dictionary, &standing, Stage::Train)? {
+                jobs.push(Job { plan, manifest: Manifest::new(work, &chosen.name.to_string()), out });
+                begun.push(member);
             }
         }
         if jobs.is_empty() {
             return Ok(());
         }
-        let summaries = train(jobs, &activations, &chosen.device).map_err(Failure::run)?;
-        let first = &summaries[0];
-        let (tokens, seconds) = (table::count(first.last.tokens), first.seconds);
-        tracing::info!("train: {tokens} tokens in {seconds:.0} s ({:.0} tokens/s)", first.tokens_per_s);
-        begun.into_iter().try_for_each(Replacement::end)
+        let outcomes = train(jobs, &activations, &chosen.device).map_err(Failure::run)?;
+        // First what is finished takes its place, whatever became of the others.
+        for member in &begun {
+            member.places.recover_stage(Stage::Train)?;
+        }
+        let done = outcomes.iter().flatten().next();
+        if let Some(TrainSummary { last, seconds, tokens_per_s, .. }) = done {
+            let tokens = table::count(last.tokens);
+            tracing::info!("train: {tokens} tokens in {seconds:.0} s ({tokens_per_s:.0} tokens/s)");
+        }
+        for (member, outcome) in begun.into_iter().zip(outcomes) {
+            match (outcome, &member.name) {
+                (Ok(_), _) => {}
+                // The others of a sweep are evaluated and shown.
+                (Err(error), Some(name)) if error.is_divergence() => {
+                    self.failed.borrow_mut().insert(name.clone(), error.to_string());
+                }
+                (Err(error), _) => return Err(Failure::run(error)),
+            }
+        }
+        Ok(())
     }
 
-    /// Evaluates every dictionary.
+    /// Finds members that diverged when they were trained.
+    fn find_failed(&self) {
+        for Member { name, places, .. } in &self.members {
+            if let (Some(name), Found::Diverged(diverged)) = (name, Found::dictionary(&places.dictionary)) {
+                self.failed.borrow_mut().insert(name.clone(), diverged.error);
+            }
+        }
+    }
+
+    fn has_failed(&self, member: &Member) -> bool {
+        member.name.as_ref().is_some_and(|name| self.failed.borrow().contains_key(name))
+    }
+
+    /// Ends badly if a member diverged.
+    fn tell_failed(&self) -> Outcome {
+        let failed = self.failed.borrow();
+        if failed.is_empty() {
+            return Ok(());
+        }
+        let (n, of) = (failed.len(), self.members.len());
+        let told = failed.iter().map(|(name, error)| format!("\n{name}: {error}")).collect::<String>();
+        Err(Failure::Run(anyhow!("{n} of {of} members diverged:{told}")))
+    }
+
+    /// Evaluates every dictionary that there is.
     fn evals(&self, planned: Option<&EvalPlan>, chosen: &Chosen) -> Outcome {
         let planned = planned.filter(|_| self.members.len() == 1);
-        self.members.iter().try_for_each(|member| self.eval(member, planned, chosen))
+        let mut evals = Vec::new();
+        // What is refused is refused before the first is evaluated.
+        for member in self.members.iter().filter(|member| !self.has_failed(member)) {
+            let Member { places, .. } = member;
+            let plan = match planned {
+                Some(plan) => plan.clone(),
+                None => self.eval_plan(places, None).map_err(Failure::into_run)?,
+            };
+            let work = plan.work(&self.checkpoint, &places.dictionary).map_err(Failure::run)?;
+            let done = Report::up_to_date(&places.out, &work);
+            if done.is_none() {
+                places.may_replace_report(&work).map_err(|error| self.refused(error))?;
+            }
+            evals.push((member, plan, work, done));
+        }
+        evals
+            .into_iter()
+            .try_for_each(|(member, plan, work, done)| self.eval(member, &plan, work, done, chosen))
     }
 
-    fn eval(&self, member: &Member, planned: Option<&EvalPlan>, chosen: &Chosen) -> Outcome {
-        let Member { name, places, .. } = member;
-        let plan = match planned {
-            Some(plan) => plan.clone(),
-            None => self.eval_plan(places, None).map_err(Failure::into_run)?,
-        };
-        let Places { out, dictionary, .. } = places;
+    fn eval(
+        &self,
+        member: &Member,
+        plan: &EvalPlan,
+        work: Work,
+        done: Option<Report>,
+        chosen: &Chosen,
+    ) -> Outcome {
+        let Member { name, places: Places { out, dictionary, .. }, .. } = member;
         let of = name.as_ref().map_or(String::new(), |name| format!(" of {name}"));
-        let work = plan.work(&self.checkpoint, dictionary).map_err(Failure::run)?;
-        let report = if let Some(report) = Report::up_to_date(out, &work) {
+        let report = if let Some(report) = done {
             tracing::info!("eval{of}: already done, skipped");
             report
         } else {
-            places.may_replace_report(&work).map_err(|error| self.refused(error))?;
             let manifest = Manifest::new(work, &chosen.name.to_string());
-            let report = evaluate(&plan, manifest, &self.checkpoint, dictionary, &chosen.device, out)
+            let report = evaluate(plan, manifest, &self.checkpoint, dictionary, &chosen.device, out)
                 .map_err(Failure::run)?;
             tracing::info!("eval{of}: {:.0} s", report.timing.seconds);
             report
@@ -304,50 +380,44 @@ impl Runner<'_> {
 
     /// Shows what the members of a sweep came to.
     fn summarise(&self) -> Outcome {
+        let failed = self.failed.borrow();
         let named = |Member { name, differs, places, .. }: &Member| {
             let (differs, places) = (differs.clone(), places.clone());
-            name.clone().map(|name| sweep::Member { name, differs, places })
+            let name = name.clone()?;
+            let failed = failed.get(&name).cloned();
+            Some(sweep::Member { name, differs, places, failed })
         };
         let members: Vec<_> = self.members.iter().filter_map(named).collect();
         sweep::summarise(&self.places, &members, self.args.json)
     }
 
-    /// Runs a stage into `directory` unless it is done; what it replaces comes back if it fails.
-    fn unless_done(
-        &self,
-        directory: &Path,
-        manifest: Manifest,
-        run: impl FnOnce(Manifest) -> Outcome,
-    ) -> Outcome {
-        match self.begin(directory, &manifest)? {
-            None => Ok(()),
-            Some(replacement) => {
-                run(manifest)?;
-                replacement.end()
-            }
-        }
+    fn standing(&self, directory: &Path, work: &Work) -> Outcome<Standing> {
+        self.places.standing(directory, work).map_err(|error| self.refused(error))
     }
 
-    /// Makes room for a stage in `directory`; `None` if it is done.
-    fn begin(&self, directory: &Path, manifest: &Manifest) -> Outcome<Option<Replacement>> {
-        let standing =
-            self.places.standing(directory, &manifest.work).map_err(|error| self.refused(error))?;
-        if standing == Standing::Done {
-            tracing::info!("{}: {}: already done, skipped", manifest.work.stage, directory.display());
-            return Ok(None);
-        }
-        self.began.set(true);
-        if standing == Standing::Open {
-            return Ok(Some(Replacement::Nothing));
-        }
-        let ours = match Manifest::read(directory, manifest.work.stage) {
-            Ok(old) => top_level(&old),
-            // What cannot be told apart is replaced as a whole.
-            Err(_) => names(directory),
+    /// Makes room for a stage in `directory`, and returns where it is to work; `None` if it is done.
+    fn begin(&self, directory: &Path, standing: &Standing, stage: Stage) -> Outcome<Option<PathBuf>> {
+        let beside = replace::beside(directory);
+        let place = match standing {
+            Standing::Done => {
+                if stage == Stage::Train {
+                    tidy(directory).map_err(Failure::run)?;
+                }
+                tracing::info!("{stage}: {}: already done, skipped", directory.display());
+                return Ok(None);
+            }
+            Standing::Here => directory.to_owned(),
+            Standing::Beside { anew } => {
+                if *anew && beside.exists() {
+                    let cannot = || format!("{}: cannot be removed", beside.display());
+                    fs::remove_dir_all(&beside).with_context(cannot).map_err(Failure::run)?;
+                }
+                tracing::info!("{stage}: {} stays until its replacement is whole", directory.display());
+                beside
+            }
         };
-        let cannot = || format!("cannot replace {}", directory.display());
-        let old = Aside::put(directory).with_context(cannot).map_err(Failure::run)?;
-        Ok(Some(Replacement::Of { old, ours, directory: directory.to_owned() }))
+        self.began.set(true);
+        Ok(Some(place))
     }
 
     /// A refusal is one of usage until a stage of this command has begun its work.
@@ -364,34 +434,4 @@ struct Member {
     differs: Vec<(String, Value)>,
     places: Places,
     config: TrainConfig,
-}
-
-/// What a stage replaces; it comes back if this is dropped.
-enum Replacement {
-    Nothing,
-    Of { old: Aside, ours: BTreeSet<String>, directory: PathBuf },
-}
-
-impl Replacement {
-    /// The stage is done.
-    fn end(self) -> Outcome {
-        match self {
-            Self::Nothing => Ok(()),
-            Self::Of { old, ours, directory } => old
-                .discard(&ours)
-                .with_context(|| format!("cannot replace {}", directory.display()))
-                .map_err(Failure::run),
-        }
-    }
-}
-
-/// What a sealed directory holds of its own, by first names.
-fn top_level(manifest: &Manifest) -> BTreeSet<String> {
-    let files = manifest.files.keys().filter_map(|name| name.split('/').next()).map(str::to_owned);
-    files.chain([manifest::FILE_NAME.to_owned()]).collect()
-}
-
-fn names(directory: &Path) -> BTreeSet<String> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }

@@ -1,11 +1,12 @@
 //! Checkpoints: all that the rest of a training depends on, in one safetensors file that appears whole or not at all.
 //!
-//! The last two are kept. Tensors have checksums; of a damaged checkpoint the one before is taken. A checkpoint says which work
-//! it is of, so that it is never taken up with another configuration or other activations.
+//! The last two are kept. Tensors have checksums; of a damaged checkpoint the one before is taken, and it no longer counts. A
+//! checkpoint says which work it is of, so that it is never taken up with another configuration or other activations.
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs::{self, File},
+    io::Read,
     path::{Path, PathBuf},
 };
 
@@ -14,17 +15,30 @@ use monosema_core::{AtomicFile, manifest::Work};
 use monosema_sae::{SaeConfig, Size, Weights};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::{TrainError, TrainPlan, error::io, logs::Lengths, step::StepState, window::WindowState};
+use crate::{
+    TrainError, TrainPlan, error::io, found::unless_missing, logs::Lengths, step::StepState,
+    window::WindowState,
+};
 
 /// The directory of the checkpoints, within the dictionary's.
-pub const DIRECTORY: &str = "checkpoints";
+pub(crate) const DIRECTORY: &str = "checkpoints";
 
 /// How many are kept.
 const KEPT: usize = 2;
 
 const PREFIX: &str = "step-";
 const SUFFIX: &str = ".safetensors";
+
+/// What is added to the name of one that cannot be taken up.
+const UNUSABLE: &str = ".unusable";
+
+/// Bytes of the number that a safetensors file begins with: the length of its header.
+const LENGTH: usize = 8;
+
+/// The longest header that is read; safetensors itself takes none that is longer.
+const MOST_HEADER: usize = 100_000_000;
 
 /// The key of the file's metadata that holds [`Facts`].
 const FACTS: &str = "monosema";
@@ -146,21 +160,42 @@ impl Checkpoint {
     }
 }
 
-/// What the newest checkpoint in a dictionary's directory that can be read is of; `None` if there is none.
-pub fn interrupted(dictionary: &Path) -> Option<Work> {
-    steps_in(dictionary).into_iter().find_map(|steps| {
-        let bytes = fs::read(file(dictionary, steps)).ok()?;
-        Some(parse(&bytes).ok()?.0.work)
-    })
+/// What the newest checkpoint in a dictionary's directory whose header can be read is of, and after how many steps there are
+/// checkpoints, the newest first; `None` if there is none. Reads headers alone.
+pub(crate) fn interrupted(dictionary: &Path) -> Option<(Work, Vec<u64>)> {
+    let steps = steps_in(dictionary);
+    let work = steps.iter().find_map(|&steps| Some(header(&file(dictionary, steps)).ok()?.work))?;
+    Some((work, steps))
+}
+
+/// How long each log was when a checkpoint was written.
+pub(crate) fn lengths(dictionary: &Path, steps: u64) -> Option<Lengths> {
+    Some(header(&file(dictionary, steps)).ok()?.logs)
+}
+
+/// Keeps a checkpoint that cannot be taken up from being counted. It stays for whoever wants to know.
+pub(crate) fn set_aside(dictionary: &Path, steps: u64) {
+    let file = file(dictionary, steps);
+    let mut name = file.clone().into_os_string();
+    name.push(UNUSABLE);
+    if let Err(error) = fs::rename(&file, name) {
+        tracing::warn!("{}: cannot be renamed: {error}", file.display());
+    }
+}
+
+/// Removes the checkpoints after step `steps`: who goes on from there comes to them again, with logs of its own.
+pub(crate) fn remove_after(dictionary: &Path, steps: u64) -> Result<(), TrainError> {
+    for later in steps_in(dictionary).into_iter().filter(|&found| found > steps) {
+        let file = file(dictionary, later);
+        fs::remove_file(&file).map_err(io(&file))?;
+    }
+    Ok(())
 }
 
 /// Removes all checkpoints of a dictionary's directory.
-pub fn remove(dictionary: &Path) -> Result<(), TrainError> {
+pub(crate) fn remove(dictionary: &Path) -> Result<(), TrainError> {
     let directory = dictionary.join(DIRECTORY);
-    match fs::remove_dir_all(&directory) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(io(&directory)(e)),
-        _ => Ok(()),
-    }
+    unless_missing(fs::remove_dir_all(&directory)).map_err(io(directory))
 }
 
 /// After how many steps there are checkpoints, the newest first.
@@ -179,14 +214,39 @@ pub(crate) fn file(dictionary: &Path, steps: u64) -> PathBuf {
 }
 
 fn parse(bytes: &[u8]) -> Result<(Facts, SafeTensors<'_>), String> {
-    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| e.to_string())?;
-    let value = |key| metadata.metadata().as_ref().and_then(|metadata| metadata.get(key));
+    let tensors = SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?;
+    Ok((facts(bytes)?, tensors))
+}
+
+/// The facts of a file, whose tensors are not read.
+fn header(file: &Path) -> Result<Facts, String> {
+    let read = || {
+        let mut file = File::open(file)?;
+        let mut bytes = [0; LENGTH];
+        file.read_exact(&mut bytes)?;
+        let mut bytes = bytes.to_vec();
+        let length = header_length(&bytes).unwrap_or(0).min(MOST_HEADER);
+        file.take(length as u64).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    facts(&read().map_err(|e: std::io::Error| e.to_string())?)
+}
+
+/// What bytes that begin with a header say.
+fn facts(bytes: &[u8]) -> Result<Facts, String> {
+    let json = header_length(bytes).and_then(|n| bytes[LENGTH..].get(..n)).ok_or("its header is cut off")?;
+    let header: Value = serde_json::from_slice(json).map_err(|e| e.to_string())?;
+    let value = |key| header["__metadata__"][key].as_str();
     let (facts, sum) = value(FACTS).zip(value(FACTS_CRC32C)).ok_or("it is no checkpoint of monosema")?;
     if *sum != crc32c::crc32c(facts.as_bytes()).to_string() {
         return Err("its facts are not those that were written".into());
     }
-    let facts = serde_json::from_str(facts).map_err(|e| e.to_string())?;
-    Ok((facts, SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?))
+    serde_json::from_str(facts).map_err(|e| e.to_string())
+}
+
+/// How long the JSON is that a safetensors file begins with, after its length.
+fn header_length(bytes: &[u8]) -> Option<usize> {
+    usize::try_from(u64::from_le_bytes(*bytes.first_chunk::<LENGTH>()?)).ok()
 }
 
 struct Reader<'a> {

@@ -59,9 +59,7 @@ pub enum TrainError {
         "training diverged: after step {step} the {what} is {value}. Try a tenth of the learning rate (now {lr:e}), a \
          learning-rate warm-up ([train] lr_warmup = {{ fraction = 0.05 }}), or larger batches; `monosema inspect` on the model \
          shows whether massive activations are among the inputs ([context] skip_first drops those at the start){}",
-        last_good.as_ref().map_or(String::new(), |place| {
-            format!("; the dictionary of the last checkpoint before is in {}", place.display())
-        })
+        kept(last_good.as_ref())
     )]
     Diverged {
         /// The last step before it was seen, from 0.
@@ -89,8 +87,9 @@ pub enum TrainError {
     },
     /// The parameters at the end are no dictionary.
     #[error(
-        "training diverged: tensor `{tensor}` of the dictionary holds {value} at index {index}, and nothing was saved. \
-         Try a tenth of the learning rate (now {lr:e}), or a learning-rate warm-up ([train] lr_warmup = {{ fraction = 0.05 }})"
+        "training diverged: tensor `{tensor}` of the dictionary holds {value} at index {index}, so it is not saved. \
+         Try a tenth of the learning rate (now {lr:e}), or a learning-rate warm-up ([train] lr_warmup = {{ fraction = 0.05 }}){}",
+        kept(last_good.as_ref())
     )]
     NotFinite {
         /// The tensor.
@@ -101,6 +100,35 @@ pub enum TrainError {
         value: f32,
         /// The learning rate, without warm-up and decay.
         lr: f64,
+        /// Where the dictionary of the last checkpoint is, if there was one.
+        last_good: Option<PathBuf>,
+    },
+    /// The same training diverged before, and would again.
+    #[error(
+        "{error}\n{}: it was not trained again, for it would come to the same; to do so nevertheless, use --overwrite",
+        directory.display()
+    )]
+    DivergedBefore {
+        /// The directory, which says so.
+        directory: PathBuf,
+        /// What it said.
+        error: String,
+    },
+    /// What is in the directory is not a training's.
+    #[error("{}: {reason}; choose another --out, or replace it with --overwrite", directory.display())]
+    Foreign {
+        /// The directory.
+        directory: PathBuf,
+        /// What is there.
+        reason: String,
+    },
+    /// Another training that shares the pass over the activations could not go on.
+    #[error("{}: broken off together with {}; run it again to go on", directory.display(), with.display())]
+    BrokenOff {
+        /// The directory.
+        directory: PathBuf,
+        /// That of the other.
+        with: PathBuf,
     },
     /// The activations cannot be read.
     #[error(transparent)]
@@ -119,6 +147,20 @@ pub enum TrainError {
         /// The cause.
         source: io::Error,
     },
+}
+
+impl TrainError {
+    /// Whether the training itself went wrong, not what is around it: trained again, it would come to the same.
+    pub fn is_divergence(&self) -> bool {
+        matches!(self, Self::Diverged { .. } | Self::NotFinite { .. } | Self::DivergedBefore { .. })
+    }
+}
+
+/// Where what was good before it diverged is.
+fn kept(last_good: Option<&PathBuf>) -> String {
+    last_good.map_or(String::new(), |place| {
+        format!("; the dictionary of the last checkpoint before is in {}", place.display())
+    })
 }
 
 /// `map_err(io(path))`.

@@ -12,13 +12,12 @@ use crate::{Record, TrainBatch, TrainError, TrainPlan, member::Member, saver::Sa
 pub(crate) struct Fitted {
     /// Who came to the end.
     pub(crate) members: Vec<Member>,
-    /// Who diverged on the way, and how.
-    pub(crate) diverged: Vec<(Member, TrainError)>,
     /// Tokens a second over the whole loop.
     pub(crate) tokens_per_s: f64,
 }
 
-/// Trains `members`, whose plans share the batches, from step `done` on. Who diverges leaves, and the others go on.
+/// Trains `members`, whose plans share the batches, from step `done` on. Who diverges is handed to `diverged` there and then, and
+/// the others go on.
 ///
 /// # Errors
 /// A batch that cannot be read or has the wrong shape; too few batches; logs that cannot be written.
@@ -27,8 +26,8 @@ pub(crate) fn fit(
     done: u64,
     batches: impl IntoIterator<Item = Result<TrainBatch, StoreError>>,
     saver: &mut Saver,
+    mut diverged: impl FnMut(Member, TrainError),
 ) -> Result<Fitted, TrainError> {
-    let mut diverged = Vec::new();
     let plan = members[0].plan.clone();
     let mut batches = batches.into_iter();
     let mut progress = Progress::start("train", "tokens", plan.tokens);
@@ -44,7 +43,11 @@ pub(crate) fn fit(
             let tokens = (done - logged.1) * plan.batch_tokens as u64;
             let tokens_per_s = tokens as f64 / logged.0.elapsed().as_secs_f64().max(1e-9);
             logged = (Instant::now(), done);
-            members = log(members, done, tokens_per_s, &mut diverged)?;
+            for (member, error) in log(&mut members, done, tokens_per_s)? {
+                // So that nobody writes a checkpoint of it any more.
+                saver.finish();
+                diverged(member, error);
+            }
             if members.is_empty() {
                 break;
             }
@@ -52,28 +55,25 @@ pub(crate) fn fit(
         }
         progress.advance(plan.batch_tokens as u64, || summary(&members));
     }
-    Ok(Fitted { members, diverged, tokens_per_s: progress.finish() })
+    Ok(Fitted { members, tokens_per_s: progress.finish() })
 }
 
 /// Writes a line to the logs of each, and parts with those that diverged.
 fn log(
-    members: Vec<Member>,
+    members: &mut Vec<Member>,
     done: u64,
     tokens_per_s: f64,
-    diverged: &mut Vec<(Member, TrainError)>,
-) -> Result<Vec<Member>, TrainError> {
-    let mut going_on = Vec::new();
-    for mut member in members {
+) -> Result<Vec<(Member, TrainError)>, TrainError> {
+    let (mut going_on, mut diverged) = (Vec::new(), Vec::new());
+    for mut member in members.drain(..) {
         match member.log(done, tokens_per_s) {
             Ok(()) => going_on.push(member),
-            Err(error @ TrainError::Diverged { .. }) => {
-                tracing::error!("train: {}: {error}", member.out.display());
-                diverged.push((member, error));
-            }
+            Err(error) if error.is_divergence() => diverged.push((member, error)),
             Err(error) => return Err(error),
         }
     }
-    Ok(going_on)
+    *members = going_on;
+    Ok(diverged)
 }
 
 fn next_batch(

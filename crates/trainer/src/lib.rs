@@ -8,11 +8,12 @@
 //! supplies mathematics, never a loop.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-pub mod checkpoint;
+mod checkpoint;
 mod config;
 pub mod conformance;
 mod error;
 mod fit;
+mod found;
 mod load;
 mod logs;
 mod member;
@@ -23,6 +24,7 @@ mod resample;
 mod sample;
 mod saver;
 mod schedule;
+mod seal;
 pub mod step;
 pub mod sweep;
 pub mod sweep_page;
@@ -36,11 +38,12 @@ pub use config::{
     TrainConfig, Width,
 };
 pub use error::TrainError;
+pub use found::{Diverged, Found, own_names, tidy};
 pub use load::{TrainBatch, load};
 pub use logs::{DensityRecord, Logs, Record, SpeedRecord, Training};
 pub use plan::{ResampleSteps, StoreFacts, TrainPlan};
 pub use recipe::Recipe;
 pub use sample::{Estimates, Sample};
 pub use schedule::{AnnealingSteps, KWarmup, Rates, Schedule};
-pub use train::{Job, TrainSummary, train};
+pub use train::{Job, Outcome, TrainSummary, train};
 pub use window::Density;

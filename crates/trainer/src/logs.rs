@@ -106,6 +106,22 @@ impl Record {
 /// How long each of the files is, by name: what came after that is to be written again.
 pub(crate) type Lengths = BTreeMap<String, u64>;
 
+/// Whether the files are as long as they were, so that they can go on from there.
+///
+/// # Errors
+/// One that is shorter: it would be filled with zeros.
+pub(crate) fn reach(directory: &Path, lengths: &Lengths) -> Result<(), TrainError> {
+    for (name, &length) in lengths {
+        let path = directory.join(name);
+        if fs::metadata(&path).map_or(0, |metadata| metadata.len()) < length {
+            let reason =
+                "it is shorter than it was at the checkpoint; put it back, or train anew with --overwrite";
+            return Err(io(path)(std::io::Error::other(reason)));
+        }
+    }
+    Ok(())
+}
+
 /// One of the files, open.
 #[derive(Debug)]
 struct Log {
@@ -115,16 +131,11 @@ struct Log {
 }
 
 impl Log {
-    /// Opens a file to go on after `length` bytes.
+    /// Opens a file to go on after `length` bytes, which [`reach`].
     fn open(directory: &Path, name: &'static str, length: u64) -> Result<Self, TrainError> {
         let path = directory.join(name);
         let open = || {
             let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(&path)?;
-            // Shorter than that, it would be filled with zeros.
-            if file.metadata()?.len() < length {
-                let reason = "it is shorter than it was at the checkpoint; train anew with --overwrite";
-                return Err(std::io::Error::other(reason));
-            }
             file.set_len(length)?;
             file.seek(SeekFrom::End(0))?;
             Ok(file)

@@ -232,8 +232,8 @@ impl Member {
         self.carried.warned.iter().map(|(_, warning)| warning.clone()).collect()
     }
 
-    /// Ends the run.
-    pub(crate) fn end(self) -> Result<(Firing, Vec<String>), TrainError> {
+    /// What is known at the end of the run: how often latents fired, and the logs, which are durable then.
+    pub(crate) fn end(&mut self) -> Result<(Firing, Vec<String>), TrainError> {
         let files = self.logs.sync()?.into_keys().collect();
         let fired = self.window.fired_at_end();
         let frequency = |&n: &u64| n as f64 / self.plan.dead_window_tokens as f64;

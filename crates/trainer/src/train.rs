@@ -2,37 +2,27 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::Instant,
 };
 
 use burn::tensor::Device;
-use monosema_core::{
-    AtomicFile, Manifest,
-    manifest::{self, Work},
-};
-use monosema_sae::{Dictionary, Metadata, SaeError, formats::Format};
+use monosema_core::Manifest;
 use monosema_store::Activations;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
 
 use crate::{
-    DensityRecord, Record, Sample, SpeedRecord, TrainError, TrainPlan,
+    Record, Sample, TrainError, TrainPlan,
     checkpoint::{self, Checkpoint},
-    error::io,
     fit::{Fitted, fit},
+    found::{self, Diverged, Found},
     load::{load, sampled},
     logs,
-    member::{Firing, Member},
-    report,
+    member::Member,
     saver::Saver,
-    window::BINS_A_DECADE,
+    seal::Origin,
 };
-
-/// Where the dictionary of the last good checkpoint goes if a run diverges, within the dictionary's directory.
-const LAST_GOOD: &str = "last-good";
 
 /// A dictionary to train.
 #[derive(Debug)]
@@ -64,14 +54,22 @@ pub struct TrainSummary {
     pub resumed_at: u64,
 }
 
-/// Trains a dictionary for each of `jobs` on `device`, all on one pass over the activations, and writes each to its directory: a
-/// SAELens directory with `logs/`, sealed with its manifest. Each is, to the bit, what it would be alone. What was interrupted in
-/// these directories is taken up at the last checkpoint that all of them have, and comes to the same as if it had not been.
+/// What became of a job.
+pub type Outcome = Result<TrainSummary, TrainError>;
+
+/// Trains a dictionary for each of `jobs` on `device`, and writes each to its directory: a SAELens directory with `logs/`, sealed
+/// with its manifest. Each is, to the bit, what it would be alone, uninterrupted.
+///
+/// They share a pass over the activations. What was interrupted in these directories is taken up at a checkpoint, together with
+/// all others that have one of the same step; who has no step in common with the most of them goes on in a pass of its own. What
+/// diverged before is not trained again.
+///
+/// What becomes of one job is told in its place, and takes nothing from the others: who diverges leaves `last-good/` if there was
+/// a checkpoint, its page, and `diverged.json`, which says so.
 ///
 /// # Errors
-/// A finished dictionary in a directory, or checkpoints of other work; plans that cannot share a pass; a precision that `device`
-/// has no step for; activations other than the plans', or that cannot be read; without a scale; a loss or a weight
-/// that is not finite; a disk that fails. The directories are then not sealed.
+/// Before anything is done: a finished dictionary in a directory, or a training of other work; plans that cannot share a pass; a
+/// precision that `device` has no step for; activations other than the plans', or that cannot be read; without a scale.
 ///
 /// # Panics
 /// Without a job.
@@ -79,102 +77,230 @@ pub fn train(
     jobs: Vec<Job>,
     activations: &Arc<dyn Activations>,
     device: &Device,
-) -> Result<Vec<TrainSummary>, TrainError> {
+) -> Result<Vec<Outcome>, TrainError> {
     let started = Instant::now();
-    let plan = jobs[0].plan.clone();
+    let plan = &jobs[0].plan;
     for job in &jobs {
         job.plan.check_device(device)?;
         check_activations(&job.plan, &**activations)?;
         plan.check_shared(&job.plan)?;
-        if job.out.join(manifest::FILE_NAME).exists() {
-            return Err(TrainError::Sealed { directory: job.out.clone() });
-        }
     }
-    let (done, checkpoints) = resumable(&jobs)?;
-    // A damaged shard shows in no loss curve. Reading it all once is little beside training on it.
-    activations.verify()?;
-    let sample = Sample::of(sampled(&plan, activations), &plan)?;
-    let mut members = Vec::new();
-    let mut checkpoints = checkpoints.into_iter();
-    for job in &jobs {
-        if done == 0 {
-            clear(&job.out)?;
-        } else {
-            tracing::info!("train: goes on after step {done} of {}", job.plan.steps);
-        }
-        announce(&job.plan, &sample, device);
-        let b_dec = b_dec(&job.plan, &plan, &sample, activations)?;
-        let work = job.manifest.work.clone();
-        let checkpoint = checkpoints.next();
-        members.push(Member::begin(
-            job.plan.clone(),
-            work,
-            &job.out,
-            b_dec,
-            sample.target().zero_fvu,
-            checkpoint,
-            device,
-        )?);
-    }
-    let mut saver = Saver::new(plan.checkpoint_seconds);
-    let batches = load(&plan, &sample, done, activations, device);
-    let fitted = fit(members, done, batches, &mut saver);
-    saver.finish();
-    let Fitted { members, diverged, tokens_per_s } = fitted?;
-
-    let mut summaries = Vec::new();
-    for member in members {
-        let (plan, last) = (member.plan.clone(), member.last.clone());
-        let job = jobs.iter().find(|job| job.out == member.out).expect("a member is of a job");
-        let dead_latents = seal(member, &job.manifest, &**activations, &sample)?;
-        summaries.push(TrainSummary {
-            last: last.expect("a plan has at least one step, and the last one is logged"),
-            sample: sample.clone(),
-            dead_latents,
-            dead_window_tokens: plan.dead_window_tokens,
-            tokens_per_s,
-            seconds: started.elapsed().as_secs_f64(),
-            resumed_at: done,
-        });
-    }
-    match diverged.into_iter().next() {
-        None => Ok(summaries),
-        Some((member, error)) => Err(keep_last_good(member, error, &**activations, &sample)),
-    }
-}
-
-/// After how many steps all of `jobs` can be taken up, and their checkpoints there. What is damaged is passed over.
-///
-/// # Errors
-/// Checkpoints of other work.
-fn resumable(jobs: &[Job]) -> Result<(u64, Vec<Checkpoint>), TrainError> {
-    let mut common: Option<BTreeSet<u64>> = None;
-    for Job { out, manifest, .. } in jobs {
-        if let Some(work) = checkpoint::interrupted(out).filter(|work| *work != manifest.work) {
-            let differences = work.differences(&manifest.work);
-            return Err(TrainError::OtherWork { directory: out.clone(), differences });
-        }
-        let steps: BTreeSet<u64> = checkpoint::steps_in(out).into_iter().collect();
-        common = Some(common.map_or(steps.clone(), |common| &common & &steps));
-    }
-    for steps in common.into_iter().flatten().rev() {
-        let load = |job: &Job| {
-            Checkpoint::load(&job.out, steps, &job.plan).map_err(|reason| {
-                let file = checkpoint::file(&job.out, steps);
-                tracing::warn!("{}: cannot be taken up, the one before is: {reason}", file.display());
-            })
-        };
-        if let Ok(checkpoints) = jobs.iter().map(load).collect::<Result<Vec<_>, ()>>() {
-            for job in jobs {
-                AtomicFile::sweep(&job.out).map_err(io(&job.out))?;
+    let mut waiting = Vec::new();
+    let mut outcomes = BTreeMap::new();
+    for (n, job) in jobs.iter().enumerate() {
+        match begun(job)? {
+            Begun::Diverged(error) => {
+                let directory = job.out.clone();
+                outcomes.insert(n, Err(TrainError::DivergedBefore { directory, error }));
             }
-            return Ok((steps, checkpoints));
+            Begun::Open(steps) => waiting.push(Waiting { n, job, steps }),
         }
     }
-    Ok((0, Vec::new()))
+    if !waiting.is_empty() {
+        // A damaged shard shows in no loss curve. Reading it all once is little beside training on it.
+        activations.verify()?;
+        let sample = Sample::of(sampled(plan, activations), plan)?;
+        let pass = Pass { plan, sample, activations, device, started };
+        while !waiting.is_empty() {
+            let group = Group::next(&mut waiting);
+            if !waiting.is_empty() {
+                let (n, of, done) = (group.members.len(), group.members.len() + waiting.len(), group.done);
+                tracing::info!(
+                    "train: {n} of {of} begin after step {done}; the others follow in a pass of their own"
+                );
+            }
+            outcomes.extend(pass.run(group));
+        }
+    }
+    Ok(outcomes.into_values().collect())
 }
 
-fn announce(plan: &TrainPlan, sample: &Sample, device: &Device) {
+/// What was begun of a job.
+enum Begun {
+    /// Steps that it has checkpoints of; none if it is to begin.
+    Open(BTreeSet<u64>),
+    /// It diverged, and said so.
+    Diverged(String),
+}
+
+/// # Errors
+/// A directory in which the job cannot be done.
+fn begun(Job { out, manifest, .. }: &Job) -> Result<Begun, TrainError> {
+    let (found, directory) = (Found::dictionary(out), out.clone());
+    if let Found::Finished(_) = found {
+        return Err(TrainError::Sealed { directory });
+    }
+    if let Some(there) = found.work().filter(|there| **there != manifest.work) {
+        let differences = there.differences(&manifest.work);
+        return Err(TrainError::OtherWork { directory, differences });
+    }
+    match found {
+        Found::Foreign(reason) => Err(TrainError::Foreign { directory, reason }),
+        Found::Diverged(Diverged { error, .. }) => {
+            found::tidy(out)?;
+            Ok(Begun::Diverged(error))
+        }
+        Found::Interrupted(_, steps) => {
+            let newest = steps.iter().find_map(|&steps| checkpoint::lengths(out, steps));
+            logs::reach(out, &newest.unwrap_or_default())?;
+            Ok(Begun::Open(steps.into_iter().collect()))
+        }
+        _ => Ok(Begun::Open(BTreeSet::new())),
+    }
+}
+
+/// A job that waits for its pass.
+struct Waiting<'a> {
+    /// Which of the jobs it is.
+    n: usize,
+    job: &'a Job,
+    /// After how many steps it may be taken up.
+    steps: BTreeSet<u64>,
+}
+
+/// Jobs that begin after the same step.
+struct Group<'a> {
+    done: u64,
+    members: Vec<Waiting<'a>>,
+    /// Of each; none if they begin anew.
+    checkpoints: Vec<Checkpoint>,
+}
+
+impl<'a> Group<'a> {
+    /// Takes those out of `waiting` that begin after the step that the most of them can be taken up at, of several the newest. What
+    /// is damaged is passed over for good.
+    fn next(waiting: &mut Vec<Waiting<'a>>) -> Self {
+        while let Some(done) = most_common(waiting.iter().map(|waiting| &waiting.steps)) {
+            let mut loaded = BTreeMap::new();
+            let mut damaged = false;
+            for Waiting { n, job, steps } in
+                waiting.iter_mut().filter(|waiting| waiting.steps.contains(&done))
+            {
+                match Checkpoint::load(&job.out, done, &job.plan) {
+                    Ok(checkpoint) => drop(loaded.insert(*n, checkpoint)),
+                    Err(reason) => {
+                        let file = checkpoint::file(&job.out, done);
+                        let instead = "the one before is, or it begins anew";
+                        tracing::warn!("{}: cannot be taken up, {instead}: {reason}", file.display());
+                        checkpoint::set_aside(&job.out, done);
+                        damaged |= steps.remove(&done);
+                    }
+                }
+            }
+            // Without those, another step may be the one that the most have.
+            if !damaged {
+                let (members, left) = waiting.drain(..).partition(|waiting| loaded.contains_key(&waiting.n));
+                *waiting = left;
+                return Self { done, members, checkpoints: loaded.into_values().collect() };
+            }
+        }
+        Self { done: 0, members: std::mem::take(waiting), checkpoints: Vec::new() }
+    }
+}
+
+/// The step that the most have, of several the newest; `None` if nobody has any.
+fn most_common<'a>(all: impl Iterator<Item = &'a BTreeSet<u64>>) -> Option<u64> {
+    let mut counts = BTreeMap::<u64, usize>::new();
+    all.flatten().for_each(|&steps| *counts.entry(steps).or_default() += 1);
+    counts.into_iter().max_by_key(|&(steps, count)| (count, steps)).map(|(steps, _)| steps)
+}
+
+/// What all passes over the activations have in common.
+struct Pass<'a> {
+    /// That of the first job, which shares with all others what a pass depends on.
+    plan: &'a TrainPlan,
+    sample: Sample,
+    activations: &'a Arc<dyn Activations>,
+    device: &'a Device,
+    started: Instant,
+}
+
+impl Pass<'_> {
+    /// Trains a group to the end. Returns what became of each, by its number.
+    fn run(&self, group: Group<'_>) -> Vec<(usize, Outcome)> {
+        let jobs: Vec<(usize, &Job)> = group.members.iter().map(|member| (member.n, member.job)).collect();
+        let mut outcomes = Vec::new();
+        if let Err(error) = self.fit(group, &jobs, &mut outcomes) {
+            // What stops one stops all. It is told once, of the first that is not done.
+            let done: BTreeSet<usize> = outcomes.iter().map(|(n, _)| *n).collect();
+            let mut stopped = jobs.into_iter().filter(|(n, _)| !done.contains(n));
+            if let Some((first, Job { out: with, .. })) = stopped.next() {
+                outcomes.push((first, Err(error)));
+                outcomes.extend(stopped.map(|(n, job)| {
+                    let (directory, with) = (job.out.clone(), with.clone());
+                    (n, Err(TrainError::BrokenOff { directory, with }))
+                }));
+            }
+        }
+        outcomes
+    }
+
+    fn fit(
+        &self,
+        Group { done, members, checkpoints }: Group<'_>,
+        jobs: &[(usize, &Job)],
+        outcomes: &mut Vec<(usize, Outcome)>,
+    ) -> Result<(), TrainError> {
+        let Self { plan, sample, activations, device, started } = self;
+        let mut checkpoints = checkpoints.into_iter();
+        let mut begun = Vec::new();
+        for Waiting { job, .. } in members {
+            announce(job, sample, done, device);
+            let checkpoint = checkpoints.next();
+            begun.push(self.begin(job, done, checkpoint)?);
+        }
+        let origin = Origin { activations: &***activations, sample };
+        let of = |member: &Member| {
+            let of = jobs.iter().find(|(_, job)| job.out == member.out);
+            *of.expect("a member is of a job")
+        };
+        let mut saver = Saver::new(plan.checkpoint_seconds);
+        let batches = load(plan, sample, done, activations, device);
+        let fitted = fit(begun, done, batches, &mut saver, |member, error| {
+            let (n, job) = of(&member);
+            outcomes.push((n, Err(origin.diverged(member, error, &job.manifest))));
+        });
+        saver.finish();
+        let Fitted { members, tokens_per_s } = fitted?;
+        for mut member in members {
+            let (n, job) = of(&member);
+            let outcome = match origin.seal(&mut member, &job.manifest) {
+                Ok(dead_latents) => Ok(TrainSummary {
+                    last: member.last.expect("a plan has at least one step, and the last one is logged"),
+                    sample: sample.clone(),
+                    dead_latents,
+                    dead_window_tokens: job.plan.dead_window_tokens,
+                    tokens_per_s,
+                    seconds: started.elapsed().as_secs_f64(),
+                    resumed_at: done,
+                }),
+                Err(error) if error.is_divergence() => Err(origin.diverged(member, error, &job.manifest)),
+                Err(error) => Err(error),
+            };
+            outcomes.push((n, outcome));
+        }
+        Ok(())
+    }
+
+    /// Begins a job, or takes it up.
+    fn begin(&self, job: &Job, done: u64, checkpoint: Option<Checkpoint>) -> Result<Member, TrainError> {
+        let Self { plan, sample, activations, device, .. } = self;
+        if checkpoint.is_some() {
+            found::sweep(&job.out)?;
+            checkpoint::remove_after(&job.out, done)?;
+        } else {
+            found::clear(&job.out)?;
+        }
+        let b_dec = b_dec(&job.plan, plan, sample, activations)?;
+        let (work, zero_fvu) = (job.manifest.work.clone(), sample.target().zero_fvu);
+        Member::begin(job.plan.clone(), work, &job.out, b_dec, zero_fvu, checkpoint, device)
+    }
+}
+
+fn announce(Job { plan, .. }: &Job, sample: &Sample, done: u64, device: &Device) {
+    if done > 0 {
+        tracing::info!("train: goes on after step {done} of {}", plan.steps);
+    }
     let by = if plan.is_fused(device) { "fused" } else { "autodiff" };
     let out = plan.hook_out.map_or(String::new(), |hook| format!(" to give {hook}"));
     tracing::info!(
@@ -204,101 +330,6 @@ fn b_dec(
     Ok(Sample::of(sampled(plan, activations), plan)?.b_dec)
 }
 
-/// Writes the dictionary and its manifest. Returns how many latents are dead.
-fn seal(
-    member: Member,
-    manifest: &Manifest,
-    activations: &dyn Activations,
-    sample: &Sample,
-) -> Result<u64, TrainError> {
-    let (plan, out) = (member.plan.clone(), member.out.clone());
-    let exported = member.export(sample.scales());
-    let warnings = member.warnings();
-    let (Firing { log_sparsity, dead_latents }, logs) = member.end()?;
-    let dictionary = Dictionary::new(exported, metadata(&plan, activations, sample), Some(log_sparsity));
-    let mut files = dictionary.save(&out).map_err(|error| not_saved(error, &plan))?;
-    files.extend(logs);
-    files.push(write_report(&plan, manifest, &warnings, &out)?);
-    let counts = BTreeMap::from(
-        [
-            ("tokens", plan.tokens),
-            ("steps", plan.steps),
-            ("d_in", plan.size.d_in as u64),
-            ("d_sae", plan.size.d_sae as u64),
-            ("dead_latents", dead_latents),
-        ]
-        .map(|(name, n)| (name.to_owned(), n)),
-    );
-    manifest.clone().seal(&out, counts, &files)?;
-    checkpoint::remove(&out)?;
-    Ok(dead_latents)
-}
-
-/// Writes the page of a training whose logs are there. Returns its name.
-fn write_report(
-    plan: &TrainPlan,
-    manifest: &Manifest,
-    warnings: &[String],
-    out: &Path,
-) -> Result<String, TrainError> {
-    let mut curves = report::curves(&logs::read::<Record>(out, logs::METRICS)?);
-    curves.extend(report::curves(&logs::read::<SpeedRecord>(out, logs::SPEED)?));
-    let history = logs::read::<DensityRecord>(out, logs::DENSITY)?;
-    let history: Vec<_> = history.into_iter().map(|line| (line.tokens, line.latents)).collect();
-    let kind = serde_json::to_value(&plan.architecture).unwrap_or_default()["kind"].clone();
-    let page = report::page(&report::Training {
-        hook: &plan.hook_out.map_or(plan.hook.to_string(), |hook_out| format!("{} → {hook_out}", plan.hook)),
-        d_in: plan.size.d_in,
-        d_sae: plan.size.d_sae,
-        architecture: kind.as_str().unwrap_or("unknown"),
-        recipe: plan.recipe.name(),
-        curves: &curves,
-        densities: &report::Densities::new(&history, BINS_A_DECADE),
-        warnings,
-        manifest,
-    });
-    let path = out.join(logs::REPORT);
-    AtomicFile::write(&path, page.as_bytes()).map_err(io(&path))?;
-    Ok(logs::REPORT.to_owned())
-}
-
-/// Saves the dictionary of the last checkpoint of a run that diverged beside it, if there is one, and says so.
-fn keep_last_good(
-    mut member: Member,
-    error: TrainError,
-    activations: &dyn Activations,
-    sample: &Sample,
-) -> TrainError {
-    let (plan, out) = (member.plan.clone(), member.out.clone());
-    let newest =
-        checkpoint::steps_in(&out).into_iter().find_map(|steps| Checkpoint::load(&out, steps, &plan).ok());
-    let Some(checkpoint) = newest else { return error };
-    let place = out.join(LAST_GOOD);
-    let save = || {
-        member.restore(checkpoint);
-        fs::create_dir_all(&place).map_err(io(&place))?;
-        let dictionary =
-            Dictionary::new(member.export(sample.scales()), metadata(&plan, activations, sample), None);
-        dictionary.save(&place).map(drop).map_err(TrainError::from)
-    };
-    match (save(), error) {
-        (Ok(()), TrainError::Diverged { step, what, value, lr, .. }) => {
-            TrainError::Diverged { step, what, value, lr, last_good: Some(place) }
-        }
-        (_, error) => error,
-    }
-}
-
-/// The last step can spoil weights after the last loss was looked at, and so can folding.
-fn not_saved(error: SaeError, plan: &TrainPlan) -> TrainError {
-    match error {
-        SaeError::NotFinite { name: tensor, index, value, .. } => {
-            TrainError::NotFinite { tensor, index, value, lr: plan.schedule.lr }
-        }
-        other => other.into(),
-    }
-}
-
 fn check_activations(plan: &TrainPlan, activations: &dyn Activations) -> Result<(), TrainError> {
     let other = |expected: String, found: String| {
         Err(TrainError::OtherActivations { place: activations.name(), expected, found })
@@ -314,54 +345,4 @@ fn check_activations(plan: &TrainPlan, activations: &dyn Activations) -> Result<
         return other(format!("{} tokens", plan.store_tokens), activations.tokens().to_string());
     }
     Ok(())
-}
-
-/// Makes `out` an empty place to train in: what an interrupted run left goes, anything else stays.
-fn clear(out: &Path) -> Result<(), TrainError> {
-    fs::create_dir_all(out).map_err(io(out))?;
-    AtomicFile::sweep(out).map_err(io(out))?;
-    checkpoint::remove(out)?;
-    let logs = [logs::METRICS, logs::DENSITY, logs::SPEED, logs::EVENTS, logs::REPORT];
-    let ours = Format::SaeLens.files().iter().copied().chain(["sparsity.safetensors"]).chain(logs);
-    for name in ours {
-        let path = out.join(name);
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(io(path)(e)),
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// Where the dictionary comes from. What is not known of the activations stays unknown.
-fn metadata(plan: &TrainPlan, activations: &dyn Activations, sample: &Sample) -> Metadata {
-    let Work { config: harvest, inputs, .. } = activations.work();
-    let name = |role: &str| inputs.get(role).map(|input| input.name.clone());
-    let mut metadata = Metadata::new(plan.hook).of_unprocessed_model();
-    metadata.hook_out = plan.hook_out;
-    metadata.normalization = plan.normalization();
-    metadata.model_name = name("model");
-    metadata.context_size = harvest["context"]["length"].as_u64().and_then(|n| usize::try_from(n).ok());
-    metadata.prepend_bos = harvest["context"].get("bos").map(|bos| !bos.is_null());
-    metadata.dataset_path = name("text");
-    metadata.scale = Some(sample.input.scale);
-    metadata.facts = facts(plan, activations.work());
-    metadata
-}
-
-fn facts(plan: &TrainPlan, harvest: &Work) -> Map<String, Value> {
-    let facts = json!({
-        // So that an evaluation within another model is noticed.
-        "model_sha256": harvest.inputs.get("model").map(|model| &model.sha256),
-        "recipe": plan.recipe,
-        "trained_as": plan.architecture,
-        "seed": plan.seed,
-        "tokens": plan.tokens,
-        "steps": plan.steps,
-        "lr": plan.schedule.lr,
-        "sparsity": plan.schedule.sparsity,
-        // What sparsity.safetensors looks back on.
-        "sparsity_tokens": plan.dead_window_tokens,
-    });
-    facts.as_object().cloned().expect("written as an object above")
 }

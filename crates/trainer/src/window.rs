@@ -183,9 +183,9 @@ impl Window {
     }
 
     /// How often each latent fired in the last steps of the run, those of the dead window.
-    pub(crate) fn fired_at_end(mut self) -> Vec<u64> {
+    pub(crate) fn fired_at_end(&mut self) -> &[u64] {
         self.drain();
-        self.fired_at_end
+        &self.fired_at_end
     }
 
     /// Moves what waits on the device to the host.

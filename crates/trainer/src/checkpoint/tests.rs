@@ -4,7 +4,6 @@ use burn::tensor::{Device, Tensor};
 use monosema_core::{BlockHook, HookPoint, Seed, Stage};
 use monosema_store::{HookColumn, StoreError};
 use rand::Rng;
-use serde_json::Value;
 
 use super::*;
 use crate::{
@@ -75,7 +74,7 @@ fn run(plan: &TrainPlan, out: &Path, end: u64) -> Option<Member> {
     let done = newest.as_ref().map_or(0, |checkpoint| checkpoint.steps);
     let member = begin(plan, out, newest);
     let mut saver = Saver::new(0);
-    let fitted = fit(vec![member], done, batches(done, end), &mut saver);
+    let fitted = fit(vec![member], done, batches(done, end), &mut saver, |_, error| panic!("{error}"));
     saver.finish();
     fitted.ok().map(|mut fitted| fitted.members.remove(0))
 }
@@ -135,4 +134,46 @@ fn numbers_that_are_not_finite_are_no_checkpoint() {
     let (_, values) = checkpoint.step.parameters.iter_mut().next().unwrap();
     values[0] = f32::INFINITY;
     assert!(!checkpoint.is_finite());
+}
+
+#[test]
+fn what_is_damaged_does_not_count_and_what_comes_later_goes() {
+    let (plan, out) = (plan(&configs()[0]), tempfile::tempdir().unwrap());
+    run(&plan, out.path(), 20);
+    assert_eq!(interrupted(out.path()), Some((work(), vec![18, 15])));
+    set_aside(out.path(), 18);
+    assert_eq!(interrupted(out.path()), Some((work(), vec![15])));
+    run(&plan, out.path(), 22);
+    assert_eq!(steps_in(out.path()), [21, 18]);
+    remove_after(out.path(), 18).unwrap();
+    assert_eq!(steps_in(out.path()), [18]);
+    // Facts are read without tensors, and not where they are damaged.
+    let path = file(out.path(), 18);
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+    assert_eq!(interrupted(out.path()), Some((work(), vec![18])));
+    fs::write(&path, &whole[..100]).unwrap();
+    assert_eq!(interrupted(out.path()), None);
+}
+
+/// What a device without a fused step began, one with it goes on with, and the other way round.
+#[test]
+fn either_step_goes_on_with_what_the_other_began() {
+    let [auto, autodiff] = [StepKind::Auto, StepKind::Autodiff].map(|step| {
+        let jump_relu =
+            configs().into_iter().find(|c| matches!(c.architecture, Some(SaeConfig::JumpRelu(_))));
+        plan(&TrainConfig { step, ema_decay: Some(0.9), ..jump_relu.unwrap() })
+    });
+    let loss = |first: &TrainPlan, then: &TrainPlan| {
+        let out = tempfile::tempdir().unwrap();
+        run(first, out.path(), 20);
+        let member = run(then, out.path(), STEPS).unwrap();
+        member.last.unwrap().loss
+    };
+    let expected = loss(&auto, &auto);
+    for (first, then) in [(&auto, &autodiff), (&autodiff, &auto)] {
+        let found = loss(first, then);
+        // They differ by rounding.
+        assert!((found / expected - 1.0).abs() < 1e-3, "{found} for {expected}");
+    }
 }

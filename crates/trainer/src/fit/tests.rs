@@ -90,7 +90,7 @@ fn batches(n: usize) -> impl Iterator<Item = Result<TrainBatch, StoreError>> {
 fn run(n: usize, fired: Vec<[f32; 3]>, loss: f32) -> Result<(Fitted, Vec<Record>), TrainError> {
     let (plan, dir) = (plan(fired.len() as u64), tempfile::tempdir().unwrap());
     let members = vec![member(&plan, fired, loss, dir.path())];
-    let fitted = fit(members, 0, batches(n), &mut Saver::new(1_000_000))?;
+    let fitted = fit(members, 0, batches(n), &mut Saver::new(1_000_000), |_, error| panic!("{error}"))?;
     Ok((fitted, logs::read(dir.path(), logs::METRICS)?))
 }
 
@@ -107,7 +107,7 @@ fn figures_by_hand() {
     assert_eq!(figures(&records[0]), (3, 6, 7.0 / 6.0, Some(third), 0.3, [7.0, 1.5, 0.5, 0.25, 2.0]));
     // 4 firings in 4 tokens; now it is the second latent.
     assert_eq!(figures(&records[1]), (5, 10, 1.0, Some(third), 0.3, [7.0, 1.5, 0.5, 0.25, 2.0]));
-    let member = fitted.members.remove(0);
+    let mut member = fitted.members.remove(0);
     assert_eq!((records.len(), member.last.as_ref()), (2, Some(&records[1])));
     // 3, 0 and 1 firings in the last 4 tokens.
     let (Firing { log_sparsity, dead_latents }, _) = member.end().unwrap();
@@ -122,8 +122,11 @@ fn who_diverges_leaves_and_the_others_go_on() {
     let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let members = [f32::NAN, 1.0].into_iter().zip(&dirs);
     let members = members.map(|(loss, dir)| member(&plan, vec![[1.0; 3]; 5], loss, dir.path())).collect();
-    let Fitted { members, diverged, .. } = fit(members, 0, batches(5), &mut Saver::new(1_000_000)).unwrap();
+    let mut diverged = Vec::new();
+    let part = |member: Member, error| diverged.push((member.out, error));
+    let Fitted { members, .. } = fit(members, 0, batches(5), &mut Saver::new(1_000_000), part).unwrap();
     assert_eq!(members.iter().map(|m| m.out.as_path()).collect::<Vec<_>>(), [dirs[1].path()]);
+    assert_eq!(diverged[0].0, dirs[0].path());
     assert!(matches!(diverged[0].1, TrainError::Diverged { step: 2, what: "loss", .. }));
     let lines = |dir: &Path| logs::read::<Value>(dir, logs::METRICS).unwrap().len();
     assert_eq!((lines(dirs[0].path()), lines(dirs[1].path())), (1, 2));

@@ -153,10 +153,15 @@ impl TrainStep for FusedStep {
         let average = average.map(values);
         self.state = Some(State { first, second, average, ..State::new(values(parameters)) });
         self.settings.time = numbers[TIME] as i32;
-        // What a step remembers is a rounding of what the next one computes.
-        let (share, aux_share) = (numbers[SHARE], numbers[AUX_SHARE]);
-        let (floor, most) = (numbers[FLOOR] as f32, numbers[MOST] as usize);
-        self.memory =
-            Memory::from(Last { share, aux_share, floor, most, path: self.path, ..Last::default() });
+        // What a step remembers is a rounding of what the next one computes. The autodiff step remembers nothing: of its state
+        // this one goes on as at the beginning.
+        let remembered = |name| numbers.get(name).copied();
+        self.memory = match (remembered(SHARE), remembered(AUX_SHARE), remembered(FLOOR), remembered(MOST)) {
+            (Some(share), Some(aux_share), Some(floor), Some(most)) => {
+                let (floor, most, path) = (floor as f32, most as usize, self.path);
+                Memory::from(Last { share, aux_share, floor, most, path, ..Last::default() })
+            }
+            _ => Memory::default(),
+        };
     }
 }

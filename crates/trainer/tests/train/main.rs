@@ -11,7 +11,8 @@ use monosema_core::{Manifest, Seed, Stage, digest_bytes};
 use monosema_sae::Dictionary;
 use monosema_store::{Activations, BatchPlan, Store};
 use monosema_trainer::{
-    Job, Record, Sample, StoreFacts, TrainConfig, TrainError, TrainPlan, TrainSummary, Width, load, train,
+    Found, Job, Record, Sample, StoreFacts, TrainConfig, TrainError, TrainPlan, TrainSummary, Width, load,
+    train,
 };
 
 /// Small enough for a second or two.
@@ -44,7 +45,7 @@ fn run(config: &TrainConfig, store: &Store, seed: u64, out: &Path) -> Result<Tra
     let plan = plan(config, store, seed);
     let manifest = manifest(&plan, store);
     let job = Job { plan, manifest, out: out.to_owned() };
-    train(vec![job], &shared(store), &Device::flex()).map(|mut summaries| summaries.remove(0))
+    train(vec![job], &shared(store), &Device::flex())?.remove(0)
 }
 
 fn records(out: &Path) -> Vec<Record> {
@@ -268,6 +269,39 @@ fn weights_that_the_last_step_spoils_are_not_saved() {
     let told = error.to_string();
     assert!(told.contains("tensor `W_enc`") && told.contains("learning rate (now 1e30)"), "{told}");
     assert!(!out.path().join("manifest.json").exists() && !out.path().join("cfg.json").exists());
+    assert!(out.path().join("logs/report.html").exists());
+    // Told again, without training.
+    fs::remove_file(out.path().join("logs/report.html")).unwrap();
+    let again = run(&config, &store, 1, out.path()).unwrap_err();
+    assert!(
+        matches!(again, TrainError::DivergedBefore { .. }) && again.to_string().contains(&told),
+        "{again}"
+    );
+    assert!(!out.path().join("logs/report.html").exists());
+}
+
+#[test]
+fn each_job_has_its_own_end() {
+    let (x, _) = superposition(1, 2000, 8, 12, 2);
+    let acts = tempfile::tempdir().unwrap();
+    let store = store(acts.path(), &x, 8);
+    let outs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let jobs = |lrs: &[f64]| {
+        let job = |(&lr, out): (&f64, &tempfile::TempDir)| {
+            let config = TrainConfig { tokens: Some(250), lr: Some(lr), ..config() };
+            let plan = plan(&config, &store, 1);
+            Job { manifest: manifest(&plan, &store), plan, out: out.path().to_owned() }
+        };
+        lrs.iter().zip(&outs).map(job).collect::<Vec<_>>()
+    };
+    let outcomes = train(jobs(&[1e30, 2e-3, 1e30]), &shared(&store), &Device::flex()).unwrap();
+    let ends =
+        [TrainError::is_divergence; 3].iter().zip(&outcomes).map(|(is, end)| end.as_ref().err().map(is));
+    assert_eq!(ends.collect::<Vec<_>>(), [Some(true), None, Some(true)]);
+    assert!(outs[1].path().join("manifest.json").exists());
+    for out in [&outs[0], &outs[2]] {
+        assert!(matches!(Found::dictionary(out.path()), Found::Diverged(_)));
+    }
 }
 
 #[test]
