@@ -11,7 +11,8 @@ use crate::{
 };
 
 /// A training that ends in numbers that are none, once it has checkpoints.
-const DIVERGES: [&str; 4] = ["--set", "train.lr=50.0", "--set", "train.grad_clip='none'"];
+const DIVERGES: [&str; 6] =
+    ["--set", "train.lr=5.0", "--set", "train.grad_clip='none'", "--set", "train.lr_warmup={fraction=0.8}"];
 
 fn train(out: &Path, more: &[&[&str]]) -> Run {
     monosema(&small("train", out, &[&[&LONG[..]], more].concat().concat()))
@@ -65,18 +66,18 @@ fn a_member_that_diverges_takes_nothing_from_the_others() {
     train(&out, &[&["--set", "train.sweep=[{lr=[1e-3,2e-3]}]"]]).ok();
     let old = weights(&member("lr=0.001"));
     // Another seed; and the second is replaced by one that diverges, the third is new and diverges.
-    let grid = "train.sweep=[{lr=[1e-3]},{lr=[50.0,60.0],grad_clip=['none']}]";
+    let grid = "train.sweep=[{lr=[1e-3]},{lr=[5.0,6.0],grad_clip=['none'],lr_warmup={fraction=[0.8]}}]";
     let more = ["--set", grid, "--set", "train.seed=5"];
-    let bad = ["lr=50.0,grad_clip=none", "lr=60.0,grad_clip=none"];
+    let bad = [5.0, 6.0].map(|lr| format!("lr={lr:.1},grad_clip=none,lr_warmup.fraction=0.8"));
     let run = monosema(&small("run", &out, &[&LONG[..], &more, &["--overwrite"]].concat()))
-        .fails(1, &["2 of 3 members diverged", bad[0], bad[1]]);
+        .fails(1, &["2 of 3 members diverged", &bad[0], &bad[1]]);
     assert!(run.stdout.contains("summary.html") && run.stdout.contains("loss recovered"), "{}", run.stdout);
     train(&alone, &[&["--set", "train.lr=1e-3", "--set", "train.seed=5"]]).ok();
     assert!(results(&member("lr=0.001")) == results(&alone.join("dictionary")));
     assert!(weights(&member("lr=0.001")) != old);
     assert!(out.join("sweep/lr=0.001/report.json").is_file());
     let summary = fs::read_to_string(out.join("sweep/summary.json")).unwrap();
-    for name in bad {
+    for name in &bad {
         for file in ["diverged.json", "logs/report.html", "last-good/sae_weights.safetensors"] {
             assert!(member(name).join(file).is_file(), "{name}: no {file}");
         }
