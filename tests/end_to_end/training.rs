@@ -54,7 +54,7 @@ pub(crate) fn with_acts(acts: &Path, out: &Path) {
 }
 
 /// Into how many parts a training is broken.
-const PARTS: u32 = 5;
+const PARTS: u32 = 4;
 
 /// Points to kill at, from a seed that a failure tells.
 struct Dice(u64);
@@ -116,6 +116,7 @@ fn a_killed_relu_comes_to_the_same() {
 fn a_killed_batch_top_k_comes_to_the_same() {
     killed_again_and_again(&[
         "train.architecture={kind='batch_top_k',k=8}",
+        "train.tokens=400000",
         "train.ema_decay=0.9",
         "train.sparsity=0.0",
         "train.dead_after_tokens=5000",
@@ -128,6 +129,7 @@ fn a_killed_batch_top_k_comes_to_the_same() {
 fn a_killed_gated_that_is_resampled_comes_to_the_same() {
     killed_again_and_again(&[
         "train.architecture={kind='gated'}",
+        "train.tokens=300000",
         "train.resample_every={steps=50}",
         "train.resample_until={fraction=0.9}",
         "train.dead_after_tokens=5000",
@@ -140,6 +142,7 @@ fn a_killed_p_annealing_comes_to_the_same() {
     killed_again_and_again(&[
         "train.architecture={kind='p_anneal',annealing={p_start=1.0,p_end=0.3,start=0.05,end=0.9,changes=25}}",
         "train.sparsity=0.05",
+        "train.tokens=300000",
     ]);
 }
 
