@@ -191,6 +191,14 @@ impl Case {
         &values[step * each..][..each]
     }
 
+    /// What a step's loss holds besides its squared error and its penalty: the auxiliary loss, and the squared errors of all prefixes
+    /// but the last. The oldest files do not tell it, for theirs hold nothing.
+    fn rest(&self, step: usize) -> f32 {
+        let series = |name: &str| if self.golden.contains_key(name) { self.at(name, step) } else { &[] };
+        let inner = series("prefix_mse").split_last().map_or(&[][..], |(_, inner)| inner);
+        series("aux").iter().chain(inner).sum()
+    }
+
     /// Steps, tokens of each, and their width.
     fn dims(&self) -> [usize; 3] {
         self.golden["x"].0[..].try_into().unwrap()
@@ -291,6 +299,13 @@ impl Case {
                 ("grad_norm", values(stats.grad_norm)),
                 ("fired", values(stats.fired)),
             ];
+            let rest = stats.rest.map_or_else(|| vec![0.0], values);
+            assert_close(
+                &format!("{what}, step {index}, rest"),
+                &rest,
+                &[self.rest(index)],
+                GRADIENT_TOLERANCE,
+            );
             // Of TopK's the exporter tells Σ f ‖W_dec‖, which is not in the loss.
             if self.golden.contains_key("penalty") {
                 found.push(("penalty", values(stats.penalty)));

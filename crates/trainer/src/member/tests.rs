@@ -87,18 +87,42 @@ fn run(keys: &str, says: &[Says]) -> (Member, Given) {
     (member, given)
 }
 
+/// The threshold after steps whose smallest activations were these.
+fn threshold_after(smallest: &[f32], decay: f64) -> f32 {
+    let says = smallest.iter().map(|&value| Says { smallest: Some(value), ..Says::default() });
+    let keys = format!("architecture = {{ kind = 'batch_top_k', k = 1 }}\nthreshold_decay = {decay}");
+    run(&keys, &says.collect::<Vec<_>>()).0.threshold().unwrap()
+}
+
 #[test]
 fn the_threshold_is_a_mean_of_batches_that_have_one() {
-    let threshold = |smallest: &[f32]| {
-        let says = smallest.iter().map(|&value| Says { smallest: Some(value), ..Says::default() });
-        let keys = "architecture = { kind = 'batch_top_k', k = 1 }\nthreshold_decay = 0.75";
-        run(keys, &says.collect::<Vec<_>>()).0.threshold().unwrap()
-    };
+    let threshold = |smallest: &[f32]| threshold_after(smallest, 0.75);
     assert_eq!(threshold(&[4.0]), 4.0);
     assert_eq!(threshold(&[4.0, 8.0]), 5.0);
     // A batch that kept fewer than it might says nothing, first or later.
     assert_eq!(threshold(&[0.0, 4.0, 0.0, 8.0]), 5.0);
     assert_eq!(threshold(&[0.0, 0.0]), 0.0);
+}
+
+/// dictionary_learning's, in a training of its `BatchTopKTrainer` with a `threshold_beta` of 0.9: `tests/fixtures/README.md`. Its last two
+/// batches keep fewer than they might; they move its threshold, and ours stays.
+#[test]
+fn the_threshold_is_that_of_dictionary_learning() {
+    let fixtures = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures"));
+    let bytes = std::fs::read(fixtures.join("train_step_batch_top_k/golden.safetensors")).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let series = |name| -> Vec<f32> {
+        let data = tensors.tensor(name).unwrap().data();
+        data.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+    };
+    let (mut smallest, thresholds, full) = (series("smallest"), series("threshold"), 8);
+    for (step, expected) in thresholds[..full].iter().enumerate() {
+        let found = threshold_after(&smallest[..=step], 0.9);
+        // A few roundings of numbers near 1.
+        assert!((found - expected).abs() < 1e-6, "step {step}: {found}, theirs is {expected}");
+    }
+    smallest[full..].fill(0.0);
+    assert_eq!(threshold_after(&smallest, 0.9), threshold_after(&smallest[..full], 0.9));
 }
 
 #[test]
