@@ -45,8 +45,10 @@ const PATHS: [kernels::Path; 2] = [kernels::Path::Dense, kernels::Path::Sparse];
 const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Auto];
 
 /// The files, each with the kind of its architecture.
-const FILES: [(&str, &str); 21] = [
+const FILES: [(&str, &str); 23] = [
     ("train_step/golden", "relu"),
+    ("train_step_relu/plain", "relu"),
+    ("train_step_relu/b_dec", "relu"),
     ("train_step_relu_unit/golden", "relu"),
     ("train_step_top_k/plain", "top_k"),
     ("train_step_top_k/b_dec", "top_k"),
