@@ -45,7 +45,7 @@ const PATHS: [kernels::Path; 2] = [kernels::Path::Dense, kernels::Path::Sparse];
 const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Auto];
 
 /// The files, each with the kind of its architecture.
-const FILES: [(&str, &str); 23] = [
+const FILES: [(&str, &str); 28] = [
     ("train_step/golden", "relu"),
     ("train_step_relu/plain", "relu"),
     ("train_step_relu/b_dec", "relu"),
@@ -67,6 +67,11 @@ const FILES: [(&str, &str); 23] = [
     ("train_step_transcoder/transcoder", "relu"),
     ("train_step_transcoder/skip", "relu"),
     ("train_step_transcoder/skip_top_k", "top_k"),
+    ("train_step_transcoder/gated", "gated"),
+    ("train_step_transcoder/batch_top_k", "batch_top_k"),
+    ("train_step_transcoder/matryoshka", "matryoshka"),
+    ("train_step_transcoder/jump_relu", "jump_relu"),
+    ("train_step_transcoder/p_anneal", "p_anneal"),
     ("train_step_optimisers/adamw", "relu"),
     ("train_step_optimisers/signum", "relu"),
 ];
