@@ -5,15 +5,21 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use monosema_core::{BlockHook, HookPoint, Seed};
 use monosema_kernels::Path;
-use monosema_sae::{Init, Sae, SaeConfig, Size};
+use monosema_sae::{Init, Output, Sae, SaeConfig, Size};
 use monosema_store::HookColumn;
 use monosema_trainer::{
     GradClip, Optimizer, Rates, StoreFacts, TrainBatch, TrainConfig, TrainPlan, Width,
     step::{AutodiffStep, FusedStep, StepStats, TrainStep},
 };
 
-/// Odd sizes: one within a task, and one that leaves a remainder of every block of tokens and latents.
-const SIZES: [(usize, Size); 2] = [(23, Size::new(11, 37)), (301, Size::new(19, 1061))];
+/// Odd sizes: one within a task, one that leaves a remainder of every block of tokens and latents, and transcoders whose outputs are
+/// narrower than what they read, and wider with a skip connection.
+const SIZES: [(usize, Size); 4] = [
+    (23, Size::new(11, 37)),
+    (301, Size::new(19, 1061)),
+    (23, Size { output: Some(Output { d_out: 7, skip: false }), ..Size::new(11, 37) }),
+    (23, Size { output: Some(Output { d_out: 19, skip: true }), ..Size::new(11, 37) }),
+];
 
 /// Relative to the largest value: f32 sums of hundreds of terms in another order.
 const ROUNDING: f32 = 3e-6;
@@ -29,6 +35,12 @@ const TIMES: f64 = 5.0;
 
 /// And no less than this: a few latents at their thresholds.
 const AT_LEAST: f64 = 3e-3;
+
+/// What is read, and what a transcoder gives.
+const HOOKS: [HookPoint; 2] = [
+    HookPoint::Block { layer: 0, site: BlockHook::ResidPost },
+    HookPoint::Block { layer: 1, site: BlockHook::ResidPost },
+];
 
 /// What becomes of gradients.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -75,6 +87,9 @@ fn plan(architecture: &SaeConfig, n: usize, size: Size, rule: Rule) -> TrainPlan
     let Rule { optimizer, weight_decay, grad_clip, ema_decay } = rule;
     let config = TrainConfig {
         architecture: Some(architecture.clone()),
+        hook: Some(HOOKS[0]),
+        hook_out: size.output.map(|_| HOOKS[1]),
+        skip: size.skips(),
         width: Width::Latents(size.d_sae),
         batch_tokens: Some(n),
         optimizer: Some(optimizer),
@@ -83,8 +98,10 @@ fn plan(architecture: &SaeConfig, n: usize, size: Size, rule: Rule) -> TrainPlan
         ema_decay: Some(ema_decay),
         ..TrainConfig::default()
     };
-    let column = HookColumn { hook: HookPoint::block(0, BlockHook::ResidPost), width: size.d_in };
-    TrainPlan::resolve(&config, &StoreFacts { hooks: vec![column], tokens: 1 << 20 }, Seed(0)).unwrap()
+    let hooks =
+        [size.d_in, size.d_out()].into_iter().zip(HOOKS).map(|(width, hook)| HookColumn { hook, width });
+    let facts = StoreFacts { hooks: hooks.collect(), tokens: 1 << 20 };
+    TrainPlan::resolve(&config, &facts, Seed(0)).unwrap()
 }
 
 fn fused(sae: Sae, plan: &TrainPlan) -> FusedStep {
@@ -95,12 +112,19 @@ fn fused(sae: Sae, plan: &TrainPlan) -> FusedStep {
 /// Steps that come before the first near tie of two latents, of which rounding chooses one: of a token, and of a batch.
 const COMPARABLE: [u64; 2] = [20, 5];
 
-/// A fixed pattern without structure, between -2 and 2.
-fn batch(n: usize, d_in: usize, step: u64) -> TrainBatch {
+/// Steps of which a transcoder's are compared. From its 30th on, here and there, both agree to 1e-6 until rounding decides the sign of
+/// a moment or the side of a threshold, from where they part as any two trainings would.
+const OF_TRANSCODERS: u64 = 25;
+
+/// A fixed pattern without structure, between -2 and 2; and of a transcoder's outputs another stretch of it.
+fn batch(n: usize, size: Size, step: u64) -> TrainBatch {
     let value = |i: u64| ((i * 2_654_435_761 + step * 40_503) % 4096) as f32 / 1024.0 - 2.0;
-    let values: Vec<f32> = (0..(n * d_in) as u64).map(value).collect();
-    let x = Tensor::from_data(TensorData::new(values, [n, d_in]), &Device::flex());
-    TrainBatch { x, y: None, variance: 1.0 }
+    let rows = |begin: u64, width: usize| {
+        let values: Vec<f32> = (begin..begin + (n * width) as u64).map(value).collect();
+        Tensor::from_data(TensorData::new(values, [n, width]), &Device::flex())
+    };
+    let y = size.output.map(|output| rows((n * size.d_in) as u64, output.d_out));
+    TrainBatch { x: rows(0, size.d_in), y, variance: 1.0 }
 }
 
 /// A unit in the last place of every number of `x`, more or less.
@@ -121,6 +145,10 @@ fn start(architecture: &SaeConfig, size: Size, bias: f32, device: &Device) -> Sa
             // Not at the gate.
             "b_mag" => values.fill(bias + 0.3),
             "b_dec" => values.iter_mut().enumerate().for_each(|(i, value)| *value = i as f32 / 50.0),
+            "W_skip" => values
+                .iter_mut()
+                .enumerate()
+                .for_each(|(i, value)| *value = (i * 7 % 11) as f32 / 20.0 - 0.25),
             _ => {}
         }
     }
@@ -167,10 +195,28 @@ fn distances(start: &Sae, a: &Sae, b: &Sae) -> Vec<(&'static str, f64)> {
     .collect()
 }
 
+/// Every way to configure what has a fused step. b_dec of a transcoder is of what comes out, and cannot be subtracted from what goes in:
+/// so their variants differ in all else.
+fn architectures(size: Size) -> Vec<SaeConfig> {
+    let mut all = SaeConfig::variants();
+    if size.output.is_some() {
+        all = all.iter().map(without_b_dec).collect();
+        all.dedup();
+    }
+    all.retain(|config| config.form(size, false).is_some());
+    all
+}
+
+/// One that leaves its input as it is.
+fn without_b_dec(architecture: &SaeConfig) -> SaeConfig {
+    let mut written = serde_json::to_value(architecture).unwrap();
+    written["apply_b_dec_to_input"] = false.into();
+    serde_json::from_value(written).unwrap()
+}
+
 fn each(check: impl Fn(&str, &SaeConfig, usize, Size, f32, Rule)) {
-    for architecture in SaeConfig::variants().iter().filter(|config| config.form(SIZES[0].1, false).is_some())
-    {
-        for (n, size) in SIZES {
+    for (n, size) in SIZES {
+        for architecture in &architectures(size) {
             for bias in [0.0, -1e3, -0.3, 10.0] {
                 for rule in RULES {
                     let what = format!("{architecture:?} {n}×{size:?} bias {bias} {rule:?}");
@@ -187,7 +233,7 @@ fn one_step_is_that_of_autodiff_by_either_path() {
     let device = Device::flex();
     each(|what, architecture, n, size, bias, rule| {
         let plan = plan(architecture, n, size, rule);
-        let x = || batch(n, size.d_in, 0);
+        let x = || batch(n, size, 0);
         for (mask, which) in masks(architecture, bias).iter().enumerate() {
             let begin = start(architecture, size, bias, &device);
             let mut autodiff =
@@ -227,9 +273,10 @@ fn a_hundred_steps_are_those_of_autodiff() {
         let mut fused_step = fused(begin.clone(), &plan);
         let (mut autodiff, mut touched) = (on_tape(), on_tape());
         let (mut found, mut own) = (Vec::new(), Vec::new());
-        for index in 0..100 {
+        let steps = if size.output.is_some() { OF_TRANSCODERS } else { 100 };
+        for index in 0..steps {
             let rates = Rates::new(1e-3, if architecture.penalised() { 0.02 * index as f64 } else { 0.0 });
-            let batch = batch(n, size.d_in, index);
+            let batch = batch(n, size, index);
             let moved = batch.x.clone() + rounding(&batch.x);
             let masks = masks(architecture, bias);
             let dead = || dead(masks[index as usize % masks.len()], size);
@@ -281,7 +328,7 @@ fn the_bits_do_not_depend_on_the_number_of_threads() {
             let stats: Vec<_> = steps
                 .map(|(path, index)| {
                     step.force(Some(path));
-                    numbers(step.step(&batch(n, size.d_in, index), rates, None))
+                    numbers(step.step(&batch(n, size, index), rates, None))
                 })
                 .collect();
             (stats, step.sae().to_weights())
