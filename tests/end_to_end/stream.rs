@@ -35,7 +35,8 @@ fn a_streamed_training_that_is_killed_goes_on_to_the_same_bits() {
     let dir = tempfile::tempdir().unwrap();
     let [whole, killed] = ["whole", "killed"].map(|name| dir.path().join(name));
     let often = ["--set", "train.checkpoint_seconds=0", "--set", "train.log_every_steps=3"];
-    let more = [&STREAM[..], &often].concat();
+    // So long that there is time to kill it in the middle.
+    let more = [&STREAM[..], &often, &["--set", "train.tokens=200000"]].concat();
     monosema(&small("train", &whole, &more)).ok();
     let checkpoints = killed.join("dictionary/checkpoints");
     let mut child = start(&small("train", &killed, &more));

@@ -90,17 +90,26 @@ fn killed_again_and_again(settings: &[&str]) {
     let about = format!("MONOSEMA_TEST_SEED={}, {more:?}", dice.0);
     let lines = fs::read_to_string(whole.join("dictionary/logs/metrics.jsonl")).unwrap().lines().count();
     // Somewhere in each of these parts of the training, and a while after the checkpoint there.
-    for part in 0..PARTS {
+    let mut kills = 0;
+    'parts: for part in 0..PARTS {
         let at = (0.9 * 3.0 * lines as f64 * (f64::from(part) + dice.throw()) / f64::from(PARTS)) as usize;
         let mut child = start(&small("train", &killed, &more));
         while newest(&dictionary) < Some(dictionary.join(format!("checkpoints/step-{at:012}.safetensors"))) {
-            assert!(child.try_wait().unwrap().is_none(), "it ended before step {at}: {about}");
+            // On a busy machine the end may come before anybody looks.
+            if let Some(status) = child.try_wait().unwrap() {
+                assert!(status.success(), "it failed before step {at}: {about}");
+                break 'parts;
+            }
             sleep(Duration::from_millis(1));
         }
         sleep(Duration::from_secs_f64(0.02 * dice.throw()));
         child.kill().unwrap();
-        assert!(!child.wait().unwrap().success(), "it was over before it was killed: {about}");
+        if child.wait().unwrap().success() {
+            break;
+        }
+        kills += 1;
     }
+    assert!(kills > 0, "it was never killed: {about}");
     monosema(&small("train", &killed, &more)).ok();
     assert!(results(&killed.join("dictionary")) == results(&whole.join("dictionary")), "{about}");
     assert!(!killed.join("dictionary/checkpoints").exists());
