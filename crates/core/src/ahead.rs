@@ -18,6 +18,11 @@ impl<T: Send + 'static> Ahead<T> {
         Self::made_by(waiting, move |hand_over| _ = items.all(hand_over))
     }
 
+    /// One item, and no more.
+    pub fn once(item: T) -> Self {
+        Self::new(1, std::iter::once(item))
+    }
+
     /// The items that `make` hands over, for what is no iterator because it borrows from what it owns. Handing one over
     /// waits until there is room, and returns whether anybody still listens.
     pub fn made_by(waiting: usize, make: impl FnOnce(&mut dyn FnMut(T) -> bool) + Send + 'static) -> Self {

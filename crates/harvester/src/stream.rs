@@ -127,7 +127,7 @@ impl Activations for Stream {
         let opened = opened.and_then(|hooks| Ok((self.pass(&hooks).map_err(stored)?, hooks)));
         let (pass, hooks) = match opened {
             Ok(opened) => opened,
-            Err(error) => return Ahead::new(1, std::iter::once(Err(error))),
+            Err(error) => return Ahead::once(Err(error)),
         };
         let groups = Groups {
             schema: StoreSchema { hooks, ..self.schema.clone() },

@@ -160,7 +160,7 @@ pub struct Batches(Ahead<Result<Batch, StoreError>>);
 impl Batches {
     /// A stream of nothing but `error`.
     pub(crate) fn failed(error: StoreError) -> Self {
-        Self(Ahead::new(1, iter::once(Err(error))))
+        Self(Ahead::once(Err(error)))
     }
 
     /// Makes batches until there is none, or an error.

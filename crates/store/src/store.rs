@@ -110,7 +110,7 @@ impl Store {
             Ok(columns) => {
                 Ahead::new(GROUPS_AHEAD, groups.map(move |id| shards[id.shard].read(id.group, columns)))
             }
-            Err(error) => Ahead::new(1, std::iter::once(Err(error))),
+            Err(error) => Ahead::once(Err(error)),
         }
     }
 }
