@@ -1,0 +1,1 @@
+//! Files that are elsewhere: the Hugging Face hub and object stores.
