@@ -39,7 +39,8 @@ pub(crate) struct Experiment {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ModelConfig {
-    /// A Hugging Face directory or a GGUF file.
+    /// A Hugging Face directory, a GGUF file, or either of them on the Hugging Face hub: `hf:owner/name@revision`,
+    /// `hf:owner/name/FILE.gguf@revision`.
     pub path: PathBuf,
 }
 

@@ -19,7 +19,7 @@ use crate::{
     args::InspectArgs,
     device::{self, DeviceName},
     failure::{Failure, Outcome},
-    output, table,
+    model, output, table,
 };
 
 /// Tokens of text that a model reads, unless `--tokens` says otherwise.
@@ -49,6 +49,9 @@ enum Kind {
 
 impl Kind {
     fn of(path: &Path) -> Outcome<Self> {
+        if model::is_elsewhere(path) {
+            return Ok(Self::Model(Box::new(model::open(path).map_err(Failure::usage)?)));
+        }
         if !path.exists() {
             return Err(Failure::usage(anyhow!("{}: no such file or directory", path.display())));
         }

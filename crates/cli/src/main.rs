@@ -9,6 +9,7 @@ mod device;
 mod experiment;
 mod failure;
 mod inspect;
+mod model;
 mod output;
 mod places;
 mod plan;

@@ -17,7 +17,7 @@ use monosema_store::{Activations, Store};
 use monosema_trainer::{
     Found, Job, StoreFacts, TrainConfig, TrainError, TrainPlan, TrainSummary, sweep as grid, tidy, train,
 };
-use monosema_transformer::{Checkpoint, ModelError};
+use monosema_transformer::Checkpoint;
 use serde_json::Value;
 
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
     device::{self, Chosen},
     experiment::Experiment,
     failure::{Failure, Outcome},
-    inspect, output,
+    inspect, model, output,
     places::{Places, Standing},
     plan::{self, Plans},
     replace, sweep, table,
@@ -36,8 +36,7 @@ pub(crate) fn run(args: &RunArgs, stages: &[Stage]) -> Outcome {
     let experiment = Experiment::read(&args.config, &args.set)?;
     let places = Places::new(args);
     let stages = &stages_of(&experiment, stages).map_err(|error| usage_in(&args.config, error))?[..];
-    let in_config = |error: ModelError| usage_in(&args.config, error);
-    let checkpoint = Checkpoint::open(&experiment.model.path).map_err(in_config)?;
+    let checkpoint = model::open(&experiment.model.path).map_err(|error| usage_in(&args.config, error))?;
     // Everything is checked before anything is done: a fault in [eval] must not show after hours of harvest.
     let lock = if places.out.is_dir() && !args.dry_run { Some(places.lock()?) } else { None };
     let members = members(&experiment, &places).map_err(|error| usage_in(&args.config, error))?;

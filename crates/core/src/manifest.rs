@@ -85,6 +85,16 @@ pub struct Input {
     pub name: String,
     /// Digest of the contents.
     pub sha256: Digest,
+    /// What the name stood for, if it was that of a branch elsewhere: `hf:owner/name@COMMIT`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolved: Option<String>,
+}
+
+impl Input {
+    /// An input whose name says it all.
+    pub fn new(name: impl Into<String>, sha256: Digest) -> Self {
+        Self { name: name.into(), sha256, resolved: None }
+    }
 }
 
 impl PartialEq for Input {
@@ -309,7 +319,7 @@ mod tests {
     use super::*;
 
     fn work() -> Work {
-        let text = Input { name: "abc.txt".into(), sha256: crate::digest_bytes(b"abc") };
+        let text = Input::new("abc.txt", crate::digest_bytes(b"abc"));
         let inputs = BTreeMap::from([("text".to_owned(), text)]);
         Work { stage: Stage::Harvest, config: json!({"x": 1}), seed: Seed(7), inputs }
     }

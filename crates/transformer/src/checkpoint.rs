@@ -8,7 +8,7 @@ use std::{
 };
 
 use burn::tensor::Device;
-use monosema_core::{Digest, HookPoint, digest_bytes, digest_file};
+use monosema_core::{Digest, HookPoint, digest_bytes, digest_file, manifest::Input};
 use monosema_text::Tokenizer;
 
 use crate::{
@@ -25,6 +25,7 @@ pub struct Checkpoint {
     files: Files,
     config: FamilyConfig,
     info: ModelInfo,
+    resolved: Option<String>,
     digest: OnceLock<Digest>,
 }
 
@@ -88,7 +89,15 @@ impl Checkpoint {
         let name = name.or_else(|| name_of(path)).unwrap_or_else(|| "model".into());
         let n_parameters = count_parameters(&files, &config);
         let info = ModelInfo::new(name, &config, n_parameters);
-        Ok(Self { path: path.to_owned(), files, config, info, digest: OnceLock::new() })
+        Ok(Self { path: path.to_owned(), files, config, info, resolved: None, digest: OnceLock::new() })
+    }
+
+    /// The same under the name by which the world knows it; `resolved` is the address that means these files for ever.
+    #[must_use]
+    pub fn named(mut self, name: String, resolved: String) -> Self {
+        self.info.name = name;
+        self.resolved = Some(resolved);
+        self
     }
 
     /// What there is to know about the model without its weights.
@@ -130,6 +139,15 @@ impl Checkpoint {
         }
         let digest = self.read_digest()?;
         Ok(self.digest.get_or_init(|| digest).clone())
+    }
+
+    /// The model as an input of a stage's work.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub fn input(&self) -> Result<Input, ModelError> {
+        let (name, resolved) = (self.info.name.clone(), self.resolved.clone());
+        Ok(Input { name, sha256: self.digest()?, resolved })
     }
 
     fn read_digest(&self) -> Result<Digest, ModelError> {
