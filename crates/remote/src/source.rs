@@ -140,10 +140,14 @@ impl SourceFile {
         let begun = match self.clone() {
             Self::Local { path, .. } => return Fetching::Done(Ok(Fetched { path, temporary: None })),
             Self::Hub { repository, entry } => runtime::begin(async move {
+                if !repository.has(&entry) {
+                    tracing::info!("fetching {}, {} bytes", repository.address().file(&entry.path), entry.bytes);
+                }
                 let path = repository.download(&entry, &mut |_| {}).await?;
                 Ok(Fetched { path, temporary: None })
             }),
             Self::Object(object) => runtime::begin(async move {
+                tracing::info!("fetching {}, {} bytes", object.name(), object.bytes());
                 let temporary = object.download().await?;
                 Ok(Fetched { path: temporary.to_path_buf(), temporary: Some(temporary) })
             }),

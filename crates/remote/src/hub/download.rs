@@ -38,7 +38,7 @@ enum Broken {
 impl Repository {
     pub(crate) async fn download(&self, file: &Entry, meter: &mut Meter<'_>) -> Result<PathBuf, RemoteError> {
         let link = self.directory().join(&file.path);
-        if fs::metadata(&link).is_ok_and(|found| found.len() == file.bytes) {
+        if self.has(file) {
             meter(file.bytes);
             return Ok(link);
         }
@@ -51,7 +51,7 @@ impl Repository {
         let blobs = self.hub.cache.join(self.address.folder()).join("blobs");
         fs::create_dir_all(&blobs).map_err(RemoteError::io(&blobs))?;
         let _lock = self.lock(oid).await?;
-        if fs::metadata(&link).is_ok_and(|found| found.len() == file.bytes) {
+        if self.has(file) {
             // Another process was faster.
             return Ok(link);
         }

@@ -107,18 +107,14 @@ impl Repository {
     }
 
     fn fetch_all(&self, files: &[&Entry]) -> Result<Vec<PathBuf>, RemoteError> {
-        let (directory, mut lacking) = (self.directory(), 0);
-        for file in files {
-            if !fs::metadata(directory.join(&file.path)).is_ok_and(|found| found.len() == file.bytes) {
-                lacking += file.bytes;
-            }
-        }
-        if lacking > 0 {
-            let (n, mb) = (files.len(), lacking.div_ceil(MEGABYTE));
-            tracing::info!("fetching {n} file(s), {mb} MB, of {} to {}", self.address, directory.display());
+        let lacking: Vec<_> = files.iter().filter(|file| !self.has(file)).collect();
+        if !lacking.is_empty() {
+            let mb = lacking.iter().map(|file| file.bytes).sum::<u64>().div_ceil(MEGABYTE);
+            let (n, to) = (lacking.len(), self.directory());
+            tracing::info!("fetching {n} file(s), {mb} MB, of {} to {}", self.address, to.display());
         }
         let total: u64 = files.iter().map(|file| file.bytes).sum();
-        let mut progress = (lacking > 0).then(|| Progress::start("fetch", "MB", total / MEGABYTE));
+        let mut progress = (!lacking.is_empty()).then(|| Progress::start("fetch", "MB", total / MEGABYTE));
         let (mut before, mut shown, mut fetched) = (0, 0, Vec::new());
         for file in files {
             let mut meter = |bytes: u64| {

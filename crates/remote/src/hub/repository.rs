@@ -47,6 +47,11 @@ impl Repository {
         self.files.iter().find(|file| file.path == path)
     }
 
+    /// Whether the cache has `file`.
+    pub fn has(&self, file: &Entry) -> bool {
+        std::fs::metadata(self.directory().join(&file.path)).is_ok_and(|found| found.len() == file.bytes)
+    }
+
     /// Where the files lie by their names, those that were fetched.
     pub fn directory(&self) -> PathBuf {
         self.hub.snapshot(&self.address, self.commit())
