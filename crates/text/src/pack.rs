@@ -251,8 +251,7 @@ mod tests {
         // <s> a b c | <s> a </s> b | <s> c
         let packed = pack(&["a b c a", "b c"], &plan).unwrap();
         assert_eq!(tokens(&packed), [[1, 3, 4, 5].as_slice(), &[1, 3, 2, 4], &[1, 5]]);
-        let expected =
-            [(0, 0), (0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (0, 6), (1, 0), (1, 1), (1, 2)];
+        let expected = [(0, 0), (0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (0, 6), (1, 0), (1, 1), (1, 2)];
         assert_eq!(places(&packed), expected);
         // A window that is too short to be one takes its places with it.
         let apart = ContextPlan { span_documents: false, bos: None, separator: None, ..plan };
