@@ -113,7 +113,12 @@ mod tests {
 
     fn context(counted: &[bool]) -> Context {
         let n = counted.len();
-        Context { tokens: (10..10 + n as u32).collect(), documents: vec![0; n], counted: counted.to_vec() }
+        Context {
+            tokens: (10..10 + n as u32).collect(),
+            documents: vec![0; n],
+            counted: counted.to_vec(),
+            before: 0,
+        }
     }
 
     /// Two windows of four; the first token of each is skipped, and one special token.

@@ -14,6 +14,8 @@ pub(crate) struct OwnedRows {
     pub(crate) token_ids: Vec<u32>,
     pub(crate) documents: Vec<u64>,
     pub(crate) positions: Vec<u32>,
+    /// Within their documents.
+    pub(crate) places: Vec<u64>,
     /// A hook each, `[n, width]`.
     pub(crate) vectors: Vec<Vec<f32>>,
 }
@@ -49,11 +51,12 @@ impl OwnedRows {
             rows.reserve_exact(limit * (values.len() / n_places));
         }
         let windows = batch.contexts.iter().enumerate();
-        let places =
-            windows.flat_map(|(i, context)| (0..context.len()).map(move |position| (i, context, position)));
-        for (i, context, position) in
-            places.filter(|(_, context, position)| context.counted[*position]).take(limit)
+        let places = windows
+            .flat_map(|(i, context)| (0..).zip(context.places()).map(move |place| (i, context, place)));
+        for (i, context, (position, place)) in
+            places.filter(|(_, context, (position, _))| context.counted[*position]).take(limit)
         {
+            rows.places.push(place);
             rows.token_ids.push(context.tokens[position]);
             rows.documents.push(context.documents[position]);
             // A window is no longer than the model's context, which is far below 2³².
@@ -76,6 +79,7 @@ impl OwnedRows {
         self.token_ids.append(&mut more.token_ids);
         self.documents.append(&mut more.documents);
         self.positions.append(&mut more.positions);
+        self.places.append(&mut more.places);
         self.vectors.resize_with(more.vectors.len(), Vec::new);
         for (rows, mut more) in self.vectors.iter_mut().zip(more.vectors) {
             rows.append(&mut more);
@@ -89,6 +93,7 @@ impl OwnedRows {
             token_ids: first(&mut self.token_ids, n),
             documents: first(&mut self.documents, n),
             positions: first(&mut self.positions, n),
+            places: first(&mut self.places, n),
             vectors: self
                 .vectors
                 .iter_mut()
@@ -107,6 +112,7 @@ impl OwnedRows {
             token_ids: &self.token_ids,
             documents: &self.documents,
             positions: &self.positions,
+            places: &self.places,
             vectors: &vectors,
         })
     }
@@ -128,6 +134,7 @@ mod tests {
             tokens: tokens.to_vec(),
             documents: vec![document; 3],
             counted: counted.to_vec(),
+            before: 10 * document,
         };
         let contexts =
             vec![context([5, 6, 7], 1, [false, true, true]), context([8, 9, 5], 2, [false, true, false])];
@@ -142,6 +149,7 @@ mod tests {
         assert_eq!(rows.token_ids, [6, 7, 9]);
         assert_eq!(rows.documents, [1, 1, 2]);
         assert_eq!(rows.positions, [1, 2, 1]);
+        assert_eq!(rows.places, [11, 12, 21]);
         assert_eq!(rows.vectors[0], [1.0, 2.0, 4.0]);
         assert_eq!(rows.vectors[1], [102.0, 103.0, 104.0, 105.0, 108.0, 109.0]);
     }

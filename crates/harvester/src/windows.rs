@@ -1,7 +1,7 @@
 //! Text to windows for the model, tokenised on a thread of its own.
 
 use monosema_core::Ahead;
-use monosema_text::{ContextBatch, Corpus, Tokenizer, batches, contexts};
+use monosema_text::{ContextBatch, Corpus, TextError, Tokenizer, batches, contexts};
 use monosema_transformer::Checkpoint;
 
 use crate::{HarvestError, HarvestPlan};
@@ -14,6 +14,14 @@ pub(crate) struct Windows {
     pub(crate) batch: ContextBatch,
     /// How many of their counted tokens are wanted, from the first on; at least one unless none counts.
     pub(crate) wanted: usize,
+}
+
+impl Windows {
+    /// The documents of the wanted tokens.
+    pub(crate) fn documents(&self) -> impl Iterator<Item = u64> {
+        let tokens = self.batch.contexts.iter().flat_map(|c| c.documents.iter().zip(&c.counted));
+        tokens.filter(|(_, counts)| **counts).map(|(&document, _)| document).take(self.wanted)
+    }
 }
 
 /// The windows of the plan's text, up to its limit of tokens, so many times.
@@ -43,12 +51,17 @@ fn read_once(
     tokenizer: &Tokenizer,
     hand_over: &mut dyn FnMut(Result<Windows, HarvestError>) -> bool,
 ) -> bool {
-    let limit = plan.max_tokens.unwrap_or(u64::MAX);
+    let limit = plan.limit().unwrap_or(u64::MAX);
     let (mut counted, mut seen) = (0, 0);
-    let contexts = contexts(corpus.documents(), tokenizer, &plan.context);
+    // Documents keep the numbers that they have in the whole text.
+    let of_part = |number| plan.part.is_none_or(|part| part.takes(number));
+    let documents = corpus.documents().filter(|document| document.as_ref().map_or(true, |d| of_part(d.id)));
+    let contexts = contexts(documents, tokenizer, &plan.context);
     for batch in batches(contexts, plan.batch_contexts * plan.context.length) {
         let batch = match batch {
             Ok(batch) => batch,
+            // A part may come away with nothing; the whole may not.
+            Err(TextError::NoContexts { .. }) if plan.part.is_some() => return false,
             Err(error) => {
                 hand_over(Err(error.into()));
                 return false;
@@ -64,7 +77,7 @@ fn read_once(
             return true;
         }
     }
-    if counted == 0 {
+    if counted == 0 && plan.part.is_none() {
         hand_over(Err(HarvestError::NothingCounts { seen, skip_first: plan.context.skip_first }));
     }
     counted > 0

@@ -92,7 +92,12 @@ mod tests {
 
     fn context(tokens: &[u32]) -> Context {
         let n = tokens.len();
-        Context { tokens: tokens.to_vec(), documents: vec![6; n], counted: (0..n).map(|i| i > 0).collect() }
+        Context {
+            tokens: tokens.to_vec(),
+            documents: vec![6; n],
+            counted: (0..n).map(|i| i > 0).collect(),
+            before: 0,
+        }
     }
 
     /// Windows, length and tokens of each batch of up to `tokens` places, of windows of these lengths.

@@ -134,7 +134,7 @@ impl ContextPlan {
     }
 }
 
-/// One window of tokens. All three have the same length, at least 2 and at most the plan's.
+/// One window of tokens. All three lists have the same length, at least 2 and at most the plan's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Context {
     /// The tokens; a token's position is its index.
@@ -144,6 +144,8 @@ pub struct Context {
     pub documents: Vec<u64>,
     /// Whether each token counts: what is harvested and evaluated.
     pub counted: Vec<bool>,
+    /// How many tokens its first document has in windows before this one.
+    pub before: u64,
 }
 
 impl Context {
@@ -160,6 +162,21 @@ impl Context {
     /// How many tokens count.
     pub fn n_counted(&self) -> usize {
         self.counted.iter().filter(|&&counts| counts).count()
+    }
+
+    /// The place of each token within its document, from 0 on through all of its windows, BOS and separators included: together
+    /// with the document's number it names the token, whatever it is batched with and whoever reads other documents.
+    pub fn places(&self) -> impl Iterator<Item = u64> {
+        let mut last: Option<(u64, u64)> = None;
+        self.documents.iter().map(move |&document| {
+            let place = match last {
+                None => self.before,
+                Some((same, place)) if same == document => place + 1,
+                Some(_) => 0,
+            };
+            last = Some((document, place));
+            place
+        })
     }
 }
 

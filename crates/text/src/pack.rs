@@ -125,12 +125,14 @@ impl<I: Iterator<Item = Result<Document, TextError>>> Iterator for Contexts<'_, 
 struct Packer {
     plan: ContextPlan,
     open: Context,
+    /// The document of the last token, and how many of its tokens there have been.
+    last: (u64, u64),
     ready: VecDeque<Context>,
 }
 
 impl Packer {
     fn new(plan: ContextPlan) -> Self {
-        Self { plan, open: Context::default(), ready: VecDeque::new() }
+        Self { plan, open: Context::default(), last: (0, 0), ready: VecDeque::new() }
     }
 
     fn push(&mut self, document: u64, tokens: &[u32], tokenizer: &Tokenizer) {
@@ -154,6 +156,11 @@ impl Packer {
 
     fn put(&mut self, token: u32, document: u64, tokenizer: &Tokenizer) {
         let counts = self.plan.counts(self.open.len(), token, tokenizer);
+        let place = if self.last.0 == document { self.last.1 } else { 0 };
+        self.last = (document, place + 1);
+        if self.open.is_empty() {
+            self.open.before = place;
+        }
         self.open.tokens.push(token);
         self.open.documents.push(document);
         self.open.counted.push(counts);
@@ -233,6 +240,25 @@ mod tests {
         let packed = pack(&["a b c a b c", "c"], &ContextPlan { separator: None, ..plan.clone() }).unwrap();
         assert_eq!(tokens(&packed), [[1, 3, 4, 5].as_slice(), &[1, 3, 4, 5], &[1, 5]]);
         assert_eq!(packed[2].documents, [1, 1]);
+    }
+
+    #[test]
+    fn a_token_keeps_its_place_within_its_document_through_all_windows() {
+        let places = |packed: &[Context]| -> Vec<(u64, u64)> {
+            packed.iter().flat_map(|c| c.documents.iter().copied().zip(c.places())).collect()
+        };
+        let plan = ContextPlan { bos: Some(1), separator: Some(2), ..plan(4) };
+        // <s> a b c | <s> a </s> b | <s> c
+        let packed = pack(&["a b c a", "b c"], &plan).unwrap();
+        assert_eq!(tokens(&packed), [[1, 3, 4, 5].as_slice(), &[1, 3, 2, 4], &[1, 5]]);
+        let expected = [(0, 0), (0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (0, 6), (1, 0), (1, 1), (1, 2)];
+        assert_eq!(places(&packed), expected);
+        // A window that is too short to be one takes its places with it.
+        let apart = ContextPlan { span_documents: false, bos: None, separator: None, ..plan };
+        let packed = pack(&["a b c a b", "b c"], &apart).unwrap();
+        assert_eq!(places(&packed), [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1)]);
+        let alone = pack(&["", "b c"], &apart).unwrap();
+        assert_eq!(places(&alone), [(1, 0), (1, 1)], "what comes before does not matter");
     }
 
     #[test]
