@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
+mod elsewhere;
 mod hub;
 // A hub of our own, as the tests of what it is asked use it.
 #[allow(dead_code, reason = "those tests ask for more")]

@@ -16,7 +16,7 @@ const GRAPH: [(&str, &[&str]); 13] = [
     ("remote", &[]),
     ("text", &["remote"]),
     ("transformer", &["text"]),
-    ("store", &[]),
+    ("store", &["remote"]),
     ("allocator", &[]),
     ("kernels", &[]),
     ("sae", &["kernels"]),

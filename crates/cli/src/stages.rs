@@ -13,7 +13,7 @@ use monosema_core::{Manifest, ManifestError, Stage, manifest::Work};
 use monosema_evaluator::{DictionaryShape, EvalPlan, HTML_FILE, Report, Training, evaluate};
 use monosema_harvester::{HarvestPlan, HarvestSummary, Stream, harvest};
 use monosema_sae::Description;
-use monosema_store::{Activations, Order, Part, Store};
+use monosema_store::{Activations, Order, Part, Place, Store};
 use monosema_trainer::{
     Found, Job, StoreFacts, TrainConfig, TrainError, TrainPlan, TrainSummary, sweep as grid, tidy, train,
 };
@@ -34,7 +34,7 @@ use crate::{
 /// `monosema harvest | train | eval | run`.
 pub(crate) fn run(args: &RunArgs, stages: &[Stage], part: Option<Part>) -> Outcome {
     let experiment = Experiment::read(&args.config, &args.set)?;
-    let places = Places::new(&args.config, args.out.as_deref(), args.overwrite, part);
+    let places = Places::new(&args.config, &experiment, args.out.as_deref(), args.overwrite, part)?;
     let stages = &stages_of(&experiment, stages).map_err(|error| usage_in(&args.config, error))?[..];
     let checkpoint = model::open(&experiment.model.path).map_err(|error| usage_in(&args.config, error))?;
     // Everything is checked before anything is done: a fault in [eval] must not show after hours of harvest.
@@ -73,7 +73,8 @@ pub(crate) fn run(args: &RunArgs, stages: &[Stage], part: Option<Part>) -> Outco
     // An evaluation has shown its report.
     match stages.last().and_then(|&stage| Some((stage, runner.places.of(stage)?))) {
         Some((stage, directory)) if args.json => {
-            let manifest = Manifest::read(directory, stage).map_err(Failure::run)?;
+            let place = Place::at(directory).map_err(Failure::run)?;
+            let manifest = Manifest::read(&place, stage).map_err(Failure::run)?;
             output::print(serde_json::to_string_pretty(&manifest).map_err(Failure::run)?)
         }
         _ => Ok(()),

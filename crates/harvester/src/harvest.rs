@@ -12,7 +12,7 @@ use std::{
 
 use burn::tensor::Device;
 use monosema_core::{Ahead, HookPoint, Manifest, ManifestError, Progress, Stage};
-use monosema_store::{StoreError, Stored, Writer, Written};
+use monosema_store::{Place, StoreError, Stored, Writer, Written};
 use monosema_transformer::{Checkpoint, LanguageModel};
 use serde::Serialize;
 
@@ -76,10 +76,14 @@ pub fn harvest(
         ("shards".to_owned(), written.shards.len() as u64),
     ]);
     let elapsed = started.elapsed();
-    let manifest = match Manifest::read(out, Stage::Harvest) {
+    let place = Place::at(out)?;
+    let manifest = match Manifest::read(&place, Stage::Harvest) {
         // What was missing is there again, and what the manifest says.
         Ok(sealed) => sealed,
-        Err(ManifestError::Unsealed { .. }) => manifest.seal(out, counts, &written.shards)?,
+        Err(ManifestError::Unsealed { .. }) => {
+            let manifest = Manifest { files: written.files, ..manifest };
+            manifest.seal(&place, counts, &written.shards)?
+        }
         Err(error) => return Err(error.into()),
     };
     Ok(HarvestSummary {

@@ -124,10 +124,16 @@ mod tests {
     #[test]
     fn a_full_disk_is_told_with_what_is_lacking() {
         let error = |kind: io::ErrorKind| {
-            RemoteError::writing(Path::new("/cache/x"), &"hf:o/n", 1000, "HF_HUB_CACHE")(kind.into()).to_string()
+            RemoteError::writing(Path::new("/cache/x"), &"hf:o/n", 1000, "HF_HUB_CACHE")(kind.into())
+                .to_string()
         };
         let full = error(io::ErrorKind::StorageFull);
-        for said in ["/cache/x: the disk is full", "hf:o/n needs 1000 bytes more", "HF_HUB_CACHE", "what has come is kept"] {
+        for said in [
+            "/cache/x: the disk is full",
+            "hf:o/n needs 1000 bytes more",
+            "HF_HUB_CACHE",
+            "what has come is kept",
+        ] {
             assert!(full.contains(said), "{said} in {full}");
         }
         assert!(error(io::ErrorKind::PermissionDenied).starts_with("/cache/x: cannot be read or written"));

@@ -15,5 +15,5 @@ mod runtime;
 mod source;
 
 pub use error::RemoteError;
-pub use object::{Folder, RemoteFile};
+pub use object::{Folder, RemoteFile, is_object};
 pub use source::{Fetched, Fetching, SourceFile, Sources, is_remote};

@@ -15,7 +15,7 @@ use tempfile::TempPath;
 pub use file::RemoteFile;
 pub use folder::Folder;
 use url::Url;
-pub(crate) use url::is_object;
+pub use url::is_object;
 
 use crate::{RemoteError, runtime, source::Chosen};
 

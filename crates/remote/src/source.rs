@@ -141,7 +141,11 @@ impl SourceFile {
             Self::Local { path, .. } => return Fetching::Done(Ok(Fetched { path, temporary: None })),
             Self::Hub { repository, entry } => runtime::begin(async move {
                 if !repository.has(&entry) {
-                    tracing::info!("fetching {}, {} bytes", repository.address().file(&entry.path), entry.bytes);
+                    tracing::info!(
+                        "fetching {}, {} bytes",
+                        repository.address().file(&entry.path),
+                        entry.bytes
+                    );
                 }
                 let path = repository.download(&entry, &mut |_| {}).await?;
                 Ok(Fetched { path, temporary: None })

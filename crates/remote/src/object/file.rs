@@ -19,9 +19,6 @@ const LEAST_BYTES: u64 = 1 << 16;
 /// What of the next stretch a look at it may need.
 const HEADER_BYTES: u64 = 1 << 12;
 
-/// Stretches that are kept or on their way.
-const STRETCHES: usize = 4;
-
 /// A file in an object store. Copies share what was fetched.
 #[derive(Clone, Debug)]
 pub struct RemoteFile {
@@ -55,6 +52,9 @@ impl Drop for Come {
 }
 
 impl RemoteFile {
+    /// Stretches that are kept or on their way, of twice what is read at once at most.
+    pub const STRETCHES: u64 = 4;
+
     pub(super) fn new(store: Arc<dyn ObjectStore>, path: Path, name: String, bytes: u64) -> Self {
         Self { store, path, name, bytes, stretches: Arc::default() }
     }
@@ -92,6 +92,22 @@ impl RemoteFile {
         self.stretch(start..(start + HEADER_BYTES).min(self.bytes))
     }
 
+    /// Lets the end of the file come, where the footer of a Parquet file is.
+    ///
+    /// # Errors
+    /// What keeps threads from being started.
+    pub fn begin_end(&self) -> Result<(), RemoteError> {
+        self.begin(self.bytes.saturating_sub(LEAST_BYTES)..self.bytes)
+    }
+
+    /// Lets so many bytes from `start` on come, as far as there are as many.
+    ///
+    /// # Errors
+    /// What keeps threads from being started.
+    pub fn begin_at(&self, start: u64, bytes: u64) -> Result<(), RemoteError> {
+        self.begin(start..start.saturating_add(bytes).min(self.bytes))
+    }
+
     /// A stretch that holds `range`, from its start on.
     fn stretch(&self, range: Range<u64>) -> Result<Bytes, RemoteError> {
         let mut stretches = self.stretches.lock().unwrap_or_else(PoisonError::into_inner);
@@ -123,6 +139,9 @@ impl RemoteFile {
 
     /// Lets `range` come, unless it is here or on its way.
     fn begin(&self, range: Range<u64>) -> Result<(), RemoteError> {
+        if range.is_empty() {
+            return Ok(());
+        }
         let stretches = self.stretches.lock().unwrap_or_else(PoisonError::into_inner);
         // It may end a little earlier: then what is missing is fetched when it is asked for.
         let comes = stretches.iter().any(|stretch| {
@@ -139,7 +158,7 @@ impl RemoteFile {
     fn keep(&self, stretch: Stretch) {
         let mut stretches = self.stretches.lock().unwrap_or_else(PoisonError::into_inner);
         stretches.push_back(stretch);
-        while stretches.len() > STRETCHES {
+        while stretches.len() as u64 > Self::STRETCHES {
             stretches.pop_front();
         }
     }
@@ -190,7 +209,7 @@ mod tests {
             let looked = file.look(start).unwrap();
             assert!(looked.len() as u64 == HEADER_BYTES.min(n as u64 - start));
             assert!(looked == all[start as usize..start as usize + looked.len()]);
-            assert!(file.stretches.lock().unwrap().len() <= STRETCHES);
+            assert!(file.stretches.lock().unwrap().len() <= RemoteFile::STRETCHES as usize);
         }
         assert_eq!(file.read(5..5).unwrap().len(), 0);
     }

@@ -27,7 +27,7 @@ const SCHEMES: [(&str, Scheme); 4] =
     [("s3://", Scheme::S3), ("gs://", Scheme::Google), ("az://", Scheme::Azure), ("file://", Scheme::File)];
 
 /// Whether `name` names something in an object store.
-pub(crate) fn is_object(name: &str) -> bool {
+pub fn is_object(name: &str) -> bool {
     SCHEMES.iter().any(|(scheme, _)| name.starts_with(scheme))
 }
 
