@@ -212,7 +212,7 @@ impl Seen {
             let context = self.contexts;
             self.contexts += 1;
             for (position, (&token, &document)) in window.tokens.iter().zip(&window.documents).enumerate() {
-                let counted = window.counted[position];
+                let counted = window.counts(position);
                 self.places.push(Place { context, document, position, token, counted });
                 if let Some(&target_id) = window.tokens.get(position + 1) {
                     let target = tokenizer.token(target_id).unwrap_or_default();

@@ -2,7 +2,6 @@
 //! so that the model never waits for either.
 
 use std::{
-    collections::BTreeMap,
     path::Path,
     sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread,
@@ -10,14 +9,14 @@ use std::{
 };
 
 use burn::tensor::Device;
-use monosema_core::{Ahead, HookPoint, Manifest, Progress};
+use monosema_core::{Ahead, Manifest, Progress};
 use monosema_store::{Writer, Written};
 use monosema_transformer::{Checkpoint, LanguageModel};
 use serde::Serialize;
 
 use crate::{
-    HarvestError, HarvestPlan,
-    rows::OwnedRows,
+    Counts, HarvestError, HarvestPlan,
+    rows::{OwnedRows, RowMaker},
     windows::{Windows, windows},
 };
 
@@ -29,10 +28,9 @@ const ROWS_AHEAD: usize = 2;
 pub struct HarvestSummary {
     /// Tokens stored.
     pub tokens: u64,
-    /// Documents with a token stored.
-    pub documents: u64,
-    /// Context windows the model ran over.
-    pub contexts: u64,
+    /// What was seen for them, and why some was left out.
+    #[serde(flatten)]
+    pub counts: Counts,
     /// Files written.
     pub shards: u64,
     /// Their size.
@@ -64,22 +62,17 @@ pub fn harvest(
     let model = checkpoint.load(device)?;
     tracing::info!("harvesting {} into {}", plan.model, out.display());
     let started = Instant::now();
-    let (done, written) = run(plan, checkpoint, &model, writer)?;
+    let (counts, written) = run(plan, checkpoint, &model, writer)?;
     if let Some(limit) = plan.max_tokens.filter(|&limit| limit > written.tokens) {
-        tracing::warn!("the text holds {} counted tokens, {limit} were asked for", written.tokens);
+        tracing::warn!("the text holds {} tokens that are kept, {limit} were asked for", written.tokens);
     }
-    let counts = BTreeMap::from([
-        ("tokens".to_owned(), written.tokens),
-        ("documents".to_owned(), done.documents),
-        ("contexts".to_owned(), done.contexts),
-        ("shards".to_owned(), written.shards.len() as u64),
-    ]);
+    let mut named = counts.by_name();
+    named.insert("shards".to_owned(), written.shards.len() as u64);
     let elapsed = started.elapsed();
-    let manifest = manifest.seal(out, counts, &written.shards)?;
+    let manifest = manifest.seal(out, named, &written.shards)?;
     Ok(HarvestSummary {
         tokens: written.tokens,
-        documents: done.documents,
-        contexts: done.contexts,
+        counts,
         shards: written.shards.len() as u64,
         bytes: manifest.files.values().map(|file| file.bytes).sum(),
         elapsed,
@@ -87,28 +80,20 @@ pub fn harvest(
     })
 }
 
-/// What the model has been run over so far.
-#[derive(Default)]
-struct Done {
-    documents: u64,
-    last_document: Option<u64>,
-    contexts: u64,
-}
-
 fn run(
     plan: &HarvestPlan,
     checkpoint: &Checkpoint,
     model: &LanguageModel,
     writer: Writer,
-) -> Result<(Done, Written), HarvestError> {
+) -> Result<(Counts, Written), HarvestError> {
     let windows = windows(plan, checkpoint, 1)?;
     thread::scope(|scope| {
         let (to_disk, from_model) = sync_channel(ROWS_AHEAD);
         let writing = scope.spawn(move || write(writer, &from_model));
-        let done = run_model(plan, model, windows, to_disk);
+        let counts = run_model(plan, model, windows, to_disk);
         // The channel is closed by now, so the writer comes to its end. If it failed, that is why the model stopped.
         let written = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        Ok((done?, written))
+        Ok((counts?, written))
     })
 }
 
@@ -118,24 +103,24 @@ fn run_model(
     model: &LanguageModel,
     windows: Ahead<Result<Windows, HarvestError>>,
     to_disk: SyncSender<OwnedRows>,
-) -> Result<Done, HarvestError> {
-    let hooks: Vec<HookPoint> = plan.hooks.iter().map(|column| column.hook).collect();
+) -> Result<Counts, HarvestError> {
+    let mut maker = RowMaker::new(plan, model.clone(), &plan.hooks);
     let mut progress = Progress::start("harvest", "tokens", plan.tokens);
-    let mut done = Done::default();
+    let mut counts = Counts::default();
     for windows in windows {
-        let windows = windows?;
-        let rows = OwnedRows::compute(model, &hooks, &windows)?;
-        done.contexts += windows.batch.n_contexts() as u64;
-        for &document in &rows.documents {
-            done.documents += u64::from(done.last_document.replace(document) != Some(document));
-        }
+        let (rows, of_windows) = maker.make(&windows?)?;
+        counts += of_windows;
         progress.advance(rows.len() as u64, String::new);
         if rows.len() > 0 && to_disk.send(rows).is_err() {
             break;
         }
+        if maker.is_done() {
+            break;
+        }
     }
     progress.finish();
-    Ok(done)
+    maker.check_any()?;
+    Ok(counts)
 }
 
 fn write(mut writer: Writer, rows: &Receiver<OwnedRows>) -> Result<Written, HarvestError> {

@@ -7,7 +7,7 @@ use monosema_core::{
     manifest::{Input, Work},
 };
 use monosema_store::{HookColumn, Layout, StoreSchema, VectorDtype, WriterOptions};
-use monosema_text::{ContextConfig, ContextPlan, Corpus, TextConfig, Tokenizer, contexts};
+use monosema_text::{ContextConfig, ContextPlan, Corpus, Tally, TextConfig, Tokenizer, contexts};
 use monosema_transformer::{Checkpoint, ModelInfo};
 use serde::Serialize;
 
@@ -21,7 +21,7 @@ const PROGRAM_BYTES: f64 = 60e6;
 const IRRELEVANT: [&str; 5] = ["tokens", "disk_bytes", "memory_bytes", "model", "files"];
 
 /// What a harvest will do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct HarvestPlan {
     /// The name of the model.
     pub model: String,
@@ -31,8 +31,11 @@ pub struct HarvestPlan {
     pub text: TextConfig,
     /// How it is cut into windows.
     pub context: ContextPlan,
-    /// Stop after so many counted tokens.
+    /// Stop after so many tokens that count and are kept.
     pub max_tokens: Option<u64>,
+    /// Leave out tokens whose norm is above so many times their batch's median.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_norm_multiple: Option<f64>,
     /// Whether nothing is stored.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub stream: bool,
@@ -89,6 +92,11 @@ impl HarvestPlan {
             let reason = "expected at least 1; leave the key out to harvest all of the text".into();
             return Err(bad("harvest", "tokens", reason));
         }
+        if let Some(multiple) = config.max_norm_multiple.filter(|&m| !(m.is_finite() && m > 1.0)) {
+            let reason =
+                format!("expected a number above 1, found {multiple}; leave the key out to keep all");
+            return Err(bad("harvest", "max_norm_multiple", reason));
+        }
         if context.length > info.max_context {
             let reason =
                 format!("{} takes up to {} tokens, found {}", info.name, info.max_context, context.length);
@@ -97,6 +105,7 @@ impl HarvestPlan {
         let corpus = Corpus::open(&config.text)?;
         let tokenizer = checkpoint.tokenizer()?;
         let context = ContextPlan::new(context, &tokenizer)?;
+        context.check_vocabulary(&tokenizer, info.d_vocab)?;
         let expected = expected_tokens(&corpus, &tokenizer, &context)?;
         let tokens = config.tokens.map_or(expected, |limit| limit.min(expected));
         let batch_contexts = (config.batch_tokens / context.length).max(1);
@@ -110,6 +119,7 @@ impl HarvestPlan {
             text: config.text.clone(),
             context,
             max_tokens: config.tokens,
+            max_norm_multiple: config.max_norm_multiple,
             stream: config.stream,
             dtype: config.dtype,
             layout: config.layout,
@@ -129,6 +139,11 @@ impl HarvestPlan {
     /// What the store will hold.
     pub fn schema(&self) -> StoreSchema {
         StoreSchema { hooks: self.hooks.clone(), dtype: self.dtype, layout: self.layout }
+    }
+
+    /// Whether how many rows a batch of windows gives is known only when the model has run over it.
+    pub fn rows_depend_on_values(&self) -> bool {
+        self.max_norm_multiple.is_some()
     }
 
     /// All that the result depends on. Reads the model and the text, for their digests.
@@ -154,15 +169,14 @@ fn expected_tokens(
         return Ok(expected);
     }
     // Nothing in the sample. Is there anything at all?
-    let mut seen = 0;
+    let mut tally = Tally::default();
     for window in contexts(corpus.documents(), tokenizer, context) {
-        let window = window?;
-        if window.n_counted() > 0 {
+        tally += window?.verdicts.into_iter().collect();
+        if tally.counted > 0 {
             return Ok(1);
         }
-        seen += window.len() as u64;
     }
-    Err(HarvestError::NothingCounts { seen, skip_first: context.skip_first })
+    Err(HarvestError::NothingCounts { tally })
 }
 
 /// The weights, what one batch needs within a block, and what is on its way to the disk. The model's inner

@@ -70,8 +70,7 @@ impl Fixture {
 
     pub(crate) fn config(&self) -> HarvestConfig {
         let files = vec![self.dir.path().join("text").display().to_string()];
-        let text = TextConfig { files, field: None, column: None, max_documents: None };
-        HarvestConfig { batch_tokens: 40, ..HarvestConfig::new(hooks(), text) }
+        HarvestConfig { batch_tokens: 40, ..HarvestConfig::new(hooks(), TextConfig::new(files)) }
     }
 
     pub(crate) fn plan(&self, config: &HarvestConfig) -> Result<HarvestPlan, HarvestError> {

@@ -49,10 +49,8 @@ fn what_is_stored_is_what_the_model_computes() {
     let windows = fixture.windows();
     // 144 words and 2 separators (document 0 ends with its window), 7 places a window beside BOS.
     assert_eq!(windows.len(), 21);
-    let expected: Vec<(u32, u64, u32)> = windows
-        .iter()
-        .flat_map(|w| (0..w.len()).filter(|&p| w.counted[p]).map(|p| (w.tokens[p], w.documents[p], p as u32)))
-        .collect();
+    let expected: Vec<(u32, u64, u32)> =
+        windows.iter().flat_map(|w| w.counted().map(|p| (w.tokens[p], w.documents[p], p as u32))).collect();
     assert!(expected.iter().all(|&(token, _, position)| token > 2 && position >= 2));
     assert_eq!((summary.tokens, summary.contexts, summary.shards), (expected.len() as u64, 21, 1));
     assert_eq!(
@@ -85,7 +83,7 @@ fn what_is_stored_is_what_the_model_computes() {
                 let tokens = Tensor::<2, Int>::from_data(TensorData::new(ids, shape), &Device::flex());
                 model.forward(tokens, &mut capture);
                 let values = capture.take(hook).unwrap().into_data().try_to_vec::<f32>().unwrap();
-                let counted = rest[..n].iter().flat_map(|w| w.counted.clone());
+                let counted = rest[..n].iter().flat_map(|w| (0..w.len()).map(|p| w.counts(p)));
                 let kept = values.chunks(D_MODEL).zip(counted).filter(|(_, counted)| *counted);
                 rows.extend(kept.flat_map(|(x, _)| x.to_vec()));
                 rest = &rest[n..];
