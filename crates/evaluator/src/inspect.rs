@@ -122,6 +122,7 @@ pub fn inspect_model(
     check_context(context, checkpoint.info())?;
     let tokenizer = checkpoint.tokenizer()?;
     let plan = ContextPlan::new(context, &tokenizer).map_err(EvalError::Context)?;
+    plan.check_vocabulary(&tokenizer, checkpoint.info().d_vocab).map_err(EvalError::Context)?;
     let corpus = Corpus::open(text).map_err(EvalError::Inspected)?;
     let model = checkpoint.load(device)?;
     let mut seen = Seen::new(hooks(model.info().n_layers));

@@ -58,7 +58,7 @@ impl RowMaker {
         }
         let left = usize::try_from(self.limit - self.made).unwrap_or(usize::MAX);
         if left == 0 {
-            return Ok((OwnedRows::default(), Counts::default()));
+            return Ok((OwnedRows::none(self.columns.len()), Counts::default()));
         }
         let Windows { batch, wanted, .. } = windows;
         let values = self.values(batch)?;
@@ -145,6 +145,11 @@ pub(crate) struct OwnedRows {
 }
 
 impl OwnedRows {
+    /// No row, of so many hooks.
+    fn none(n_hooks: usize) -> Self {
+        Self { vectors: vec![Vec::new(); n_hooks], ..Self::default() }
+    }
+
     /// The tokens at `places` of `batch`. `values` are what the hooks saw, `[batch, seq, width]` each, of `columns` first.
     fn select(batch: &ContextBatch, columns: &[HookColumn], values: &[Vec<f32>], places: &[Place]) -> Self {
         let mut rows = Self::default();

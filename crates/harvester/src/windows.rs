@@ -9,10 +9,10 @@ use std::{
 };
 
 use monosema_core::Ahead;
-use monosema_text::{ContextBatch, Corpus, Document, Flaws, Tally, TextError, Tokenizer, batches, contexts};
+use monosema_text::{ContextBatch, Corpus, Document, Flaws, Tally, Tokenizer, batches, contexts};
 use monosema_transformer::Checkpoint;
 
-use crate::{Counts, HarvestError, HarvestPlan};
+use crate::{HarvestError, HarvestPlan};
 
 /// Batches tokenised ahead of the model.
 const BATCHES_AHEAD: usize = 4;
@@ -35,11 +35,6 @@ impl Windows {
     /// Nothing more is wanted of this time of reading. It changes no result: what still comes is left out anyway.
     pub(crate) fn end_epoch(&self) {
         self.over.fetch_max(self.epoch + 1, Ordering::Relaxed);
-    }
-
-    /// What there is in them, as far as it is wanted. Not by their norm.
-    pub(crate) fn counts(&self) -> Counts {
-        Counts::of(self, self.wanted)
     }
 
     #[cfg(test)]

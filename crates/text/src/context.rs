@@ -380,7 +380,7 @@ mod tests {
         let default = ContextConfig::default;
         let positions =
             |text: &str| refused(ContextConfig { positions: Some(text.parse().unwrap()), ..default() });
-        assert!(positions("3,8..9").contains("positions: `8..9`: expected positions below length = 8"));
+        assert!(positions("3,8..10").contains("positions: `8..10`: expected positions below length = 8"));
         assert!(
             positions("0,1").contains("positions: all of `0,1`")
                 && positions("0,1").contains("skip_first = 2")

@@ -101,8 +101,12 @@ impl Fixture {
 
     /// The windows that a harvest should have run over.
     pub(crate) fn windows(&self) -> Vec<Context> {
+        self.windows_of(&context())
+    }
+
+    pub(crate) fn windows_of(&self, context: &ContextConfig) -> Vec<Context> {
         let tokenizer = self.checkpoint.tokenizer().unwrap();
-        let plan = ContextPlan::new(&context(), &tokenizer).unwrap();
+        let plan = ContextPlan::new(context, &tokenizer).unwrap();
         let corpus = Corpus::open(&self.config().text).unwrap();
         contexts(corpus.documents(), &tokenizer, &plan).collect::<Result<_, _>>().unwrap()
     }

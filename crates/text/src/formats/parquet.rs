@@ -6,6 +6,7 @@
 use std::{
     collections::VecDeque,
     fs::File,
+    panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
 };
 
@@ -49,7 +50,8 @@ fn text_bytes(path: &Path, settings: &Settings) -> Result<u64, TextError> {
 
 /// Reads the footer and finds the column of strings named `column`.
 fn open_column(path: &Path, column: &str) -> Result<(SerializedFileReader<File>, usize), TextError> {
-    let file = SerializedFileReader::new(open_parquet(path)?).map_err(|e| damaged(path, &e))?;
+    let file = open_parquet(path)?;
+    let file = guarded(|| SerializedFileReader::new(file)).map_err(|e| damaged(path, &e))?;
     let schema = file.metadata().file_metadata().schema_descr();
     let fields = schema.root_schema().get_fields();
     if !fields.iter().any(|field| field.name() == column) {
@@ -93,14 +95,24 @@ struct Rows {
 }
 
 impl Rows {
+    /// No row may be lost.
+    fn check_rows(&self) -> Result<(), TextError> {
+        let (found, expected) = (self.row, self.file.metadata().file_metadata().num_rows());
+        if i64::try_from(found) == Ok(expected) {
+            return Ok(());
+        }
+        let error = ParquetError::General(format!("expected {expected} rows, found {found}"));
+        Err(damaged(&self.path, &error))
+    }
+
     fn try_next(&mut self) -> Result<Option<Text>, TextError> {
         while self.rows.is_empty() {
             let Some(column) = &mut self.column else {
                 if self.next_group == self.file.num_row_groups() {
-                    return Ok(None);
+                    return self.check_rows().map(|()| None);
                 }
-                let group = self.file.get_row_group(self.next_group);
-                let column = group.and_then(|group| group.get_column_reader(self.leaf));
+                let column =
+                    guarded(|| self.file.get_row_group(self.next_group)?.get_column_reader(self.leaf));
                 self.column = Some(column.map_err(|e| damaged(&self.path, &e))?);
                 self.next_group += 1;
                 continue;
@@ -129,13 +141,21 @@ impl Rows {
     }
 }
 
+/// What `read` returns. The parquet crate goes by what a file says of itself, and panics where that is not so; nothing that was
+/// being read then is used again.
+fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
+    panic::catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|_| Err(ParquetError::General("something in it is not what it says".into())))
+}
+
 /// The next rows of a column; none at its end.
 fn read(column: &mut ColumnReader) -> Result<VecDeque<Option<ByteArray>>, ParquetError> {
     let ColumnReader::ByteArrayColumnReader(column) = column else {
         return Err(ParquetError::General("a row group has another type than the file".into()));
     };
     let (mut levels, mut values) = (Vec::new(), Vec::new());
-    let (n, ..) = column.read_records(BATCH_ROWS, Some(&mut levels), None, &mut values)?;
+    let records = || column.read_records(BATCH_ROWS, Some(&mut levels), None, &mut values);
+    let (n, ..) = guarded(records)?;
     if levels.is_empty() {
         return Ok(values.into_iter().map(Some).collect());
     }
