@@ -316,12 +316,12 @@ mod tests {
         assert!(error.contains("a.parquet: not Parquet, or damaged or cut short"), "{error}");
         // Changed bytes may give other texts, or an error.
         let mut told = 0;
-        for place in (0..whole.len()).step_by(3) {
+        for place in (0..whole.len()).step_by(17) {
             let mut bytes = whole.clone();
             bytes[place] ^= 0x55;
             std::fs::write(&path, bytes).unwrap();
             told += usize::from(read(&path, "text").is_err());
         }
-        assert!(told > 100, "{told}");
+        assert!(told > 20, "{told}");
     }
 }
