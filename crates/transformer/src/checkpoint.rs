@@ -1,6 +1,7 @@
 //! Checkpoints: a model on disk, of which only headers have been read.
 
 use std::{
+    collections::BTreeSet,
     fmt::Write,
     fs,
     path::{Path, PathBuf},
@@ -14,7 +15,7 @@ use monosema_text::Tokenizer;
 use crate::{
     LanguageModel, ModelError, ModelInfo,
     families::FamilyConfig,
-    formats::{Gguf, SafetensorsFiles, Settings, TensorSource},
+    formats::{Gguf, Settings, TensorSource, open_weights},
     weights::{Stored, Weights},
 };
 
@@ -30,7 +31,7 @@ pub struct Checkpoint {
 
 #[derive(Clone)]
 enum Files {
-    Directory(Arc<SafetensorsFiles>),
+    Directory(Arc<dyn TensorSource>),
     Gguf(Arc<Gguf>),
 }
 
@@ -58,8 +59,8 @@ impl Files {
 }
 
 impl Checkpoint {
-    /// Opens a Hugging Face directory (`config.json`, `model.safetensors` or an index and its shards,
-    /// `tokenizer.json`) or a `.gguf` file. Reads configuration and headers, no weights.
+    /// Opens a Hugging Face directory (`config.json`, `model.safetensors` or `pytorch_model.bin` or an index of either
+    /// and its shards, `tokenizer.json`) or a `.gguf` file. Reads configuration and headers, no weights.
     ///
     /// # Errors
     /// If there is no such model, if it is of a kind that is not implemented, or if a file is damaged.
@@ -71,7 +72,7 @@ impl Checkpoint {
                 return Err(not_a_model("the directory has no config.json"));
             }
             let (config, name) = read_config(&path.join("config.json"))?;
-            (Files::Directory(Arc::new(SafetensorsFiles::open(path)?)), config, name)
+            (Files::Directory(open_weights(path)?), config, name)
         } else if Gguf::is_likely(path) {
             let file = Gguf::open(path)?;
             let architecture = file.architecture()?;
@@ -140,7 +141,8 @@ impl Checkpoint {
         let also = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"];
         let also = also.map(|name| self.path.join(name));
         let mut lines = String::new();
-        for path in also.iter().map(PathBuf::as_path).filter(|path| path.exists()).chain(files.paths()) {
+        let weights: BTreeSet<&PathBuf> = files.tensors().values().map(|tensor| &tensor.file).collect();
+        for path in also.iter().filter(|path| path.exists()).chain(weights) {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             writeln!(lines, "{}  {name}", digest(path)?).expect("a string can be written to");
         }
