@@ -14,9 +14,10 @@ use monosema_text::Tokenizer;
 
 use crate::{
     LanguageModel, ModelError, ModelInfo,
-    families::FamilyConfig,
+    blocks::Transformer,
+    families::Config,
     formats::{Gguf, Settings, TensorSource, open_weights},
-    weights::{Stored, Weights},
+    weights::Weights,
 };
 
 /// A model on disk.
@@ -24,7 +25,7 @@ use crate::{
 pub struct Checkpoint {
     path: PathBuf,
     files: Files,
-    config: FamilyConfig,
+    config: Config,
     info: ModelInfo,
     digest: OnceLock<Digest>,
 }
@@ -41,20 +42,6 @@ impl Files {
             Self::Directory(files) => &**files,
             Self::Gguf(file) => &**file,
         }
-    }
-
-    /// The family's name of the tensor that the files call `name`.
-    fn rename(&self, config: &FamilyConfig, name: &str) -> Option<(String, Stored)> {
-        match self {
-            Self::Directory(_) => Some((config.own_name(name), Stored::AsIs)),
-            Self::Gguf(_) => config.own_gguf_name(name),
-        }
-    }
-
-    /// What the files should call the family's tensor `own`.
-    fn name_in_file(&self, config: &FamilyConfig, own: &str) -> String {
-        let gguf = matches!(self, Self::Gguf(_)).then(|| config.gguf_name(own)).flatten();
-        gguf.unwrap_or_else(|| own.to_owned())
     }
 }
 
@@ -76,7 +63,7 @@ impl Checkpoint {
         } else if Gguf::is_likely(path) {
             let file = Gguf::open(path)?;
             let architecture = file.architecture()?;
-            let config = FamilyConfig::from_gguf(architecture, &file.settings(architecture), &file)?;
+            let config = Config::from_gguf(architecture, &file.settings(architecture), &file)?;
             let name = file.name().map(str::to_owned);
             (Files::Gguf(Arc::new(file)), config, name)
         } else if path.exists() {
@@ -87,8 +74,8 @@ impl Checkpoint {
             ));
         };
         let name = name.or_else(|| name_of(path)).unwrap_or_else(|| "model".into());
-        let n_parameters = count_parameters(&files, &config);
-        let info = ModelInfo::new(name, &config, n_parameters);
+        let n_parameters = count_parameters(files.source(), &config);
+        let info = ModelInfo::new(name, config.family, &config.shape, n_parameters);
         Ok(Self { path: path.to_owned(), files, config, info, digest: OnceLock::new() })
     }
 
@@ -162,11 +149,13 @@ impl Checkpoint {
     /// # Errors
     /// If a tensor is missing, one too many, there twice, misshapen, unreadable or not finite; the error names it.
     pub fn load(&self, device: &Device) -> Result<LanguageModel, ModelError> {
-        let rename = |name: &str| self.files.rename(&self.config, name);
-        let name_in_file = |own: &str| self.files.name_in_file(&self.config, own);
-        let weights = Weights::new(&self.path, self.files.source(), rename, name_in_file)?;
-        let decoder = self.config.load(weights, device)?;
-        Ok(LanguageModel::new(decoder, self.info.clone(), device))
+        let Config { family, shape, .. } = &self.config;
+        let role = |name: &str| self.config.role(name);
+        let name_in_file = |own: &str| self.config.name_in_file(own);
+        let mut weights = Weights::new(&self.path, self.files.source(), role, name_in_file)?;
+        let transformer = Transformer::load(shape, &family.description().names, &mut weights, device)?;
+        weights.finish()?;
+        Ok(LanguageModel::new(transformer, self.info.clone(), device))
     }
 }
 
@@ -176,23 +165,8 @@ impl std::fmt::Debug for Checkpoint {
     }
 }
 
-impl ModelInfo {
-    /// Whether the model has `hook`.
-    ///
-    /// # Errors
-    /// [`ModelError::NoSuchHook`] if not.
-    pub fn check_hook(&self, hook: HookPoint) -> Result<(), ModelError> {
-        match hook.layer() {
-            Some(layer) if layer >= self.n_layers => {
-                Err(ModelError::NoSuchHook { model: self.name.clone(), hook, n_layers: self.n_layers })
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
 /// Reads config.json: the configuration, and the model's name if it tells.
-fn read_config(file: &Path) -> Result<(FamilyConfig, Option<String>), ModelError> {
+fn read_config(file: &Path) -> Result<(Config, Option<String>), ModelError> {
     let bytes = fs::read(file).map_err(|source| ModelError::Io { path: file.to_owned(), source })?;
     let values = serde_json::from_slice(&bytes).map_err(|e| ModelError::Malformed {
         file: file.to_owned(),
@@ -203,7 +177,7 @@ fn read_config(file: &Path) -> Result<(FamilyConfig, Option<String>), ModelError
     let name =
         settings.text("_name_or_path")?.filter(|name| !name.is_empty() && !name.starts_with(['/', '.']));
     let name = name.map(str::to_owned);
-    Ok((FamilyConfig::from_config_json(&settings)?, name))
+    Ok((Config::from_config_json(&settings)?, name))
 }
 
 fn name_of(path: &Path) -> Option<String> {
@@ -213,9 +187,7 @@ fn name_of(path: &Path) -> Option<String> {
     Some(name?.to_string_lossy().into_owned())
 }
 
-fn count_parameters(files: &Files, config: &FamilyConfig) -> u64 {
-    let tensors = files.source().tensors().iter();
-    let own =
-        tensors.filter(|(name, _)| files.rename(config, name).is_some_and(|(own, _)| config.counts(&own)));
+fn count_parameters(source: &dyn TensorSource, config: &Config) -> u64 {
+    let own = source.tensors().iter().filter(|(name, _)| config.counts(name));
     own.map(|(_, tensor)| tensor.shape.iter().product::<usize>() as u64).sum()
 }

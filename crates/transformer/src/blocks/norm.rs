@@ -8,6 +8,48 @@ use burn::{
 
 use crate::host;
 
+/// Either norm.
+#[derive(Module, Debug)]
+pub(crate) enum Norm {
+    Rms(RmsNorm),
+    Layer(LayerNorm),
+}
+
+impl Norm {
+    /// # Shapes
+    /// `x` and the result: `[batch, seq, d_model]`.
+    pub(crate) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        match self {
+            Self::Rms(norm) => norm.forward(x),
+            Self::Layer(norm) => norm.forward(x),
+        }
+    }
+
+    /// The norm without its weight and bias.
+    pub(crate) fn normalize(&self, x: Tensor<3>) -> Tensor<3> {
+        match self {
+            Self::Rms(norm) => norm.normalize(x),
+            Self::Layer(norm) => norm.normalize(x),
+        }
+    }
+
+    /// The weight and bias alone.
+    pub(crate) fn scale(&self, normalized: Tensor<3>) -> Tensor<3> {
+        match self {
+            Self::Rms(norm) => norm.scale(normalized),
+            Self::Layer(norm) => norm.scale(normalized),
+        }
+    }
+
+    /// The weight.
+    pub(crate) fn weight(&self) -> Tensor<1> {
+        match self {
+            Self::Rms(norm) => norm.weight.val(),
+            Self::Layer(norm) => norm.weight.val(),
+        }
+    }
+}
+
 /// Root mean square normalisation (Zhang and Sennrich, 2019, arXiv:1910.07467): `w * x / rms(x)`.
 #[derive(Module, Debug)]
 pub(crate) struct RmsNorm {
@@ -105,18 +147,18 @@ impl LayerNorm {
 }
 
 #[inline(always)]
-fn inverse_root_mean_square(row: &[f32], epsilon: f64) -> f32 {
+pub(crate) fn inverse_root_mean_square(row: &[f32], epsilon: f64) -> f32 {
     (1.0 / (host::sum(row, |x| x * x) / row.len() as f64 + epsilon).sqrt()) as f32
 }
 
-fn host_values(parameter: &Param<Tensor<1>>) -> Vec<f32> {
+pub(crate) fn host_values(parameter: &Param<Tensor<1>>) -> Vec<f32> {
     parameter.val().into_data().try_to_vec().expect("weights are f32")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::linear::parameter;
+    use crate::blocks::linear::parameter;
     use burn::tensor::{Device, TensorData};
 
     /// `[3, 4, 0, 0]` has mean square 6.25; `[1, 3]` has mean 2 and variance 1.

@@ -50,11 +50,12 @@ impl Activation {
     /// `gate_up`: `[n, 2 d]`, the gate first. Result: `[n, d]`.
     pub(crate) fn gated(self, gate_up: Tensor<2>) -> Tensor<2> {
         if host::applies(&gate_up) {
-            match self {
-                Self::Silu => return host::gate(gate_up, silu),
-                Self::GeluTanh => return host::gate(gate_up, gelu_tanh),
-                Self::Gelu | Self::Relu => {}
-            }
+            return match self {
+                Self::Silu => host::gate(gate_up, silu),
+                Self::Gelu => host::gate(gate_up, gelu),
+                Self::GeluTanh => host::gate(gate_up, gelu_tanh),
+                Self::Relu => host::gate(gate_up, relu),
+            };
         }
         let d = gate_up.dims()[1] / 2;
         let up = gate_up.clone().narrow(1, d, d);
@@ -64,13 +65,12 @@ impl Activation {
     /// Applies the function to every element.
     pub(crate) fn forward(self, x: Tensor<2>) -> Tensor<2> {
         if host::applies(&x) {
-            match self {
-                Self::Silu => return host::map_rows(x, |_, row| row.iter_mut().for_each(|x| *x = silu(*x))),
-                Self::GeluTanh => {
-                    return host::map_rows(x, |_, row| row.iter_mut().for_each(|x| *x = gelu_tanh(*x)));
-                }
-                Self::Gelu | Self::Relu => {}
-            }
+            return match self {
+                Self::Silu => host::map(x, silu),
+                Self::Gelu => host::map(x, gelu),
+                Self::GeluTanh => host::map(x, gelu_tanh),
+                Self::Relu => host::map(x, relu),
+            };
         }
         match self {
             Self::Silu => activation::silu(x),
@@ -84,6 +84,16 @@ impl Activation {
 #[inline(always)]
 fn silu(x: f32) -> f32 {
     x / (1.0 + host::exp(-x))
+}
+
+#[inline(always)]
+fn relu(x: f32) -> f32 {
+    x.max(0.0)
+}
+
+#[inline(always)]
+fn gelu(x: f32) -> f32 {
+    0.5 * x * (1.0 + host::erf(std::f32::consts::FRAC_1_SQRT_2 * x))
 }
 
 /// `x / 2 * (1 + tanh(u)) = x * sigmoid(2 u)` with `u = sqrt(2 / π) (x + 0.044715 x³)`.

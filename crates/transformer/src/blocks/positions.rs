@@ -8,9 +8,10 @@ use std::{
 
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 
-use crate::{host, rotary::Rotary};
+use super::rotary::Rotary;
+use crate::host;
 
-/// How a model treats positions.
+/// How blocks of a model treat positions. Clones share their tables.
 #[derive(Clone, Debug)]
 pub(crate) struct Positions {
     rotary: Option<Rotary>,
@@ -39,9 +40,10 @@ impl Tables {
     }
 }
 
-/// Cosines and sines, each `[seq, d_head / 2]`, on the device and on the host.
+/// Cosines and sines, each `[seq, half]`, on the device and on the host.
 #[derive(Debug)]
 pub(crate) struct Rotation {
+    pub(crate) half: usize,
     pub(crate) cos: Tensor<2>,
     pub(crate) sin: Tensor<2>,
     pub(crate) host: (Vec<f32>, Vec<f32>),
@@ -69,11 +71,10 @@ impl Positions {
 
     fn compute(&self, seq_len: usize, device: &Device) -> Tables {
         let rotation = self.rotary.as_ref().map(|rotary| {
-            let host = rotary.tables(seq_len);
-            let tensor = |table: &[f32]| {
-                Tensor::from_data(TensorData::new(table.to_vec(), [seq_len, rotary.half()]), device)
-            };
-            Rotation { cos: tensor(&host.0), sin: tensor(&host.1), host }
+            let (host, half) = (rotary.tables(seq_len), rotary.half());
+            let tensor =
+                |table: &[f32]| Tensor::from_data(TensorData::new(table.to_vec(), [seq_len, half]), device);
+            Rotation { half, cos: tensor(&host.0), sin: tensor(&host.1), host }
         });
         let window = self.window.unwrap_or(seq_len);
         let mut tables = Tables { seq_len, device: device.clone(), window, rotation, hidden: None };
