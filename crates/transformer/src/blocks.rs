@@ -22,7 +22,7 @@ pub use rope_scaling::RopeScaling;
 pub(crate) use linear::{Linear, transposed};
 pub(crate) use load::Names;
 pub(crate) use norm::Norm;
-pub(crate) use shape::{AttentionShape, BlockShape, MlpShape, NormKind, Norms, Rope, Shape};
+pub(crate) use shape::{AttentionShape, BlockShape, MlpShape, NormKind, Norms, QkNormKind, Rope, Shape};
 
 use burn::{
     module::Module,
