@@ -73,10 +73,8 @@ impl HarvestPlan {
     ) -> Result<Self, HarvestError> {
         let bad = |section, key, reason| HarvestError::BadConfig { section, key, reason };
         let info = checkpoint.info();
-        for &hook in &config.hooks {
-            checkpoint.check_hook(hook)?;
-        }
-        let hooks = config.hooks.iter().map(|&hook| HookColumn { hook, width: info.d_model }).collect();
+        let column = |&hook| Ok(HookColumn { hook, width: info.width(hook, context.length)? });
+        let hooks = config.hooks.iter().map(column).collect::<Result<_, HarvestError>>()?;
         let schema = StoreSchema { hooks, dtype: config.dtype, layout: config.layout };
         schema.check()?;
         let shards = WriterOptions {
