@@ -192,8 +192,10 @@ fn memory_bytes(
     let residual = 4.0 * contexts * length * d_model;
     // At most, where all sequences run side by side: of each, some hundreds of queries at a time.
     let scores = 4.0 * contexts * (d_model / 64.0).ceil() * length.min(512.0) * length;
-    let hooks = schema.hooks.len() as f64;
+    // What hooks see, on the device, on the host, and those of its rows that are kept.
+    let widths: usize = schema.hooks.iter().map(|column| column.width).sum();
+    let hooks = 4.0 * 4.0 * contexts * length * widths as f64;
     let in_flight =
         3.0 * shards.row_group_tokens.min(shards.shard_tokens) as f64 * schema.token_bytes() as f64;
-    (weights + residual * (12.0 + 4.0 * hooks) + 2.0 * scores + in_flight + PROGRAM_BYTES) as u64
+    (weights + 12.0 * residual + hooks + 2.0 * scores + in_flight + PROGRAM_BYTES) as u64
 }

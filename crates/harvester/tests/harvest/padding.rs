@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use monosema_core::Seed;
+use monosema_core::{BlockHook, HookPoint, Seed};
 use monosema_harvester::{HarvestConfig, HarvestPlan};
 use monosema_store::Batch;
 use monosema_text::{ContextConfig, InvalidUtf8};
@@ -60,6 +60,31 @@ fn rows_are_those_of_each_window_alone() {
     let found: BTreeSet<_> =
         (0..rows.n).map(|i| (rows.documents[i], rows.positions[i], rows.token_ids[i])).collect();
     assert_eq!((found.len(), found), (rows.n, expected));
+}
+
+#[test]
+fn patterns_are_laid_out_to_the_length_of_the_plan() {
+    const HEADS: usize = 3;
+    const LENGTH: usize = 16;
+    let fixture = Fixture::new(&lengths());
+    let context = ContextConfig { length: LENGTH, span_documents: false, ..context() };
+    let hook = HookPoint::block(1, BlockHook::AttnPattern);
+    let config = HarvestConfig { batch_tokens: 128, hooks: vec![hook], ..fixture.config() };
+    let plan = HarvestPlan::resolve(&config, &context, &fixture.checkpoint, Seed(1)).unwrap();
+    assert_eq!(plan.columns()[0].width, HEADS * LENGTH);
+    fixture.run_plan(&plan, &fixture.checkpoint).unwrap();
+    let rows = stored(&fixture.out(), hook);
+    assert_eq!(rows.width, HEADS * LENGTH);
+    let windows = fixture.windows_of(&context);
+    let short = windows.iter().filter(|window| window.len() < LENGTH).count();
+    assert!(short > 20, "{short} of {}", windows.len());
+    for (pattern, &position) in rows.x.chunks(HEADS * LENGTH).zip(&rows.positions) {
+        for head in pattern.chunks(LENGTH) {
+            let (seen, ahead) = head.split_at(position as usize + 1);
+            assert!(seen.iter().all(|&p| p > 0.0) && ahead.iter().all(|&p| p == 0.0), "{head:?}");
+            assert!((seen.iter().sum::<f32>() - 1.0).abs() < ROUNDING);
+        }
+    }
 }
 
 #[test]
