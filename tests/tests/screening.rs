@@ -77,7 +77,7 @@ fn train(architecture: &SaeConfig, sparsity: Option<f64>, x: &[f32], d_in: usize
         ..TrainConfig::default()
     };
     let hooks = vec![HookColumn { hook: HookPoint::block(2, BlockHook::ResidPost), width: d_in }];
-    let facts = StoreFacts { hooks, tokens: (STEPS * BATCH) as u64 };
+    let facts = StoreFacts { hooks, tokens: (STEPS * BATCH) as u64, ..StoreFacts::default() };
     let plan = TrainPlan::resolve(&config, &facts, Seed(0)).unwrap();
     let sae = Sae::init(architecture, plan.size, &plan.init(Vec::new()), &Device::flex());
     let mut fused = FusedStep::new(sae, &plan, &Device::flex()).unwrap();

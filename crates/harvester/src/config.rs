@@ -1,7 +1,7 @@
 //! The `[harvest]` section.
 
 use monosema_core::HookPoint;
-use monosema_store::{Compression, Layout, VectorDtype, WriterOptions};
+use monosema_store::{Compression, Layout, Order, VectorDtype, WriterOptions};
 use monosema_text::TextConfig;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,10 @@ pub struct HarvestConfig {
     /// `bf16` has the range of f32 and a relative error of 2⁻⁸.
     #[serde(default)]
     pub dtype: VectorDtype,
+    /// In which order rows lie on disk. Default `shuffled`: a random one of all rows, in which a training reads them without a
+    /// shuffle buffer; `text`: as they are harvested.
+    #[serde(default)]
+    pub order: Order,
     /// How a vector lies in its column. Default `binary`; `list` for tools that want lists of numbers.
     #[serde(default)]
     pub layout: Layout,
@@ -36,10 +40,10 @@ pub struct HarvestConfig {
     /// changes speed and memory, and results by rounding only.
     #[serde(default = "default_batch_tokens")]
     pub batch_tokens: usize,
-    /// Tokens in a shard. Default 262,144.
+    /// Tokens in a shard. Default 65,536: two shards are held in memory.
     #[serde(default = "default_shard_tokens")]
     pub shard_tokens: u64,
-    /// Tokens in a row group: what a reader reads at once. Default 4096.
+    /// Tokens in a row group: what a reader reads at once where rows are in the order of the text. Default 4096.
     #[serde(default = "default_row_group_tokens")]
     pub row_group_tokens: u64,
     /// Compression of the vectors. Default `none`: zstd saves about 8 % and halves the speed of reading.
@@ -56,6 +60,7 @@ impl HarvestConfig {
             tokens: None,
             max_norm_multiple: None,
             stream: false,
+            order: Order::default(),
             dtype: VectorDtype::default(),
             layout: Layout::default(),
             batch_tokens: default_batch_tokens(),

@@ -17,6 +17,14 @@ pub enum HarvestError {
     /// The activations.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The disk is full.
+    #[error("{source} (about {bytes} bytes of the harvest are still to come)")]
+    NoRoom {
+        /// What the rest of the harvest needs.
+        bytes: u64,
+        /// What did not fit.
+        source: StoreError,
+    },
     /// The manifest.
     #[error(transparent)]
     Manifest(#[from] ManifestError),

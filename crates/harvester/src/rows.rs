@@ -31,7 +31,7 @@ impl RowMaker {
             let others = plan.hooks.iter().map(|column| column.hook);
             watched.extend(others.filter(|hook| columns.iter().all(|column| column.hook != *hook)));
         }
-        let limit = plan.max_tokens.unwrap_or(u64::MAX);
+        let limit = plan.limit().unwrap_or(u64::MAX);
         Self { model, columns: columns.to_vec(), watched, filter, limit, epoch: 0, made: 0 }
     }
 
@@ -50,12 +50,26 @@ impl RowMaker {
         self.made >= self.limit
     }
 
+    /// What becomes of `windows` whose rows are there already. Only where rows do not depend on values.
+    pub(crate) fn pass_by(&mut self, windows: &Windows) -> Counts {
+        self.begin(windows);
+        self.made += windows.wanted as u64;
+        Counts::of(windows, windows.wanted)
+    }
+
+    /// Counts anew if they are the first of a time of reading.
+    fn begin(&mut self, windows: &Windows) {
+        if windows.epoch != self.epoch {
+            (self.epoch, self.made) = (windows.epoch, 0);
+        }
+    }
+
     /// What the model makes of the wanted tokens of `windows`, and what became of all of them.
     pub(crate) fn make(&mut self, windows: &Windows) -> Result<(OwnedRows, Counts), HarvestError> {
         if windows.epoch != self.epoch {
             self.check_any()?;
-            (self.epoch, self.made) = (windows.epoch, 0);
         }
+        self.begin(windows);
         let left = usize::try_from(self.limit - self.made).unwrap_or(usize::MAX);
         if left == 0 {
             return Ok((OwnedRows::none(self.columns.len()), Counts::default()));
@@ -102,6 +116,8 @@ impl RowMaker {
 struct Place {
     window: usize,
     position: usize,
+    /// Which of its document's tokens it is.
+    in_document: u64,
     /// Where its vector lies, padding included.
     index: usize,
     /// Which of the batch's tokens that count it is.
@@ -111,11 +127,14 @@ struct Place {
 /// In their order. Padding is none of them.
 fn counted_places(batch: &ContextBatch) -> impl Iterator<Item = Place> {
     let windows = batch.contexts.iter().enumerate();
-    let counted = windows.flat_map(|(window, context)| context.counted().map(move |p| (window, p)));
+    let counted = windows.flat_map(|(window, context)| {
+        let places = (0..).zip(context.places()).filter(|&(position, _)| context.counts(position));
+        places.map(move |(position, in_document)| (window, position, in_document))
+    });
     let seq_len = batch.seq_len();
-    counted.enumerate().map(move |(nth, (window, position))| {
+    counted.enumerate().map(move |(nth, (window, position, in_document))| {
         let index = window * seq_len + position;
-        Place { window, position, index, nth }
+        Place { window, position, in_document, index, nth }
     })
 }
 
@@ -140,6 +159,8 @@ pub(crate) struct OwnedRows {
     pub(crate) token_ids: Vec<u32>,
     pub(crate) documents: Vec<u64>,
     pub(crate) positions: Vec<u32>,
+    /// Within their documents.
+    pub(crate) places: Vec<u64>,
     /// A hook each, `[n, width]`.
     pub(crate) vectors: Vec<Vec<f32>>,
 }
@@ -153,8 +174,9 @@ impl OwnedRows {
     /// The tokens at `places` of `batch`. `values` are what the hooks saw, `[batch, seq, width]` each, of `columns` first.
     fn select(batch: &ContextBatch, columns: &[HookColumn], values: &[Vec<f32>], places: &[Place]) -> Self {
         let mut rows = Self::default();
-        for &Place { window, position, .. } in places {
+        for &Place { window, position, in_document, .. } in places {
             let context = &batch.contexts[window];
+            rows.places.push(in_document);
             rows.token_ids.push(context.tokens[position]);
             rows.documents.push(context.documents[position]);
             // A window is no longer than the model's context, which is far below 2³².
@@ -181,6 +203,7 @@ impl OwnedRows {
         self.token_ids.append(&mut more.token_ids);
         self.documents.append(&mut more.documents);
         self.positions.append(&mut more.positions);
+        self.places.append(&mut more.places);
         self.vectors.resize_with(more.vectors.len(), Vec::new);
         for (rows, mut more) in self.vectors.iter_mut().zip(more.vectors) {
             rows.append(&mut more);
@@ -194,6 +217,7 @@ impl OwnedRows {
             token_ids: first(&mut self.token_ids, n),
             documents: first(&mut self.documents, n),
             positions: first(&mut self.positions, n),
+            places: first(&mut self.places, n),
             vectors: self
                 .vectors
                 .iter_mut()
@@ -212,6 +236,7 @@ impl OwnedRows {
             token_ids: &self.token_ids,
             documents: &self.documents,
             positions: &self.positions,
+            places: &self.places,
             vectors: &vectors,
         })
     }
@@ -247,7 +272,7 @@ mod tests {
             tokens: tokens.to_vec(),
             documents: vec![document; 3],
             verdicts: counted.map(|counts| if counts { Verdict::Counts } else { Verdict::Position }).to_vec(),
-            before: 0,
+            before: 10 * document,
         };
         let mut contexts =
             vec![context([5, 6, 7], 1, [false, true, true]), context([8, 9, 5], 2, [false, true, true])];
@@ -269,6 +294,7 @@ mod tests {
         assert_eq!(rows.token_ids, [6, 7, 9]);
         assert_eq!(rows.documents, [1, 1, 2]);
         assert_eq!(rows.positions, [1, 2, 1]);
+        assert_eq!(rows.places, [11, 12, 21]);
         assert_eq!(rows.vectors[0], [1.0, 2.0, 4.0]);
         assert_eq!(rows.vectors[1], [102.0, 103.0, 104.0, 105.0, 108.0, 109.0]);
         // What is only watched is no part of the rows.

@@ -216,6 +216,7 @@ impl Pass {
             }
             let windows = self.windows.next().expect("the text begins again, or fails")?;
             if self.known && end + windows.wanted as u64 <= wanted.start {
+                self.maker.pass_by(&windows);
                 self.first = end + windows.wanted as u64;
             } else {
                 self.rows.append(self.maker.make(&windows)?.0);

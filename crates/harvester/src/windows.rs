@@ -9,7 +9,7 @@ use std::{
 };
 
 use monosema_core::Ahead;
-use monosema_text::{ContextBatch, Corpus, Document, Flaws, Tally, Tokenizer, batches, contexts};
+use monosema_text::{ContextBatch, Corpus, Document, Flaws, Tally, TextError, Tokenizer, batches, contexts};
 use monosema_transformer::Checkpoint;
 
 use crate::{HarvestError, HarvestPlan};
@@ -73,14 +73,17 @@ fn read_once(
     over: &Arc<AtomicU64>,
     hand_over: &mut dyn FnMut(Result<Windows, HarvestError>) -> bool,
 ) -> bool {
-    let limit = match plan.max_tokens {
+    let limit = match plan.limit() {
         Some(limit) if !plan.rows_depend_on_values() => limit,
         _ => u64::MAX,
     };
     let (mut counted, mut tally) = (0, Tally::default());
     let flaws = Cell::new(Flaws::default());
     let mut told = epoch > 0;
-    let documents = corpus.documents().inspect(|document| {
+    // Documents keep the numbers that they have in the whole text.
+    let of_part = |number| plan.part.is_none_or(|part| part.takes(number));
+    let documents = corpus.documents().filter(|document| document.as_ref().map_or(true, |d| of_part(d.id)));
+    let documents = documents.inspect(|document| {
         let Ok(Document { id, source, flaws: found, .. }) = document else { return };
         let mut sum = flaws.get();
         sum += *found;
@@ -93,6 +96,8 @@ fn read_once(
     for batch in batches(contexts, plan.batch_contexts * plan.context.length) {
         let batch = match batch {
             Ok(batch) => batch,
+            // A part may come away with nothing; the whole may not.
+            Err(TextError::NoContexts { .. }) if plan.part.is_some() => return false,
             Err(error) => {
                 hand_over(Err(error.into()));
                 return false;
@@ -110,7 +115,7 @@ fn read_once(
             return true;
         }
     }
-    if counted == 0 {
+    if counted == 0 && plan.part.is_none() {
         hand_over(Err(HarvestError::NothingCounts { tally }));
     }
     counted > 0
