@@ -42,12 +42,7 @@ fn activations() -> (Vec<f32>, usize) {
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("data/demo");
     let checkpoint = Checkpoint::open(&demo.join("model")).unwrap();
     let tokenizer = checkpoint.tokenizer().unwrap();
-    let text = TextConfig {
-        files: vec![demo.join("stories/heldout.jsonl").display().to_string()],
-        field: None,
-        column: None,
-        max_documents: None,
-    };
+    let text = TextConfig::new(vec![demo.join("stories/heldout.jsonl").display().to_string()]);
     let plan = ContextPlan::new(&ContextConfig::default(), &tokenizer).unwrap();
     let windows = contexts(Corpus::open(&text).unwrap().documents(), &tokenizer, &plan).take(WINDOWS);
     let ids: Vec<i32> = windows

@@ -144,10 +144,10 @@ fn model_values(model: &LanguageModel) -> Result<Values, DataError> {
     let ids: Vec<i32> =
         (0..batch * seq).map(|i| (i * i * 7 + i) % info.d_vocab).map(|id| id as i32).collect();
     let tokens = Tensor::<2, Int>::from_data(TensorData::new(ids, [batch, seq]), model.device());
-    let mut capture = Capture::new(HookPoint::all(info.n_layers));
+    let mut capture = Capture::new(info.hooks());
     let logits = model.unembed(model.forward(tokens.clone(), &mut capture));
     let mut found = Vec::new();
-    for hook in HookPoint::all(info.n_layers) {
+    for hook in info.hooks() {
         let x = capture.take(hook).expect("a whole pass visits every hook");
         found.push((hook.to_string(), x.into_data().try_to_vec()?));
     }

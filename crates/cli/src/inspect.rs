@@ -351,7 +351,7 @@ fn model(checkpoint: &Checkpoint, args: &InspectArgs) -> Outcome<Found> {
         return Ok(Found { json: json!({ "kind": "model", "model": info }), lines });
     }
     let chosen = device::resolve(args.device.unwrap_or(DeviceName::Auto))?;
-    let text = TextConfig { files: args.text.clone(), field: None, column: None, max_documents: None };
+    let text = TextConfig::new(args.text.clone());
     let context = ContextConfig { length: args.context.unwrap_or(CONTEXT), ..ContextConfig::default() };
     let inspection =
         inspect_model(checkpoint, &chosen.device, &text, &context, args.tokens.unwrap_or(TOKENS)).map_err(

@@ -255,11 +255,11 @@ impl Runner<'_> {
         let harvested = harvest(plan, manifest, &self.checkpoint, &chosen.device, &place);
         // If it failed, it leaves what was there before.
         self.places.recover_stage(Stage::Harvest)?;
-        let HarvestSummary { tokens, bytes, elapsed, tokens_per_second, .. } =
+        let HarvestSummary { tokens, counts, bytes, elapsed, tokens_per_second, .. } =
             harvested.map_err(Failure::run)?;
         let (tokens, bytes, seconds) = (table::count(tokens), table::bytes(bytes), elapsed.as_secs_f64());
         tracing::info!(
-            "harvest: {tokens} tokens, {bytes} in {seconds:.0} s ({tokens_per_second:.0} tokens/s)"
+            "harvest: {tokens} tokens, {bytes} in {seconds:.0} s ({tokens_per_second:.0} tokens/s); {counts}"
         );
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! Hook points: where in a forward pass the residual stream, or what is written to it, can be read or
-//! replaced. Names are TransformerLens's.
+//! Hook points: where in a forward pass the residual stream, what is written to it, or what attention and MLP are
+//! about to write can be read or replaced. Names are TransformerLens's.
 
 use std::{fmt, str::FromStr};
 
@@ -27,10 +27,18 @@ pub enum HookPoint {
 pub enum BlockHook {
     /// `hook_resid_pre`: the residual stream as the block receives it.
     ResidPre,
+    /// `attn.hook_pattern`: the share of attention that each position pays to each, `[batch, query, heads * keys]`.
+    AttnPattern,
+    /// `attn.hook_z`: the values that each head has gathered, `[batch, seq, heads * d_head]`, before the output map.
+    AttnZ,
     /// `hook_attn_out`: what attention adds to the stream.
     AttnOut,
     /// `hook_resid_mid`: the stream between attention and MLP.
     ResidMid,
+    /// `mlp.hook_pre`: what the MLP's activation function is applied to, `[batch, seq, d_mlp]`.
+    MlpPre,
+    /// `mlp.hook_post`: what the MLP's last map reads, `[batch, seq, d_mlp]`.
+    MlpPost,
     /// `hook_mlp_out`: what the MLP adds to the stream.
     MlpOut,
     /// `hook_resid_post`: the residual stream as the block leaves it.
@@ -39,13 +47,27 @@ pub enum BlockHook {
 
 impl BlockHook {
     /// Every site, in order of execution.
-    pub const ALL: [Self; 5] = [Self::ResidPre, Self::AttnOut, Self::ResidMid, Self::MlpOut, Self::ResidPost];
+    pub const ALL: [Self; 9] = [
+        Self::ResidPre,
+        Self::AttnPattern,
+        Self::AttnZ,
+        Self::AttnOut,
+        Self::ResidMid,
+        Self::MlpPre,
+        Self::MlpPost,
+        Self::MlpOut,
+        Self::ResidPost,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Self::ResidPre => "hook_resid_pre",
+            Self::AttnPattern => "attn.hook_pattern",
+            Self::AttnZ => "attn.hook_z",
             Self::AttnOut => "hook_attn_out",
             Self::ResidMid => "hook_resid_mid",
+            Self::MlpPre => "mlp.hook_pre",
+            Self::MlpPost => "mlp.hook_post",
             Self::MlpOut => "hook_mlp_out",
             Self::ResidPost => "hook_resid_post",
         }
@@ -66,7 +88,8 @@ impl HookPoint {
         }
     }
 
-    /// Every hook point of a model with `n_layers` blocks, in order of execution.
+    /// Every hook point that a model with `n_layers` blocks may have, in order of execution. Some have fewer: it is for
+    /// the model to say.
     pub fn all(n_layers: usize) -> impl Iterator<Item = Self> {
         let blocks = (0..n_layers).flat_map(|layer| BlockHook::ALL.map(|site| Self::Block { layer, site }));
         std::iter::once(Self::Embed).chain(blocks).chain(std::iter::once(Self::FinalNormalized))
@@ -86,8 +109,9 @@ impl fmt::Display for HookPoint {
 /// A string that names no hook point.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "unknown hook `{0}`: expected hook_embed, blocks.L.hook_resid_pre, blocks.L.hook_attn_out, \
-     blocks.L.hook_resid_mid, blocks.L.hook_mlp_out, blocks.L.hook_resid_post (L = 0, 1, …) or \
+    "unknown hook `{0}`: expected hook_embed, blocks.L.hook_resid_pre, blocks.L.attn.hook_pattern, \
+     blocks.L.attn.hook_z, blocks.L.hook_attn_out, blocks.L.hook_resid_mid, blocks.L.mlp.hook_pre, \
+     blocks.L.mlp.hook_post, blocks.L.hook_mlp_out, blocks.L.hook_resid_post (L = 0, 1, …) or \
      ln_final.hook_normalized"
 )]
 pub struct UnknownHook(pub String);
@@ -132,7 +156,7 @@ mod tests {
     #[test]
     fn every_name_parses_back_to_its_hook() {
         let hooks: Vec<_> = HookPoint::all(12).collect();
-        assert_eq!(hooks.len(), 12 * 5 + 2);
+        assert_eq!(hooks.len(), 12 * 9 + 2);
         for hook in hooks {
             assert_eq!(hook.to_string().parse(), Ok(hook));
         }
@@ -146,9 +170,14 @@ mod tests {
 
     #[test]
     fn near_misses_are_refused() {
-        for name in
-            ["", "blocks.8", "blocks.08.hook_resid_pre", "blocks.+1.hook_mlp_out", "blocks.1.resid_pre"]
-        {
+        for name in [
+            "",
+            "blocks.8",
+            "blocks.08.hook_resid_pre",
+            "blocks.+1.hook_mlp_out",
+            "blocks.1.resid_pre",
+            "blocks.1.hook_z",
+        ] {
             assert_eq!(name.parse::<HookPoint>(), Err(UnknownHook(name.to_owned())));
         }
     }

@@ -6,16 +6,21 @@ use monosema_text::TextConfig;
 use serde::{Deserialize, Serialize};
 
 /// A harvest as a user asks for it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HarvestConfig {
     /// Where to read activations, for instance `["blocks.9.hook_resid_post"]`. One pass over the text serves all.
     pub hooks: Vec<HookPoint>,
     /// Which text to run the model over.
     pub text: TextConfig,
-    /// Stop after so many counted tokens. Default: all of the text.
+    /// Stop after so many tokens that count and are kept. Default: all of the text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<u64>,
+    /// Leave out a token if at any of the hooks its activation has a norm above so many times the median norm of the counted
+    /// tokens of its batch (`batch_tokens` is part of the result then). Default: none is left out. 10 is what
+    /// dictionary_learning advises, for models with massive activations at places that `[context]` cannot name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_norm_multiple: Option<f64>,
     /// Whether activations go from the model to the training as they are made, and none is stored. Default `false`.
     #[serde(default)]
     pub stream: bool,
@@ -57,6 +62,7 @@ impl HarvestConfig {
             hooks,
             text,
             tokens: None,
+            max_norm_multiple: None,
             stream: false,
             to: None,
             order: Order::default(),

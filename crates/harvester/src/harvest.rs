@@ -2,7 +2,6 @@
 //! so that the model never waits for either.
 
 use std::{
-    collections::BTreeMap,
     fs,
     path::Path,
     sync::mpsc::{Receiver, SyncSender, sync_channel},
@@ -11,14 +10,14 @@ use std::{
 };
 
 use burn::tensor::Device;
-use monosema_core::{Ahead, HookPoint, Manifest, ManifestError, Progress, Stage};
+use monosema_core::{Ahead, Manifest, ManifestError, Progress, Stage};
 use monosema_store::{Place, StoreError, Stored, Writer, Written};
 use monosema_transformer::{Checkpoint, LanguageModel};
 use serde::Serialize;
 
 use crate::{
-    HarvestError, HarvestPlan,
-    rows::OwnedRows,
+    Counts, HarvestError, HarvestPlan,
+    rows::{OwnedRows, RowMaker},
     windows::{Windows, windows},
 };
 
@@ -30,10 +29,9 @@ const ROWS_AHEAD: usize = 2;
 pub struct HarvestSummary {
     /// Tokens stored.
     pub tokens: u64,
-    /// Documents with a token stored.
-    pub documents: u64,
-    /// Context windows the model ran over.
-    pub contexts: u64,
+    /// What was seen for them, and why some was left out.
+    #[serde(flatten)]
+    pub counts: Counts,
     /// Files written.
     pub shards: u64,
     /// Their size.
@@ -65,16 +63,13 @@ pub fn harvest(
     let model = checkpoint.load(device)?;
     tracing::info!("harvesting {} into {}", plan.model, out.display());
     let started = Instant::now();
-    let (done, written) = run(plan, checkpoint, &model, writer).map_err(|error| no_room(error, plan, out))?;
+    let (counts, written) =
+        run(plan, checkpoint, &model, writer).map_err(|error| no_room(error, plan, out))?;
     if let Some(limit) = plan.limit().filter(|&limit| limit > written.tokens) {
-        tracing::warn!("the text holds {} counted tokens, {limit} were asked for", written.tokens);
+        tracing::warn!("the text holds {} tokens that are kept, {limit} were asked for", written.tokens);
     }
-    let counts = BTreeMap::from([
-        ("tokens".to_owned(), written.tokens),
-        ("documents".to_owned(), done.documents),
-        ("contexts".to_owned(), done.contexts),
-        ("shards".to_owned(), written.shards.len() as u64),
-    ]);
+    let mut named = counts.by_name();
+    named.insert("shards".to_owned(), written.shards.len() as u64);
     let elapsed = started.elapsed();
     let place = Place::at(out)?;
     let manifest = match Manifest::read(&place, Stage::Harvest) {
@@ -82,14 +77,13 @@ pub fn harvest(
         Ok(sealed) => sealed,
         Err(ManifestError::Unsealed { .. }) => {
             let manifest = Manifest { files: written.files, ..manifest };
-            manifest.seal(&place, counts, &written.shards)?
+            manifest.seal(&place, named, &written.shards)?
         }
         Err(error) => return Err(error.into()),
     };
     Ok(HarvestSummary {
         tokens: written.tokens,
-        documents: done.documents,
-        contexts: done.contexts,
+        counts,
         shards: written.shards.len() as u64,
         bytes: manifest.files.values().map(|file| file.bytes).sum(),
         elapsed,
@@ -105,15 +99,6 @@ fn no_room(error: HarvestError, plan: &HarvestPlan, out: &Path) -> HarvestError 
     HarvestError::NoRoom { bytes: plan.disk_bytes.saturating_sub(there), source }
 }
 
-/// What the model has been run over so far.
-#[derive(Default)]
-struct Done {
-    documents: u64,
-    last_document: Option<u64>,
-    contexts: u64,
-    rows: u64,
-}
-
 /// What becomes of a batch.
 enum Step {
     /// Its rows are stored already: so many.
@@ -126,17 +111,17 @@ fn run(
     checkpoint: &Checkpoint,
     model: &LanguageModel,
     writer: Writer,
-) -> Result<(Done, Written), HarvestError> {
+) -> Result<(Counts, Written), HarvestError> {
     let windows = windows(plan, checkpoint, 1)?;
     thread::scope(|scope| {
         let (to_disk, from_model) = sync_channel(ROWS_AHEAD);
         let stored = writer.stored().clone();
         let writing = scope.spawn(move || write(writer, &from_model));
-        let done = run_model(plan, model, windows, &stored, &to_disk);
+        let counts = run_model(plan, model, windows, &stored, &to_disk);
         drop(to_disk);
         // The channel is closed by now, so the writer comes to its end. If it failed, that is why the model stopped.
         let written = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        Ok((done?, written))
+        Ok((counts?, written))
     })
 }
 
@@ -147,31 +132,34 @@ fn run_model(
     windows: Ahead<Result<Windows, HarvestError>>,
     stored: &Stored,
     to_disk: &SyncSender<Step>,
-) -> Result<Done, HarvestError> {
-    let hooks: Vec<HookPoint> = plan.hooks.iter().map(|column| column.hook).collect();
+) -> Result<Counts, HarvestError> {
+    let mut maker = RowMaker::new(plan, model.clone(), &plan.hooks);
     let mut progress = Progress::start("harvest", "tokens", plan.tokens);
-    let mut done = Done::default();
+    let mut counts = Counts::default();
     for windows in windows {
         let windows = windows?;
-        let wanted = windows.wanted as u64;
-        done.contexts += windows.batch.n_contexts() as u64;
-        for document in windows.documents() {
-            done.documents += u64::from(done.last_document.replace(document) != Some(document));
-        }
-        let (n, step) = if stored.covers(done.rows..done.rows + wanted) {
-            (wanted, Step::Skip(wanted))
+        let (first, wanted) = (counts.tokens(), windows.wanted as u64);
+        let (of_windows, step) = if !plan.rows_depend_on_values() && stored.covers(first..first + wanted) {
+            (maker.pass_by(&windows), Step::Skip(wanted))
         } else {
-            let rows = OwnedRows::compute(model, &hooks, &windows)?;
-            (rows.len() as u64, Step::Append(rows))
+            let (rows, of_windows) = maker.make(&windows)?;
+            (of_windows, Step::Append(rows))
         };
-        done.rows += n;
-        progress.advance(n, String::new);
+        counts += of_windows;
+        progress.advance(of_windows.tokens(), String::new);
         if to_disk.send(step).is_err() {
+            break;
+        }
+        if maker.is_done() {
             break;
         }
     }
     progress.finish();
-    Ok(done)
+    // A part may come away with nothing.
+    if counts.contexts > 0 {
+        maker.check_any()?;
+    }
+    Ok(counts)
 }
 
 fn write(mut writer: Writer, steps: &Receiver<Step>) -> Result<Written, HarvestError> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use monosema_core::{Seed, Stage, manifest::Work};
 use monosema_store::{Compression, HookColumn, Layout, Order, Part, StoreSchema, VectorDtype, WriterOptions};
-use monosema_text::{ContextConfig, ContextPlan, Corpus, TextConfig, Tokenizer, contexts};
+use monosema_text::{ContextConfig, ContextPlan, Corpus, Tally, TextConfig, Tokenizer, contexts};
 use monosema_transformer::{Checkpoint, ModelInfo};
 use serde::Serialize;
 
@@ -18,7 +18,7 @@ const PROGRAM_BYTES: f64 = 60e6;
 const IRRELEVANT: [&str; 5] = ["tokens", "disk_bytes", "memory_bytes", "model", "files"];
 
 /// What a harvest will do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct HarvestPlan {
     /// The name of the model.
     pub model: String,
@@ -28,8 +28,11 @@ pub struct HarvestPlan {
     pub text: TextConfig,
     /// How it is cut into windows.
     pub context: ContextPlan,
-    /// Stop after so many counted tokens.
+    /// Stop after so many tokens that count and are kept.
     pub max_tokens: Option<u64>,
+    /// Leave out tokens whose norm is above so many times their batch's median.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_norm_multiple: Option<f64>,
     /// Whether nothing is stored.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub stream: bool,
@@ -72,10 +75,8 @@ impl HarvestPlan {
     ) -> Result<Self, HarvestError> {
         let bad = |section, key, reason| HarvestError::BadConfig { section, key, reason };
         let info = checkpoint.info();
-        for &hook in &config.hooks {
-            checkpoint.check_hook(hook)?;
-        }
-        let hooks = config.hooks.iter().map(|&hook| HookColumn { hook, width: info.d_model }).collect();
+        let column = |&hook| Ok(HookColumn { hook, width: info.width(hook, context.length)? });
+        let hooks = config.hooks.iter().map(column).collect::<Result<_, HarvestError>>()?;
         // Nothing of a stream is sorted: it is shuffled in the buffer alone.
         let order = if config.stream { Order::Text } else { config.order };
         let schema = StoreSchema { hooks, dtype: config.dtype, layout: config.layout, order };
@@ -93,6 +94,11 @@ impl HarvestPlan {
             let reason = "expected at least 1; leave the key out to harvest all of the text".into();
             return Err(bad("harvest", "tokens", reason));
         }
+        if let Some(multiple) = config.max_norm_multiple.filter(|&m| !(m.is_finite() && m > 1.0)) {
+            let reason =
+                format!("expected a number above 1, found {multiple}; leave the key out to keep all");
+            return Err(bad("harvest", "max_norm_multiple", reason));
+        }
         if context.length > info.max_context {
             let reason =
                 format!("{} takes up to {} tokens, found {}", info.name, info.max_context, context.length);
@@ -101,6 +107,7 @@ impl HarvestPlan {
         let corpus = Corpus::open(&config.text)?;
         let tokenizer = checkpoint.tokenizer()?;
         let context = ContextPlan::new(context, &tokenizer)?;
+        context.check_vocabulary(&tokenizer, info.d_vocab)?;
         let expected = expected_tokens(&corpus, &tokenizer, &context)?;
         let tokens = config.tokens.map_or(expected, |limit| limit.min(expected));
         let batch_contexts = (config.batch_tokens / context.length).max(1);
@@ -115,6 +122,7 @@ impl HarvestPlan {
             text: config.text.clone(),
             context,
             max_tokens: config.tokens,
+            max_norm_multiple: config.max_norm_multiple,
             stream: config.stream,
             part: None,
             order,
@@ -166,6 +174,11 @@ impl HarvestPlan {
         if plain || self.stream { 0 } else { self.schema().decoding_bytes(shards) }
     }
 
+    /// Whether how many rows a batch of windows gives is known only when the model has run over it.
+    pub fn rows_depend_on_values(&self) -> bool {
+        self.max_norm_multiple.is_some()
+    }
+
     /// All that the result depends on. Reads the model and the text, for their digests.
     ///
     /// # Errors
@@ -189,15 +202,14 @@ fn expected_tokens(
         return Ok(expected);
     }
     // Nothing in the sample. Is there anything at all?
-    let mut seen = 0;
+    let mut tally = Tally::default();
     for window in contexts(corpus.documents(), tokenizer, context) {
-        let window = window?;
-        if window.n_counted() > 0 {
+        tally += window?.verdicts.into_iter().collect();
+        if tally.counted > 0 {
             return Ok(1);
         }
-        seen += window.len() as u64;
     }
-    Err(HarvestError::NothingCounts { seen, skip_first: context.skip_first })
+    Err(HarvestError::NothingCounts { tally })
 }
 
 /// The weights, what one batch needs within a block, and `held` tokens twice: those that are gathered, and those that are written or
@@ -210,7 +222,9 @@ fn memory_bytes(info: &ModelInfo, schema: &StoreSchema, contexts: usize, length:
     let residual = 4.0 * contexts * length * d_model;
     // At most, where all sequences run side by side: of each, some hundreds of queries at a time.
     let scores = 4.0 * contexts * (d_model / 64.0).ceil() * length.min(512.0) * length;
-    let hooks = schema.hooks.len() as f64;
+    // What hooks see, on the device, on the host, and those of its rows that are kept.
+    let widths: usize = schema.hooks.iter().map(|column| column.width).sum();
+    let hooks = 4.0 * 4.0 * contexts * length * widths as f64;
     let in_flight = 2.0 * held as f64 * schema.token_bytes() as f64;
-    (weights + residual * (12.0 + 4.0 * hooks) + 2.0 * scores + in_flight + PROGRAM_BYTES) as u64
+    (weights + 12.0 * residual + hooks + 2.0 * scores + in_flight + PROGRAM_BYTES) as u64
 }

@@ -137,7 +137,7 @@ pub enum StoreError {
     },
     /// An activation that is infinite or not a number.
     #[error(
-        "{hook}: found {value} at position {position} of document {document}; the model's numbers overflow \
+        "{hook}: found {value} at position {position} of document {document} (token {token}); the model's numbers overflow \
          there (weights or computation in too small a type?)"
     )]
     NotFinite {
@@ -147,13 +147,16 @@ pub enum StoreError {
         document: u64,
         /// The token's position in its window.
         position: u32,
+        /// The token.
+        token: u32,
         /// The value.
         value: f32,
     },
     /// An activation that the dtype cannot hold.
     #[error(
-        "{hook}: found {value} at position {position} of document {document}, but {dtype} ends at {limit}; set \
-         dtype = \"{instead}\" (or do not count the first positions: [context] skip_first)"
+        "{hook}: found {value} at position {position} of document {document} (token {token}), but {dtype} ends at {limit}; \
+         set dtype = \"{instead}\" (or do not count such tokens: [context] skip_first and skip_tokens, [harvest] \
+         max_norm_multiple)"
     )]
     Overflow {
         /// The hook.
@@ -162,6 +165,8 @@ pub enum StoreError {
         document: u64,
         /// The token's position in its window.
         position: u32,
+        /// The token.
+        token: u32,
         /// The value.
         value: f32,
         /// The dtype.

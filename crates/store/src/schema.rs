@@ -129,13 +129,22 @@ impl StoreSchema {
             let Some(place) = dtype.first_unfit(values) else { continue };
             let row = place / column.width;
             let (hook, value) = (column.hook, values[place]);
-            let (document, position) = (rows.documents[row], rows.positions[row]);
+            let (document, position, token) = (rows.documents[row], rows.positions[row], rows.token_ids[row]);
             if !value.is_finite() {
-                return Err(StoreError::NotFinite { hook, document, position, value });
+                return Err(StoreError::NotFinite { hook, document, position, token, value });
             }
             let instead = if dtype == VectorDtype::F16 { "bf16\" or \"f32" } else { "f32" };
             let limit = dtype.limit();
-            return Err(StoreError::Overflow { hook, document, position, value, dtype, limit, instead });
+            return Err(StoreError::Overflow {
+                hook,
+                document,
+                position,
+                token,
+                value,
+                dtype,
+                limit,
+                instead,
+            });
         }
         Ok(())
     }

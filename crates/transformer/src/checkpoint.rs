@@ -1,6 +1,7 @@
 //! Checkpoints: a model on disk, of which only headers have been read.
 
 use std::{
+    collections::BTreeSet,
     fmt::Write,
     fs,
     path::{Path, PathBuf},
@@ -13,9 +14,10 @@ use monosema_text::Tokenizer;
 
 use crate::{
     LanguageModel, ModelError, ModelInfo,
-    families::FamilyConfig,
-    formats::{Gguf, SafetensorsFiles, Settings, TensorSource},
-    weights::{Stored, Weights},
+    blocks::Transformer,
+    families::Config,
+    formats::{Gguf, Settings, TensorSource, open_weights},
+    weights::Weights,
 };
 
 /// A model on disk.
@@ -23,7 +25,7 @@ use crate::{
 pub struct Checkpoint {
     path: PathBuf,
     files: Files,
-    config: FamilyConfig,
+    config: Config,
     info: ModelInfo,
     resolved: Option<String>,
     digest: OnceLock<Digest>,
@@ -31,7 +33,7 @@ pub struct Checkpoint {
 
 #[derive(Clone)]
 enum Files {
-    Directory(Arc<SafetensorsFiles>),
+    Directory(Arc<dyn TensorSource>),
     Gguf(Arc<Gguf>),
 }
 
@@ -42,25 +44,11 @@ impl Files {
             Self::Gguf(file) => &**file,
         }
     }
-
-    /// The family's name of the tensor that the files call `name`.
-    fn rename(&self, config: &FamilyConfig, name: &str) -> Option<(String, Stored)> {
-        match self {
-            Self::Directory(_) => Some((config.own_name(name), Stored::AsIs)),
-            Self::Gguf(_) => config.own_gguf_name(name),
-        }
-    }
-
-    /// What the files should call the family's tensor `own`.
-    fn name_in_file(&self, config: &FamilyConfig, own: &str) -> String {
-        let gguf = matches!(self, Self::Gguf(_)).then(|| config.gguf_name(own)).flatten();
-        gguf.unwrap_or_else(|| own.to_owned())
-    }
 }
 
 impl Checkpoint {
-    /// Opens a Hugging Face directory (`config.json`, `model.safetensors` or an index and its shards,
-    /// `tokenizer.json`) or a `.gguf` file. Reads configuration and headers, no weights.
+    /// Opens a Hugging Face directory (`config.json`, `model.safetensors` or `pytorch_model.bin` or an index of either
+    /// and its shards, `tokenizer.json`) or a `.gguf` file. Reads configuration and headers, no weights.
     ///
     /// # Errors
     /// If there is no such model, if it is of a kind that is not implemented, or if a file is damaged.
@@ -72,11 +60,11 @@ impl Checkpoint {
                 return Err(not_a_model("the directory has no config.json"));
             }
             let (config, name) = read_config(&path.join("config.json"))?;
-            (Files::Directory(Arc::new(SafetensorsFiles::open(path)?)), config, name)
+            (Files::Directory(open_weights(path)?), config, name)
         } else if Gguf::is_likely(path) {
             let file = Gguf::open(path)?;
             let architecture = file.architecture()?;
-            let config = FamilyConfig::from_gguf(architecture, &file.settings(architecture), &file)?;
+            let config = Config::from_gguf(architecture, &file.settings(architecture), &file)?;
             let name = file.name().map(str::to_owned);
             (Files::Gguf(Arc::new(file)), config, name)
         } else if path.exists() {
@@ -87,8 +75,8 @@ impl Checkpoint {
             ));
         };
         let name = name.or_else(|| name_of(path)).unwrap_or_else(|| "model".into());
-        let n_parameters = count_parameters(&files, &config);
-        let info = ModelInfo::new(name, &config, n_parameters);
+        let n_parameters = count_parameters(files.source(), &config);
+        let info = ModelInfo::new(name, config.family, &config.shape, n_parameters);
         Ok(Self { path: path.to_owned(), files, config, info, resolved: None, digest: OnceLock::new() })
     }
 
@@ -110,22 +98,16 @@ impl Checkpoint {
         &self.path
     }
 
-    /// The model's tokenizer: `tokenizer.json`, or rebuilt from the metadata of the GGUF file.
+    /// The model's tokenizer: `tokenizer.json`, or rebuilt from the metadata of the GGUF file. It may have tokens that the
+    /// model cannot embed, as long as no text has them.
     ///
     /// # Errors
-    /// If there is none, if it cannot be rebuilt, or if it has tokens that the model cannot embed.
+    /// If there is none, or if it cannot be rebuilt.
     pub fn tokenizer(&self) -> Result<Tokenizer, ModelError> {
-        let (tokenizer, file) = match &self.files {
-            Files::Directory(_) => (Tokenizer::from_dir(&self.path)?, self.path.join("tokenizer.json")),
-            Files::Gguf(file) => (file.tokenizer()?, self.path.clone()),
-        };
-        let (max_id, d_vocab) = (tokenizer.max_id() as usize, self.info.d_vocab);
-        if max_id >= d_vocab {
-            let reason =
-                format!("it has a token {max_id}, but the model embeds tokens up to {}", d_vocab - 1);
-            return Err(ModelError::Tokenizer { file, reason });
+        match &self.files {
+            Files::Directory(_) => Ok(Tokenizer::from_dir(&self.path)?),
+            Files::Gguf(file) => file.tokenizer(),
         }
-        Ok(tokenizer)
     }
 
     /// A digest of everything the model's behaviour depends on: its weights, configuration and tokenizer.
@@ -158,7 +140,8 @@ impl Checkpoint {
         let also = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"];
         let also = also.map(|name| self.path.join(name));
         let mut lines = String::new();
-        for path in also.iter().map(PathBuf::as_path).filter(|path| path.exists()).chain(files.paths()) {
+        let weights: BTreeSet<&PathBuf> = files.tensors().values().map(|tensor| &tensor.file).collect();
+        for path in also.iter().filter(|path| path.exists()).chain(weights) {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             writeln!(lines, "{}  {name}", digest(path)?).expect("a string can be written to");
         }
@@ -178,11 +161,13 @@ impl Checkpoint {
     /// # Errors
     /// If a tensor is missing, one too many, there twice, misshapen, unreadable or not finite; the error names it.
     pub fn load(&self, device: &Device) -> Result<LanguageModel, ModelError> {
-        let rename = |name: &str| self.files.rename(&self.config, name);
-        let name_in_file = |own: &str| self.files.name_in_file(&self.config, own);
-        let weights = Weights::new(&self.path, self.files.source(), rename, name_in_file)?;
-        let decoder = self.config.load(weights, device)?;
-        Ok(LanguageModel::new(decoder, self.info.clone(), device))
+        let Config { family, shape, .. } = &self.config;
+        let role = |name: &str| self.config.role(name);
+        let name_in_file = |own: &str| self.config.name_in_file(own);
+        let mut weights = Weights::new(&self.path, self.files.source(), role, name_in_file)?;
+        let transformer = Transformer::load(shape, &family.description().names, &mut weights, device)?;
+        weights.finish()?;
+        Ok(LanguageModel::new(transformer, self.info.clone(), device))
     }
 }
 
@@ -192,23 +177,8 @@ impl std::fmt::Debug for Checkpoint {
     }
 }
 
-impl ModelInfo {
-    /// Whether the model has `hook`.
-    ///
-    /// # Errors
-    /// [`ModelError::NoSuchHook`] if not.
-    pub fn check_hook(&self, hook: HookPoint) -> Result<(), ModelError> {
-        match hook.layer() {
-            Some(layer) if layer >= self.n_layers => {
-                Err(ModelError::NoSuchHook { model: self.name.clone(), hook, n_layers: self.n_layers })
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
 /// Reads config.json: the configuration, and the model's name if it tells.
-fn read_config(file: &Path) -> Result<(FamilyConfig, Option<String>), ModelError> {
+fn read_config(file: &Path) -> Result<(Config, Option<String>), ModelError> {
     let bytes = fs::read(file).map_err(|source| ModelError::Io { path: file.to_owned(), source })?;
     let values = serde_json::from_slice(&bytes).map_err(|e| ModelError::Malformed {
         file: file.to_owned(),
@@ -219,7 +189,7 @@ fn read_config(file: &Path) -> Result<(FamilyConfig, Option<String>), ModelError
     let name =
         settings.text("_name_or_path")?.filter(|name| !name.is_empty() && !name.starts_with(['/', '.']));
     let name = name.map(str::to_owned);
-    Ok((FamilyConfig::from_config_json(&settings)?, name))
+    Ok((Config::from_config_json(&settings)?, name))
 }
 
 fn name_of(path: &Path) -> Option<String> {
@@ -229,9 +199,7 @@ fn name_of(path: &Path) -> Option<String> {
     Some(name?.to_string_lossy().into_owned())
 }
 
-fn count_parameters(files: &Files, config: &FamilyConfig) -> u64 {
-    let tensors = files.source().tensors().iter();
-    let own =
-        tensors.filter(|(name, _)| files.rename(config, name).is_some_and(|(own, _)| config.counts(&own)));
+fn count_parameters(source: &dyn TensorSource, config: &Config) -> u64 {
+    let own = source.tensors().iter().filter(|(name, _)| config.counts(name));
     own.map(|(_, tensor)| tensor.shape.iter().product::<usize>() as u64).sum()
 }

@@ -103,14 +103,14 @@ pub enum ModelError {
         reason: String,
     },
     /// A hook point that the model lacks.
-    #[error("{model} has no {hook}: its {n_layers} blocks are blocks.0 to blocks.{}", n_layers - 1)]
+    #[error("{model} has no {hook}: {reason}")]
     NoSuchHook {
         /// The model's name.
         model: String,
         /// The hook point.
         hook: HookPoint,
-        /// How many blocks there are.
-        n_layers: usize,
+        /// Which it has instead.
+        reason: String,
     },
     /// The tokenizer cannot be used.
     #[error(transparent)]

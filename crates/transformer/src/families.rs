@@ -1,70 +1,51 @@
-//! The families of models. One file and one line below each; everything between a family's mathematics and a
-//! [`LanguageModel`](crate::LanguageModel) is shared.
+//! The families of models. One file and one line below each: how checkpoints write a model's shape, and what they call
+//! its tensors. Everything between that and a [`LanguageModel`](crate::LanguageModel) is shared.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
-use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     ModelError,
+    blocks::{Names, Shape},
     formats::{Settings, TensorSource},
-    pass::Decoder,
-    weights::{Stored, Weights},
+    weights::{Role, Stored},
 };
 
-mod gguf_names;
+mod config_json;
+mod gguf;
 
-use gguf_names::GgufNames;
-
-/// What a family supplies: a configuration that knows how checkpoints write it and how to load a model.
-pub(crate) trait Configuration: Sized {
+/// What a family supplies. Tensors are named as in [`Names`]: llama.cpp's way.
+pub(crate) struct Description {
     /// `model_type`s of config.json.
-    const MODEL_TYPES: &[&str];
+    pub(crate) model_types: &'static [&'static str],
     /// `architectures` of config.json: those with a language model's output.
-    const ARCHITECTURES: &[&str];
-    /// `general.architecture` of GGUF files.
-    const GGUF_ARCHITECTURE: &str;
-    /// What llama.cpp calls the family's tensors.
-    const GGUF_NAMES: GgufNames;
-
-    /// Reads a config.json of `model_type`.
-    fn from_config_json(model_type: &str, settings: &Settings) -> Result<Self, ModelError>;
-
-    /// Reads the metadata of a GGUF file, and from its tensors what the metadata leave open.
-    fn from_gguf(settings: &Settings, tensors: &dyn TensorSource) -> Result<Self, ModelError>;
-
-    /// The sizes that callers need.
-    fn size(&self) -> Size;
-
-    /// The name within the family of a tensor that a Hugging Face directory calls `name`.
-    fn own_name(name: &str) -> String {
-        name.to_owned()
-    }
-
-    /// What llama.cpp's conversion did to the tensor `own` (within the family).
-    fn gguf_stored(&self, own: &str) -> Stored;
-
-    /// Whether `name` (within the family) is a buffer that old checkpoints carry along.
-    fn is_buffer(name: &str) -> bool;
-
-    /// Whether `name` (within the family) repeats another tensor.
-    fn is_copy(&self, name: &str) -> bool;
-
-    /// Takes the weights and builds the model.
-    fn load(&self, weights: &mut Weights, device: &Device) -> Result<Box<dyn Decoder>, ModelError>;
+    pub(crate) architectures: &'static [&'static str],
+    /// The tensors, and what the hub calls them.
+    pub(crate) names: Names,
+    /// The spelling in `names` of a tensor that a checkpoint on the hub calls so.
+    pub(crate) canonical: fn(&str) -> Cow<'_, str>,
+    /// Whether a tensor of this canonical name is none of a language model's weights: a buffer, say.
+    pub(crate) ignored: fn(&str) -> bool,
+    /// Reads a config.json.
+    pub(crate) from_config_json: fn(&Settings) -> Result<Shape, ModelError>,
+    /// How checkpoints on the hub store a tensor.
+    pub(crate) stored: fn(&Shape, &str) -> Stored,
+    /// How llama.cpp writes the family, if it does.
+    pub(crate) gguf: Option<GgufDescription>,
 }
 
-/// Sizes of a model.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Size {
-    pub(crate) n_layers: usize,
-    pub(crate) d_model: usize,
-    pub(crate) d_vocab: usize,
-    pub(crate) max_context: usize,
+/// How llama.cpp writes a family.
+pub(crate) struct GgufDescription {
+    /// `general.architecture`.
+    pub(crate) architecture: &'static str,
+    /// Reads the metadata, and from the tensors what the metadata leave open.
+    pub(crate) read: fn(&Settings, &dyn TensorSource) -> Result<Shape, ModelError>,
+    /// What its conversion did to a tensor.
+    pub(crate) stored: fn(&Shape, &str) -> Stored,
 }
 
-/// Declares the modules of all families, [`Family`], and the dispatch over them.
+/// Declares the modules of all families, [`Family`], and where each is described.
 macro_rules! families {
     ($($name:ident => $module:ident),* $(,)?) => {
         $(pub mod $module;)*
@@ -76,88 +57,17 @@ macro_rules! families {
             $(#[doc = concat!("See [`", stringify!($module), "`].")] $name,)*
         }
 
-        impl fmt::Display for Family {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(match self { $(Self::$name => stringify!($module),)* })
-            }
-        }
+        impl Family {
+            /// Every family.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
 
-        /// The configuration of a model of any family.
-        #[derive(Clone, Debug)]
-        pub(crate) enum FamilyConfig {
-            $($name($module::Config),)*
-        }
-
-        impl FamilyConfig {
-            pub(crate) fn from_config_json(settings: &Settings) -> Result<Self, ModelError> {
-                let model_type = settings.text("model_type")?;
-                let model_type = model_type.ok_or_else(|| settings.wrong("model_type", "expected a text, found none"))?;
-                $(if $module::Config::MODEL_TYPES.contains(&model_type) {
-                    check_architecture(settings, $module::Config::ARCHITECTURES)?;
-                    return $module::Config::from_config_json(model_type, settings).map(Self::$name);
-                })*
-                let known = [$($module::Config::MODEL_TYPES),*].concat().join(", ");
-                Err(settings.unsupported(format!("model_type {model_type:?}"), format!("expected one of {known}")))
+            /// Its name.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$name => stringify!($module),)* }
             }
 
-            pub(crate) fn from_gguf(
-                architecture: &str,
-                settings: &Settings,
-                tensors: &dyn TensorSource,
-            ) -> Result<Self, ModelError> {
-                $(if architecture == $module::Config::GGUF_ARCHITECTURE {
-                    return $module::Config::from_gguf(settings, tensors).map(Self::$name);
-                })*
-                let known = [$($module::Config::GGUF_ARCHITECTURE),*].join(", ");
-                Err(settings.unsupported(
-                    format!("general.architecture {architecture:?}"),
-                    format!("expected one of {known}"),
-                ))
-            }
-
-            pub(crate) fn family(&self) -> Family {
-                match self { $(Self::$name(_) => Family::$name,)* }
-            }
-
-            pub(crate) fn size(&self) -> Size {
-                match self { $(Self::$name(config) => config.size(),)* }
-            }
-
-            /// The family's name of a tensor in a Hugging Face directory.
-            pub(crate) fn own_name(&self, name: &str) -> String {
-                match self { $(Self::$name(_) => $module::Config::own_name(name),)* }
-            }
-
-            /// The family's name of a tensor in a GGUF file.
-            pub(crate) fn own_gguf_name(&self, name: &str) -> Option<(String, Stored)> {
-                match self {
-                    $(Self::$name(config) => {
-                        let own = $module::Config::GGUF_NAMES.own(name)?;
-                        let stored = config.gguf_stored(&own);
-                        Some((own, stored))
-                    })*
-                }
-            }
-
-            /// What a GGUF file calls the family's tensor `own`.
-            pub(crate) fn gguf_name(&self, own: &str) -> Option<String> {
-                match self { $(Self::$name(_) => $module::Config::GGUF_NAMES.in_file(own),)* }
-            }
-
-            /// Whether the tensor of the family's name `name` is a weight of its own.
-            pub(crate) fn counts(&self, name: &str) -> bool {
-                match self { $(Self::$name(config) => !$module::Config::is_buffer(name) && !config.is_copy(name),)* }
-            }
-
-            /// Loads all of `weights`, or says what is wrong with them.
-            pub(crate) fn load(&self, mut weights: Weights, device: &Device) -> Result<Box<dyn Decoder>, ModelError> {
-                match self {
-                    $(Self::$name(config) => {
-                        let decoder = config.load(&mut weights, device)?;
-                        weights.finish($module::Config::is_buffer)?;
-                        Ok(decoder)
-                    })*
-                }
+            pub(crate) fn description(self) -> &'static Description {
+                match self { $(Self::$name => &$module::FAMILY,)* }
             }
         }
     };
@@ -166,6 +76,155 @@ macro_rules! families {
 families! {
     Llama => llama,
     Gpt2 => gpt2,
+    GptNeox => gpt_neox,
+    Qwen2 => qwen2,
+    Qwen3 => qwen3,
+    Gemma => gemma,
+    Gemma2 => gemma2,
+    Gemma3 => gemma3,
+}
+
+impl Family {
+    /// The `model_type`s of config.json that are of the family.
+    pub fn model_types(self) -> &'static [&'static str] {
+        self.description().model_types
+    }
+
+    /// What llama.cpp calls the family (`general.architecture`), if it knows it.
+    pub fn gguf_architecture(self) -> Option<&'static str> {
+        self.description().gguf.as_ref().map(|gguf| gguf.architecture)
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A model's family and shape, as its checkpoint has them.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) family: Family,
+    pub(crate) shape: Shape,
+    /// Whether it is a GGUF file, not a directory as on the hub.
+    is_gguf: bool,
+}
+
+impl Config {
+    pub(crate) fn from_config_json(settings: &Settings) -> Result<Self, ModelError> {
+        let model_type = settings.text("model_type")?;
+        let model_type =
+            model_type.ok_or_else(|| settings.wrong("model_type", "expected a text, found none"))?;
+        let family = Family::ALL.iter().find(|family| family.model_types().contains(&model_type));
+        let family = *family.ok_or_else(|| {
+            let known: Vec<&str> =
+                Family::ALL.iter().flat_map(|family| family.model_types()).copied().collect();
+            settings.unsupported(
+                format!("model_type {model_type:?}"),
+                format!("expected one of {}", known.join(", ")),
+            )
+        })?;
+        let description = family.description();
+        check_architecture(settings, description.architectures)?;
+        settings.refuse("quantization_config", &[], "fetch the model's unquantised weights")?;
+        let shape = (description.from_config_json)(settings)?;
+        settings.warn_of_unread(HARMLESS_KEYS);
+        shape.check(settings.file())?;
+        Ok(Self { family, shape, is_gguf: false })
+    }
+
+    pub(crate) fn from_gguf(
+        architecture: &str,
+        settings: &Settings,
+        tensors: &dyn TensorSource,
+    ) -> Result<Self, ModelError> {
+        let mut known = Family::ALL.iter().filter_map(|&f| Some((f, f.description().gguf.as_ref()?)));
+        let found = known.clone().find(|(_, gguf)| gguf.architecture == architecture);
+        let (family, gguf) = found.ok_or_else(|| {
+            let known = known.by_ref().map(|(_, gguf)| gguf.architecture).collect::<Vec<_>>().join(", ");
+            settings.unsupported(
+                format!("general.architecture {architecture:?}"),
+                format!("expected one of {known}"),
+            )
+        })?;
+        let shape = (gguf.read)(settings, tensors)?;
+        settings.warn_of_unread(gguf::HARMLESS_KEYS);
+        shape.check(settings.file())?;
+        Ok(Self { family, shape, is_gguf: true })
+    }
+
+    /// What the checkpoint's tensor `name` is to the model.
+    pub(crate) fn role(&self, name: &str) -> Role {
+        let description = self.family.description();
+        let (name, own, stored) = match &description.gguf {
+            Some(gguf) if self.is_gguf => {
+                let own = description.names.on_hub(name).map(|_| name.to_owned());
+                (Cow::Borrowed(name), own, gguf.stored)
+            }
+            _ => {
+                let name = (description.canonical)(name);
+                let own = description.names.own(&name);
+                (name, own, description.stored)
+            }
+        };
+        match own {
+            Some(own) => {
+                let stored = stored(&self.shape, &own);
+                Role::Weight(own, stored)
+            }
+            None if (description.ignored)(&name) => Role::Ignored,
+            None => Role::Unknown,
+        }
+    }
+
+    /// What the checkpoint should call the tensor `own`.
+    pub(crate) fn name_in_file(&self, own: &str) -> String {
+        let on_hub = || self.family.description().names.on_hub(own);
+        (!self.is_gguf).then(on_hub).flatten().unwrap_or_else(|| own.to_owned())
+    }
+
+    /// Whether the checkpoint's tensor `name` is a weight, and not the copy of one.
+    pub(crate) fn counts(&self, name: &str) -> bool {
+        matches!(self.role(name), Role::Weight(own, _) if !(self.shape.tied && own == "output.weight"))
+    }
+}
+
+/// What tensors are called by Llama, and by the many that took its code for a beginning.
+const LLAMA_WHOLE: &[(&str, &str)] =
+    &[("token_embd", "model.embed_tokens"), ("output_norm", "model.norm"), ("output", "lm_head")];
+
+/// The same of their attention and MLP.
+const LLAMA_PARTS: &[(&str, &str)] = &[
+    ("attn_q", "self_attn.q_proj"),
+    ("attn_k", "self_attn.k_proj"),
+    ("attn_v", "self_attn.v_proj"),
+    ("attn_output", "self_attn.o_proj"),
+    ("ffn_gate", "mlp.gate_proj"),
+    ("ffn_up", "mlp.up_proj"),
+    ("ffn_down", "mlp.down_proj"),
+];
+
+/// The same of their two norms, before attention and before the MLP.
+const LLAMA_NORMS: &[(&str, &str)] =
+    &[("attn_norm", "input_layernorm"), ("ffn_norm", "post_attention_layernorm")];
+
+/// The same of norms of queries and keys.
+const QK_NORMS: &[(&str, &str)] = &[("attn_q_norm", "self_attn.q_norm"), ("attn_k_norm", "self_attn.k_norm")];
+
+/// Names as they are.
+fn as_written(name: &str) -> Cow<'_, str> {
+    Cow::Borrowed(name)
+}
+
+/// Tensors as they are.
+fn as_is(_: &Shape, _: &str) -> Stored {
+    Stored::AsIs
+}
+
+/// Rotary frequencies, which old checkpoints carry along and GGUF files may (they are part of the shape).
+fn rotary_buffers(name: &str) -> bool {
+    name.ends_with("rotary_emb.inv_freq") || name == gguf::ROPE_FREQS
 }
 
 /// Refuses models of a known type that have another head than a language model's.
@@ -186,16 +245,25 @@ const HARMLESS_KEYS: &[&str] = &[
     "architectures",
     "attention_dropout",
     "attn_pdrop",
+    "cache_implementation",
+    "classifier_dropout",
+    "boi_token_index",
     "bos_token_id",
     "dtype",
     "embd_pdrop",
+    "eoi_token_index",
     "eos_token_id",
     "gradient_checkpointing",
+    "hidden_dropout",
+    "hidden_activation",
     "id2label",
+    "image_token_index",
     "initializer_range",
     "is_llama_config",
+    "is_decoder",
     "keys_to_ignore_at_inference",
     "label2id",
+    "mm_tokens_per_image",
     "model_type",
     "n_ctx",
     "output_past",

@@ -1,12 +1,16 @@
 //! The files that weights come in. A format knows names, shapes and bytes; it knows no model.
 
+mod directory;
 mod gguf;
 mod gguf_header;
 mod gguf_tokenizer;
+mod pytorch;
 mod safetensors;
 mod settings;
 
+pub(crate) use directory::open_weights;
 pub(crate) use gguf::Gguf;
+use pytorch::PytorchFiles;
 pub(crate) use safetensors::{SafetensorsFiles, SavedTensor, save};
 pub(crate) use settings::Settings;
 

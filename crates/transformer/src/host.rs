@@ -40,6 +40,11 @@ pub(crate) fn map_rows<const D: usize>(x: Tensor<D>, f: impl Fn(usize, &mut [f32
     Tensor::from_data(data, &device)
 }
 
+/// Applies `f` to every element in place.
+pub(crate) fn map<const D: usize>(x: Tensor<D>, f: impl Fn(f32) -> f32 + Sync) -> Tensor<D> {
+    map_rows(x, |_, row| row.iter_mut().for_each(|x| *x = f(*x)))
+}
+
 /// One number `f(row)` for every row (last dimension): `[n, width]` to `[n, 1]`.
 pub(crate) fn reduce_rows(x: Tensor<2>, f: impl Fn(&[f32]) -> f32 + Sync) -> Tensor<2> {
     let (device, [n, width]) = (x.device(), x.dims());
@@ -90,6 +95,56 @@ pub(crate) fn exp(x: f32) -> f32 {
     }
     let two_to_n = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
     (p * r * r + r + 1.0) * two_to_n
+}
+
+/// The hyperbolic tangent to a few units in the last place, small values included: a rational function (Eigen's `ptanh`).
+#[inline(always)]
+pub(crate) fn tanh(x: f32) -> f32 {
+    const P: [f32; 7] = [
+        -2.760_768_5e-16,
+        2.000_187_9e-13,
+        -8.604_671_5e-11,
+        5.122_297_1e-8,
+        1.485_722_4e-5,
+        6.372_619_3e-4,
+        4.893_524_6e-3,
+    ];
+    const Q: [f32; 4] = [1.198_258_4e-6, 1.185_347_1e-4, 2.268_434_6e-3, 4.893_525e-3];
+    // Beyond, the result rounds to 1.
+    let x = x.clamp(-7.998_811_7, 7.998_811_7);
+    let square = x * x;
+    x * polynomial(&P, square) / polynomial(&Q, square)
+}
+
+/// `cap tanh(x / cap)`.
+#[inline(always)]
+pub(crate) fn soft_cap(x: f32, cap: f32) -> f32 {
+    cap * tanh(x / cap)
+}
+
+/// The error function to about 1e-7 of 1 (Eigen's rational function).
+#[inline(always)]
+pub(crate) fn erf(x: f32) -> f32 {
+    const P: [f32; 7] = [
+        -2.726_142_2e-10,
+        2.770_681_4e-8,
+        -2.101_024e-6,
+        -5.692_506_3e-5,
+        -7.349_906_3e-4,
+        -2.954_599_9e-3,
+        -1.609_603_3e-2,
+    ];
+    const Q: [f32; 5] = [-1.456_607_2e-5, -2.133_740_6e-4, -1.682_827e-3, -7.373_329_3e-3, -1.426_473_9e-2];
+    // Beyond, the result rounds to 1.
+    let x = x.clamp(-4.0, 4.0);
+    let square = x * x;
+    x * polynomial(&P, square) / polynomial(&Q, square)
+}
+
+/// The polynomial of these coefficients, that of the highest power first.
+#[inline(always)]
+fn polynomial(coefficients: &[f32], x: f32) -> f32 {
+    coefficients.iter().fold(0.0, |sum, c| sum * x + c)
 }
 
 /// The largest value.
@@ -153,6 +208,32 @@ mod tests {
         assert!(worst < 1.5 * f64::from(f32::EPSILON), "{worst:.1e}");
         assert_eq!(exp(0.0), 1.0);
         assert!(exp(f32::NEG_INFINITY) < 2e-38 && exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn tanh_and_erf_are_exact_to_rounding() {
+        let mut worst = [0f64; 2];
+        for i in -100_000..=100_000 {
+            let x = i as f32 * 1e-4;
+            let expected = f64::from(x).tanh();
+            let relative = (f64::from(tanh(x)) - expected).abs() / expected.abs().max(1e-30);
+            worst[0] = worst[0].max(relative);
+        }
+        // Abramowitz and Stegun, table 7.1.
+        for (x, expected) in [
+            (0.0, 0.0),
+            (0.1, 0.112_462_916),
+            (0.5, 0.520_499_878),
+            (1.0, 0.842_700_793),
+            (2.0, 0.995_322_265),
+        ] {
+            worst[1] = worst[1].max((f64::from(erf(x)) - expected).abs());
+            assert_eq!(erf(-x), -erf(x));
+        }
+        assert!(worst[0] < 6.0 * f64::from(f32::EPSILON), "{worst:?}");
+        assert!(worst[1] < 2e-7, "{worst:?}");
+        assert_eq!((erf(9.0), tanh(20.0), tanh(-20.0)), (1.0, 1.0, -1.0));
+        assert!(erf(f32::NAN).is_nan() && tanh(f32::NAN).is_nan());
     }
 
     #[test]

@@ -6,34 +6,29 @@
 //! ablating are all that one act.
 //!
 //! Architecture invariant: this crate knows no dictionaries, no activation store and no corpus. A family of
-//! models ([`families`]) supplies its mathematics; the order of execution and the hooks are one driver's.
+//! models ([`families`]) says which parts its models are put together from; the parts (`blocks`), the order of
+//! execution and the hooks (`pass`) are the same for all.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod activation;
-mod attention;
+mod blocks;
 mod checkpoint;
-mod embedding;
 mod error;
 pub mod families;
 mod formats;
 mod host;
-mod linear;
+mod info;
 mod loss;
 mod model;
-mod norm;
 mod pass;
-mod positions;
-mod random;
-mod rotary;
 mod tap;
 mod weights;
 
-pub use activation::Activation;
+pub use blocks::{Activation, RopeScaling};
 pub use checkpoint::Checkpoint;
 pub use error::ModelError;
-pub use families::{Family, gpt2, llama};
+pub use families::{Family, llama};
+pub use info::{BlockInfo, ModelInfo};
 pub use loss::{for_each_logit_chunk, logit_chunk_rows, next_token_losses, token_losses};
-pub use model::{LanguageModel, ModelInfo};
-pub use rotary::RopeScaling;
+pub use model::LanguageModel;
 pub use tap::{Capture, NoTap, Replace, Tap};

@@ -3,42 +3,21 @@
 use std::{fmt, sync::Arc};
 
 use burn::tensor::{Device, Int, Tensor};
-use serde::{Deserialize, Serialize};
 
-use crate::{Family, Tap, families::FamilyConfig, pass, pass::Decoder};
-
-/// What there is to know about a model without its weights.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ModelInfo {
-    /// Its name as the checkpoint gives it, else that of the directory or file.
-    pub name: String,
-    /// Its family.
-    pub family: Family,
-    /// How many blocks it has.
-    pub n_layers: usize,
-    /// The width of the residual stream.
-    pub d_model: usize,
-    /// The number of logits; the tokenizer may know fewer tokens.
-    pub d_vocab: usize,
-    /// The longest sequence that the model was made for.
-    pub max_context: usize,
-    /// The number of weights; a tied output counts once.
-    pub n_parameters: u64,
-}
+use crate::{ModelInfo, Tap, blocks::Transformer, pass};
 
 /// A frozen language model. Clones share the weights.
 #[derive(Clone)]
 pub struct LanguageModel {
-    decoder: Arc<dyn Decoder>,
+    transformer: Arc<Transformer>,
     info: Arc<ModelInfo>,
     device: Device,
 }
 
 impl LanguageModel {
-    pub(crate) fn new(decoder: Box<dyn Decoder>, info: ModelInfo, device: &Device) -> Self {
-        Self { decoder: decoder.into(), info: Arc::new(info), device: device.clone() }
+    pub(crate) fn new(transformer: Transformer, info: ModelInfo, device: &Device) -> Self {
+        Self { transformer: transformer.into(), info: Arc::new(info), device: device.clone() }
     }
-
     /// What there is to know about the model.
     pub fn info(&self) -> &ModelInfo {
         &self.info
@@ -64,7 +43,7 @@ impl LanguageModel {
         if batch * seq == 0 {
             return Tensor::zeros([batch, seq, self.info.d_model], &self.device);
         }
-        pass::forward(&*self.decoder, tokens, tap)
+        pass::forward(&self.transformer, tokens, tap)
     }
 
     /// Runs the model over `tokens` only as far as the last hook that `tap` wants; not at all if it wants none or
@@ -78,7 +57,7 @@ impl LanguageModel {
     pub fn run(&self, tokens: Tensor<2, Int>, tap: &mut dyn Tap) {
         self.check_length(&tokens);
         if tokens.shape().num_elements() > 0 {
-            pass::run(&*self.decoder, tokens, tap);
+            pass::run(&self.transformer, tokens, tap);
         }
     }
 
@@ -98,7 +77,7 @@ impl LanguageModel {
 
     /// As [`LanguageModel::unembed`], `[n, d_model]` to `[n, d_vocab]`.
     pub(crate) fn unembed_rows(&self, hidden: Tensor<2>) -> Tensor<2> {
-        self.decoder.unembed(hidden)
+        self.transformer.embedding.unembed(hidden)
     }
 
     fn check_length(&self, tokens: &Tensor<2, Int>) {
@@ -111,20 +90,5 @@ impl LanguageModel {
 impl fmt::Debug for LanguageModel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LanguageModel").field("info", &self.info).field("device", &self.device).finish()
-    }
-}
-
-impl ModelInfo {
-    pub(crate) fn new(name: String, config: &FamilyConfig, n_parameters: u64) -> Self {
-        let size = config.size();
-        Self {
-            name,
-            family: config.family(),
-            n_layers: size.n_layers,
-            d_model: size.d_model,
-            d_vocab: size.d_vocab,
-            max_context: size.max_context,
-            n_parameters,
-        }
     }
 }

@@ -1,133 +1,192 @@
 //! The forward pass that every family shares: what runs in which order, where it can be tapped, where it ends.
 
-use std::ops::ControlFlow;
-
 use burn::tensor::{Int, Tensor};
 use monosema_core::{BlockHook, HookPoint};
 use rayon::prelude::*;
 
-use crate::{Tap, host};
-
-/// A decoder-only transformer with sequential residual blocks, in the pieces between which hooks lie. All
-/// tensors are `[batch, seq, d_model]` unless said.
-pub(crate) trait Decoder: Send + Sync {
-    /// How many blocks there are.
-    fn n_layers(&self) -> usize;
-
-    /// Embeds `tokens [batch, seq]`, without positions.
-    fn embed(&self, tokens: Tensor<2, Int>) -> Tensor<3>;
-
-    /// Adds what the model knows about positions to the embedding, if anything.
-    fn add_positions(&self, x: Tensor<3>) -> Tensor<3> {
-        x
-    }
-
-    /// What the attention of block `layer` adds to the residual stream `x`; its norm included.
-    fn attention(&self, layer: usize, x: Tensor<3>) -> Tensor<3>;
-
-    /// What the MLP of block `layer` adds to the residual stream `x`; its norm included.
-    fn mlp(&self, layer: usize, x: Tensor<3>) -> Tensor<3>;
-
-    /// The final norm without its weight and bias.
-    fn normalize(&self, x: Tensor<3>) -> Tensor<3>;
-
-    /// The weight and bias of the final norm.
-    fn scale(&self, normalized: Tensor<3>) -> Tensor<3>;
-
-    /// Logits `[n, d_vocab]` of final hidden states `[n, d_model]`.
-    fn unembed(&self, hidden: Tensor<2>) -> Tensor<2>;
-}
+use crate::{
+    Tap,
+    blocks::{Block, Norm, Transformer, normed},
+    host,
+};
 
 /// Runs `model` over `tokens` and returns the hidden states after the final norm.
-pub(crate) fn forward(model: &dyn Decoder, tokens: Tensor<2, Int>, tap: &mut dyn Tap) -> Tensor<3> {
-    match pass(model, tokens, &mut Hooks { tap, last: None }) {
-        ControlFlow::Continue(hidden) => hidden,
-        ControlFlow::Break(()) => unreachable!("only a last hook ends a pass early"),
-    }
+pub(crate) fn forward(model: &Transformer, tokens: Tensor<2, Int>, tap: &mut dyn Tap) -> Tensor<3> {
+    let groups = pass(model, tokens, tap, None);
+    join(each(groups, |group| model.final_norm.scale(group.stream)))
 }
 
 /// Runs `model` over `tokens` just as far as the last hook that `tap` wants.
-pub(crate) fn run(model: &dyn Decoder, tokens: Tensor<2, Int>, tap: &mut dyn Tap) {
-    let last = HookPoint::all(model.n_layers()).filter(|&hook| tap.wants(hook)).last();
+pub(crate) fn run(model: &Transformer, tokens: Tensor<2, Int>, tap: &mut dyn Tap) {
+    let last = model.shape.hooks().filter(|&hook| tap.wants(hook)).last();
     if last.is_some() {
-        let _ended = pass(model, tokens, &mut Hooks { tap, last });
+        pass(model, tokens, tap, last);
     }
 }
 
-fn pass(model: &dyn Decoder, tokens: Tensor<2, Int>, hooks: &mut Hooks) -> ControlFlow<(), Tensor<3>> {
-    let x = hooks.at(HookPoint::Embed, Stream::new(model.embed(tokens)))?;
-    let mut x = x.map(|x| model.add_positions(x));
-    for layer in 0..model.n_layers() {
-        let at = |site| HookPoint::block(layer, site);
-        x = hooks.at(at(BlockHook::ResidPre), x)?;
-        let attn_out = hooks.at(at(BlockHook::AttnOut), x.map(|x| model.attention(layer, x)))?;
-        x = hooks.at(at(BlockHook::ResidMid), x.add(attn_out))?;
-        let mlp_out = hooks.at(at(BlockHook::MlpOut), x.map(|x| model.mlp(layer, x)))?;
-        x = hooks.at(at(BlockHook::ResidPost), x.add(mlp_out))?;
-    }
-    let normalized = hooks.at(HookPoint::FinalNormalized, x.map(|x| model.normalize(x)))?;
-    ControlFlow::Continue(normalized.map(|x| model.scale(x)).join())
-}
-
-struct Hooks<'a> {
-    tap: &'a mut dyn Tap,
-    /// Where the pass ends, if it does not run through.
+/// From the tokens to the hook `last`, or to the end.
+///
+/// A batch travels in groups of sequences. On the CPU each has a thread of its own from one hook that the tap wants to
+/// the next: what burn does on one thread is then done on all cores, and the intermediate values of a group stay in
+/// the cache. Mathematically a sequence knows nothing of its batch; in f32 the number of rows of a group chooses the
+/// order in which a matrix product sums, so that the last bits may differ.
+fn pass(
+    model: &Transformer,
+    tokens: Tensor<2, Int>,
+    tap: &mut dyn Tap,
     last: Option<HookPoint>,
+) -> Vec<Group> {
+    // A pattern is formed whole only where somebody looks at it.
+    let passed = |&hook: &HookPoint| !is_at(hook, BlockHook::AttnPattern) || tap.wants(hook);
+    let hooks: Vec<HookPoint> =
+        model.shape.hooks().filter(passed).take_while(|&hook| last.is_none_or(|last| hook <= last)).collect();
+    let stretches: Vec<&[HookPoint]> = hooks.split_inclusive(|&hook| tap.wants(hook)).collect();
+
+    let mut groups = each(split(tokens), |tokens| Group::new(model.embedding.embed(tokens)));
+    for stretch in stretches {
+        groups = each(groups, |group| stretch.iter().fold(group, |group, &hook| group.step(model, hook)));
+        if let Some(&hook) = stretch.last().filter(|&&hook| tap.wants(hook)) {
+            groups = visit(model, hook, groups, tap);
+        }
+    }
+    groups
 }
 
-impl Hooks<'_> {
-    fn at(&mut self, hook: HookPoint, x: Stream) -> ControlFlow<(), Stream> {
-        let x = if self.tap.wants(hook) {
-            let x = x.join();
-            let expected = x.dims();
-            let x = self.tap.visit(hook, x);
-            assert_eq!(x.dims(), expected, "the tap changed the shape at {hook}");
-            Stream::new(x)
-        } else {
-            x
+/// Shows the tap what the groups hold at `hook`, as one batch, and goes on with what it returns.
+fn visit(model: &Transformer, hook: HookPoint, groups: Vec<Group>, tap: &mut dyn Tap) -> Vec<Group> {
+    let sequences = groups[0].stream.dims()[0];
+    let shown = join(groups.iter().map(|group| group.shown(model, hook)).collect());
+    let expected = shown.dims();
+    let x = tap.visit(hook, shown);
+    assert_eq!(x.dims(), expected, "the tap changed the shape at {hook}");
+    let parts = if groups.len() == 1 { vec![x] } else { x.split(sequences, 0) };
+    groups.into_iter().zip(parts).map(|(group, x)| group.replaced(model, hook, x)).collect()
+}
+
+fn is_at(hook: HookPoint, place: BlockHook) -> bool {
+    matches!(hook, HookPoint::Block { site, .. } if site == place)
+}
+
+/// A group of sequences on its way through the model.
+struct Group {
+    /// The residual stream, `[batch, seq, d_model]`.
+    stream: Tensor<3>,
+    /// What the last step made on the way to what is added to the stream, `[batch, seq, …]`.
+    made: Option<Tensor<3>>,
+    /// The values to be gathered by a pattern that was just made.
+    values: Option<Tensor<4>>,
+}
+
+impl Group {
+    fn new(stream: Tensor<3>) -> Self {
+        Self { stream, made: None, values: None }
+    }
+
+    /// From the hook before to `hook`. Of hooks that the model lacks, the next one's step does the work.
+    fn step(mut self, model: &Transformer, hook: HookPoint) -> Self {
+        match hook {
+            HookPoint::Embed => {}
+            HookPoint::Block { layer: 0, site: BlockHook::ResidPre } => {
+                self.stream = model.embedding.add_positions(self.stream);
+            }
+            HookPoint::Block { layer, site } => return self.step_within(&model.blocks[layer], site),
+            HookPoint::FinalNormalized => self.stream = model.final_norm.normalize(self.stream),
+        }
+        self
+    }
+
+    fn step_within(mut self, block: &Block, site: BlockHook) -> Self {
+        let attention = &block.attention;
+        let made = match site {
+            BlockHook::ResidPre => return self,
+            BlockHook::AttnPattern => {
+                let (pattern, values) = attention.pattern(self.read(block.attention_norm.as_ref()));
+                self.values = Some(values);
+                pattern
+            }
+            BlockHook::AttnZ => match self.values.take() {
+                Some(values) => attention.gather(self.take_made(), &values),
+                None => attention.z(self.read(block.attention_norm.as_ref())),
+            },
+            BlockHook::AttnOut => {
+                normed(block.post_attention_norm.as_ref(), attention.output(self.take_made()))
+            }
+            BlockHook::MlpPre => {
+                let x = self.read(block.mlp_norm.as_ref());
+                if block.parallel {
+                    self = self.added();
+                }
+                block.mlp.pre(x)
+            }
+            BlockHook::MlpPost => block.mlp.post(self.take_made()),
+            BlockHook::MlpOut => normed(block.post_mlp_norm.as_ref(), block.mlp.down(self.take_made())),
+            BlockHook::ResidMid | BlockHook::ResidPost => return self.added(),
         };
-        if self.last == Some(hook) { ControlFlow::Break(()) } else { ControlFlow::Continue(x) }
+        self.made = Some(made);
+        self
+    }
+
+    /// The stream as attention or MLP read it.
+    fn read(&self, norm: Option<&Norm>) -> Tensor<3> {
+        normed(norm, self.stream.clone())
+    }
+
+    fn take_made(&mut self) -> Tensor<3> {
+        self.made.take().expect("the step before made something")
+    }
+
+    /// What was made, added to the stream.
+    fn added(mut self) -> Self {
+        let made = self.take_made();
+        Self::new(self.stream + made)
+    }
+
+    /// What there is to see at `hook`, to which the last step led.
+    fn shown(&self, model: &Transformer, hook: HookPoint) -> Tensor<3> {
+        match (hook, &self.made) {
+            (HookPoint::Block { layer, site: BlockHook::MlpPre }, Some(pre)) => {
+                model.blocks[layer].mlp.shown_pre(pre)
+            }
+            (_, Some(made)) => made.clone(),
+            (_, None) => self.stream.clone(),
+        }
+    }
+
+    /// With `x` in place of what [`Group::shown`] showed.
+    fn replaced(mut self, model: &Transformer, hook: HookPoint, x: Tensor<3>) -> Self {
+        match (hook, self.made.take()) {
+            (HookPoint::Block { layer, site: BlockHook::MlpPre }, Some(pre)) => {
+                self.made = Some(model.blocks[layer].mlp.replaced_pre(pre, x));
+            }
+            (_, Some(_)) => self.made = Some(x),
+            (_, None) => self.stream = x,
+        }
+        self
     }
 }
-
-/// A batch `[batch, seq, d_model]` on its way through the model. On the CPU it travels in groups of sequences,
-/// each with a thread of its own: what burn does on one thread is then done on all cores, and the intermediate
-/// values of a group stay in the cache. Mathematically a sequence knows nothing of its batch; in f32 the number of
-/// rows of a group chooses the order in which a matrix product sums, so that the last bits may differ.
-struct Stream(Vec<Tensor<3>>);
 
 /// How many rows (positions) a group has at least: enough to keep matrix products efficient.
 ///
 /// Measured with SmolLM2-135M to block 9, batches of 8 × 256 tokens, two threads: 4,350 to 4,700 tokens/s.
 const ROWS: usize = 256;
 
-impl Stream {
-    fn new(x: Tensor<3>) -> Self {
-        let [batch, seq, _] = x.dims();
-        let sequences = ROWS.div_ceil(seq);
-        if batch <= sequences || !host::applies(&x) {
-            return Self(vec![x]);
-        }
-        Self(x.split(sequences, 0))
+/// A batch in groups of sequences; one group where an accelerator takes all at once, or gradients are recorded.
+fn split(tokens: Tensor<2, Int>) -> Vec<Tensor<2, Int>> {
+    let [batch, seq] = tokens.dims();
+    let sequences = ROWS.div_ceil(seq);
+    if batch <= sequences || !host::applies_to(&tokens.device()) {
+        return vec![tokens];
     }
+    tokens.split(sequences, 0)
+}
 
-    fn map(&self, f: impl Fn(Tensor<3>) -> Tensor<3> + Sync + Send) -> Self {
-        Self(each(self.0.clone(), f))
-    }
-
-    fn add(self, other: Self) -> Self {
-        Self(each(self.0.into_iter().zip(other.0).collect(), |(x, y)| x + y))
-    }
-
-    fn join(self) -> Tensor<3> {
-        let mut groups = self.0;
-        if groups.len() == 1 { groups.remove(0) } else { Tensor::cat(groups, 0) }
-    }
+fn join(mut groups: Vec<Tensor<3>>) -> Tensor<3> {
+    if groups.len() == 1 { groups.remove(0) } else { Tensor::cat(groups, 0) }
 }
 
 /// `f` of every group, on all cores. A single group stays on the caller's thread: an accelerator queues the work
 /// of each thread apart.
-fn each<T: Send>(groups: Vec<T>, f: impl Fn(T) -> Tensor<3> + Sync + Send) -> Vec<Tensor<3>> {
+fn each<T: Send, U: Send>(groups: Vec<T>, f: impl Fn(T) -> U + Sync + Send) -> Vec<U> {
     if groups.len() == 1 {
         return groups.into_iter().map(f).collect();
     }
@@ -136,86 +195,108 @@ fn each<T: Send>(groups: Vec<T>, f: impl Fn(T) -> Tensor<3> + Sync + Send) -> Ve
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::{Capture, NoTap};
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
     use burn::tensor::{Device, TensorData};
-    use std::sync::Mutex;
+    use monosema_core::Seed;
 
-    /// Adds 1 by attention and 10 by each MLP, and notes what ran.
-    #[derive(Default)]
-    struct Counting(Mutex<Vec<String>>);
+    use super::*;
+    use crate::{
+        Capture, NoTap,
+        blocks::{Linear, Shape},
+    };
 
-    impl Counting {
-        fn note(&self, what: String) {
-            self.0.lock().unwrap().push(what);
-        }
-    }
-
-    impl Decoder for Counting {
-        fn n_layers(&self) -> usize {
-            2
-        }
-        fn embed(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
-            tokens.float().unsqueeze_dim(2)
-        }
-        fn attention(&self, layer: usize, x: Tensor<3>) -> Tensor<3> {
-            self.note(format!("attention {layer}"));
-            x.ones_like()
-        }
-        fn mlp(&self, layer: usize, x: Tensor<3>) -> Tensor<3> {
-            self.note(format!("mlp {layer}"));
-            x.ones_like() * 10.0
-        }
-        fn normalize(&self, x: Tensor<3>) -> Tensor<3> {
-            self.note("normalize".into());
-            x * 2.0
-        }
-        fn scale(&self, normalized: Tensor<3>) -> Tensor<3> {
-            self.note("scale".into());
-            normalized + 0.5
-        }
-        fn unembed(&self, hidden: Tensor<2>) -> Tensor<2> {
-            hidden
-        }
+    fn model(parallel: bool) -> Transformer {
+        let mut shape = Shape::small();
+        shape.blocks.iter_mut().for_each(|block| block.parallel = parallel);
+        Transformer::init(&shape, &mut Seed(1).stream("test"), &Device::flex())
     }
 
     fn tokens(shape: [usize; 2]) -> Tensor<2, Int> {
-        let ids: Vec<i64> = (0..(shape[0] * shape[1]) as i64).collect();
+        let ids: Vec<i64> = (0..(shape[0] * shape[1]) as i64).map(|i| i * i % 7).collect();
         Tensor::from_data(TensorData::new(ids, shape), &Device::flex())
+    }
+
+    /// `model` with every map but the first `n`, in order of execution, replaced by one that fits nowhere.
+    fn only(mut model: Transformer, n: usize) -> Transformer {
+        let maps = model.blocks.iter_mut().flat_map(|block| {
+            let Block { attention, mlp, .. } = block;
+            [&mut attention.qkv, &mut attention.output, &mut mlp.up, &mut mlp.down]
+        });
+        for map in maps.skip(n) {
+            *map = Linear::new([1, 1], vec![0.0], None, &Device::flex());
+        }
+        model
     }
 
     #[test]
     fn nothing_runs_beyond_the_last_hook() {
-        let ran = |hook: &str| {
-            let model = Counting::default();
-            let mut capture = Capture::new([hook.parse().unwrap()]);
-            run(&model, tokens([1, 2]), &mut capture);
-            assert!(capture.take(hook.parse().unwrap()).is_some());
-            model.0.into_inner().unwrap()
-        };
-        assert!(ran("hook_embed").is_empty());
-        assert!(ran("blocks.0.hook_resid_pre").is_empty());
-        assert_eq!(ran("blocks.0.hook_attn_out"), ["attention 0"]);
-        assert_eq!(ran("blocks.0.hook_resid_mid"), ["attention 0"]);
-        assert_eq!(ran("blocks.0.hook_resid_post"), ["attention 0", "mlp 0"]);
-        assert_eq!(ran("blocks.1.hook_attn_out"), ["attention 0", "mlp 0", "attention 1"]);
-        let all = ["attention 0", "mlp 0", "attention 1", "mlp 1", "normalize"];
-        assert_eq!(ran("ln_final.hook_normalized"), all);
+        for parallel in [false, true] {
+            let runs = |hook: HookPoint, maps: usize| {
+                let model = only(model(parallel), maps);
+                let mut capture = Capture::new([hook]);
+                catch_unwind(AssertUnwindSafe(|| run(&model, tokens([1, 2]), &mut capture))).is_ok()
+                    && capture.take(hook).is_some()
+            };
+            for hook in model(parallel).shape.hooks() {
+                let needed = match hook {
+                    HookPoint::Embed => 0,
+                    HookPoint::FinalNormalized => 8,
+                    HookPoint::Block { layer, site } => {
+                        4 * layer
+                            + match site {
+                                BlockHook::ResidPre => 0,
+                                BlockHook::AttnPattern | BlockHook::AttnZ => 1,
+                                BlockHook::AttnOut | BlockHook::ResidMid => 2,
+                                BlockHook::MlpPre | BlockHook::MlpPost => 3,
+                                BlockHook::MlpOut | BlockHook::ResidPost => 4,
+                            }
+                    }
+                };
+                assert!(runs(hook, needed), "{hook} needs more than {needed} maps");
+                assert!(needed == 0 || !runs(hook, needed - 1), "{hook} does without the last of {needed}");
+            }
+        }
     }
 
     #[test]
     fn a_tap_that_wants_nothing_runs_nothing() {
-        let model = Counting::default();
-        run(&model, tokens([1, 2]), &mut NoTap);
-        assert!(model.0.into_inner().unwrap().is_empty());
+        run(&only(model(false), 0), tokens([1, 2]), &mut NoTap);
+    }
+
+    #[test]
+    fn a_tap_is_shown_every_hook_in_order_and_all_that_it_wants_at_once() {
+        struct Log(Vec<HookPoint>);
+        impl Tap for Log {
+            fn wants(&self, _: HookPoint) -> bool {
+                true
+            }
+            fn visit(&mut self, hook: HookPoint, x: Tensor<3>) -> Tensor<3> {
+                assert_eq!(x.dims()[..2], [7, 100]);
+                self.0.push(hook);
+                x
+            }
+        }
+        for parallel in [false, true] {
+            let (model, mut log) = (model(parallel), Log(Vec::new()));
+            forward(&model, tokens([7, 100]), &mut log);
+            assert_eq!(log.0, model.shape.hooks().collect::<Vec<_>>());
+            let mid = HookPoint::block(1, BlockHook::ResidMid);
+            assert_eq!(log.0.contains(&mid), !parallel);
+        }
     }
 
     #[test]
     fn groups_of_sequences_come_back_in_order() {
         // Sequences of 100: three a group, so 7 make three groups.
-        let hidden = forward(&Counting::default(), tokens([7, 100]), &mut NoTap);
-        let expected: Vec<f32> = (0..700).map(|id| (id as f32 + 22.0) * 2.0 + 0.5).collect();
-        assert_eq!(hidden.dims(), [7, 100, 1]);
-        assert_eq!(hidden.into_data().iter::<f32>().collect::<Vec<_>>(), expected);
+        let (model, tokens) = (model(false), tokens([7, 100]));
+        let values = |x: Tensor<3>| x.into_data().iter::<f32>().collect::<Vec<_>>();
+        let together = values(forward(&model, tokens.clone(), &mut NoTap));
+        let alone = (0..7).flat_map(|i| values(forward(&model, tokens.clone().narrow(0, i, 1), &mut NoTap)));
+        let alone: Vec<f32> = alone.collect();
+        assert_eq!(together.len(), alone.len());
+        let worst = together.iter().zip(&alone).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst < 1e-5, "{worst:.1e}");
+        assert_ne!(alone[..100], alone[100..200], "sequences differ");
     }
 }

@@ -14,7 +14,7 @@ pub trait Tap {
     /// Called in the order of execution.
     ///
     /// # Shapes
-    /// `x` and the result: `[batch, seq, d_model]`.
+    /// `x` and the result: `[batch, seq, width]`, see [`ModelInfo::width`](crate::ModelInfo::width).
     fn visit(&mut self, hook: HookPoint, x: Tensor<3>) -> Tensor<3>;
 }
 
@@ -44,7 +44,7 @@ impl Capture {
         Self { values: hooks.into_iter().map(|hook| (hook, None)).collect() }
     }
 
-    /// The value at `hook` in the last pass, `[batch, seq, d_model]`; `None` if it was not asked for, not
+    /// The value at `hook` in the last pass, `[batch, seq, width]`; `None` if it was not asked for, not
     /// reached yet, or taken before.
     pub fn take(&mut self, hook: HookPoint) -> Option<Tensor<3>> {
         self.values.get_mut(&hook)?.take()
@@ -70,7 +70,7 @@ pub struct Replace<F> {
 }
 
 impl<F: FnMut(Tensor<3>) -> Tensor<3>> Replace<F> {
-    /// Will replace `x` at `hook` by `f(x)`, which must be of the same shape `[batch, seq, d_model]`.
+    /// Will replace `x` at `hook` by `f(x)`, which must be of the same shape `[batch, seq, width]`.
     pub fn new(hook: HookPoint, f: F) -> Self {
         Self { hook, f }
     }

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{ModelError, formats::TensorSource, linear::transposed};
+use crate::{ModelError, blocks::transposed, formats::TensorSource};
 
 /// How a checkpoint's tensor must be changed to be what the model's own name for it means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,12 +14,31 @@ pub(crate) enum Stored {
     AsIs,
     /// Rows are columns.
     Transposed,
+    /// Less by one than what is multiplied with, which is how transformers has the norms of Gemma.
+    LessOne,
     /// The rows of each of `heads` heads are in the order of interleaved rotary pairs (0, half, 1, half + 1, …),
     /// which is how llama.cpp has the queries and keys of Llama.
     Interleaved {
         /// How many heads there are.
         heads: usize,
     },
+    /// Queries, keys and values of each of `heads` heads in turn, not those of all heads, which is how transformers
+    /// has those of GPT-NeoX.
+    HeadByHead {
+        /// How many heads there are.
+        heads: usize,
+    },
+}
+
+/// What a checkpoint's tensor is to the model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// The weight of this name, stored so.
+    Weight(String, Stored),
+    /// Nothing: a buffer, or a part of the model that has nothing to do with language.
+    Ignored,
+    /// One too many.
+    Unknown,
 }
 
 /// A checkpoint's tensors under the model's names.
@@ -37,22 +56,26 @@ pub(crate) struct Weights<'a> {
 type NameInFile<'a> = Box<dyn Fn(&str) -> String + 'a>;
 
 impl<'a> Weights<'a> {
-    /// The tensors of `source`, which lies at `path`, renamed by `rename`; where that knows no name the tensor is
-    /// one too many. `name_in_file` is the way back.
+    /// The tensors of `source`, which lies at `path`, in their roles. `name_in_file` is the way back from the names of
+    /// weights.
     ///
     /// # Errors
     /// If two tensors of the files have the same name in the model.
     pub(crate) fn new(
         path: &Path,
         source: &'a dyn TensorSource,
-        rename: impl Fn(&str) -> Option<(String, Stored)>,
+        role: impl Fn(&str) -> Role,
         name_in_file: impl Fn(&str) -> String + 'a,
     ) -> Result<Self, ModelError> {
         let (mut stored, mut unknown) = (BTreeMap::<_, (&str, Stored)>::new(), Vec::new());
         for (name, tensor) in source.tensors() {
-            let Some((own, how)) = rename(name) else {
-                unknown.push(name.clone());
-                continue;
+            let (own, how) = match role(name) {
+                Role::Weight(own, how) => (own, how),
+                Role::Ignored => continue,
+                Role::Unknown => {
+                    unknown.push(name.clone());
+                    continue;
+                }
             };
             if let Some((other, _)) = stored.get(&own) {
                 let reason = format!("is the same weight of the model as {other}; remove one of them");
@@ -146,9 +169,9 @@ impl<'a> Weights<'a> {
         })
     }
 
-    /// Ends the loading: whatever was not taken and is no buffer is one too many.
-    pub(crate) fn finish(self, is_buffer: impl Fn(&str) -> bool) -> Result<(), ModelError> {
-        let left = self.stored.iter().filter(|(own, _)| !self.taken.contains(*own) && !is_buffer(own));
+    /// Ends the loading: whatever was not taken is one too many.
+    pub(crate) fn finish(self) -> Result<(), ModelError> {
+        let left = self.stored.iter().filter(|(own, _)| !self.taken.contains(*own));
         let mut tensors = self.unknown;
         tensors.extend(left.map(|(_, (stored_name, _))| (*stored_name).to_owned()));
         if tensors.is_empty() { Ok(()) } else { Err(ModelError::ExtraTensors { path: self.path, tensors }) }
@@ -162,16 +185,30 @@ fn restore(values: Vec<f32>, shape: &[usize], stored: Stored) -> Vec<f32> {
     match stored {
         Stored::AsIs => values,
         Stored::Transposed => transposed(&values, width),
+        Stored::LessOne => values.into_iter().map(|x| x + 1.0).collect(),
         Stored::Interleaved { heads } => {
             let d_head = rows / heads;
-            let source_row = |row: usize| {
+            reordered(&values, rows, |row| {
                 let (head, within) = (row / d_head, row % d_head);
                 let (half, pair) = (within / (d_head / 2), within % (d_head / 2));
                 head * d_head + 2 * pair + half
-            };
-            (0..rows).flat_map(|row| &values[source_row(row) * width..][..width]).copied().collect()
+            })
+        }
+        Stored::HeadByHead { heads } => {
+            let d_head = rows / heads / 3;
+            reordered(&values, rows, |row| {
+                let (kind, within) = (row / (heads * d_head), row % (heads * d_head));
+                let (head, place) = (within / d_head, within % d_head);
+                (3 * head + kind) * d_head + place
+            })
         }
     }
+}
+
+/// `values` of so many rows, of which each is what `source` says.
+fn reordered(values: &[f32], rows: usize, source: impl Fn(usize) -> usize) -> Vec<f32> {
+    let width = values.len() / rows.max(1);
+    (0..rows).flat_map(|row| &values[source(row) * width..][..width]).copied().collect()
 }
 
 #[cfg(test)]
@@ -199,8 +236,12 @@ mod tests {
     }
 
     fn weights(source: &Memory) -> Weights<'_> {
-        let rename = |name: &str| Some((name.to_owned(), Stored::AsIs));
-        Weights::new(Path::new("m"), source, rename, |own| format!("file.{own}")).unwrap()
+        let role = |name: &str| match name {
+            "inv_freq" => Role::Ignored,
+            "z" => Role::Unknown,
+            name => Role::Weight(name.to_owned(), Stored::AsIs),
+        };
+        Weights::new(Path::new("m"), source, role, |own| format!("file.{own}")).unwrap()
     }
 
     #[test]
@@ -209,7 +250,12 @@ mod tests {
         // Stored [2, 4], meant [4, 2].
         assert_eq!(restore(x.clone(), &[4, 2], Stored::Transposed), [0., 4., 1., 5., 2., 6., 3., 7.]);
         // Two heads of four rows of one: pairs (0, 1) and (2, 3) of each hold rows (0, 2) and (1, 3).
-        assert_eq!(restore(x, &[8], Stored::Interleaved { heads: 2 }), [0., 2., 1., 3., 4., 6., 5., 7.]);
+        let interleaved = restore(x.clone(), &[8], Stored::Interleaved { heads: 2 });
+        assert_eq!(interleaved, [0., 2., 1., 3., 4., 6., 5., 7.]);
+        // Two heads of one query, one key and one value each, and rows of one.
+        let by_head = restore(x[..6].to_vec(), &[6], Stored::HeadByHead { heads: 2 });
+        assert_eq!(by_head, [0., 3., 1., 4., 2., 5.]);
+        assert_eq!(restore(vec![-0.5, 1.0], &[2], Stored::LessOne), [0.5, 2.0]);
     }
 
     #[test]
@@ -225,18 +271,22 @@ mod tests {
     #[test]
     fn two_tensors_of_one_name_are_an_error() {
         let source = source(&[("a", &[1], &[1.0]), ("x.a", &[1], &[1.0])]);
-        let rename = |name: &str| Some((name.trim_start_matches("x.").to_owned(), Stored::AsIs));
-        let error = Weights::new(Path::new("m"), &source, rename, str::to_owned).err().unwrap().to_string();
+        let role = |name: &str| Role::Weight(name.trim_start_matches("x.").to_owned(), Stored::AsIs);
+        let error = Weights::new(Path::new("m"), &source, role, str::to_owned).err().unwrap().to_string();
         assert!(error.contains("w: tensor x.a: is the same weight of the model as a;"), "{error}");
     }
 
     #[test]
-    fn nothing_may_be_left_but_buffers() {
-        let source = source(&[("a", &[1], &[1.0]), ("b", &[1], &[1.0]), ("inv_freq", &[1], &[1.0])]);
+    fn nothing_may_be_left_but_what_is_ignored() {
+        let names = ["a", "b", "inv_freq", "z"];
+        let source = source(&names.map(|name| (name, &[1][..], &[1.0][..])));
         let mut all = weights(&source);
         all.take("a", [1]).unwrap();
-        let error = all.finish(|name| name == "inv_freq").unwrap_err();
-        assert!(matches!(&error, ModelError::ExtraTensors { tensors, .. } if tensors == &["b"]), "{error}");
+        let error = all.finish().unwrap_err();
+        assert!(
+            matches!(&error, ModelError::ExtraTensors { tensors, .. } if tensors == &["z", "b"]),
+            "{error}"
+        );
     }
 
     #[test]

@@ -43,7 +43,7 @@ impl Case {
             .map(|entry| entry.file_name().into_string().unwrap())
             .collect();
         names.sort();
-        assert!(names.len() >= 14, "fixtures are missing: found {names:?}");
+        assert!(names.len() >= 40, "fixtures are missing: found {names:?}");
         names.iter().map(|name| Self::read(name)).collect()
     }
 
@@ -71,6 +71,11 @@ impl Case {
         let ids: Vec<i64> = positions.values.iter().map(|&id| id as i64).collect();
         let ids = Tensor::from_data(TensorData::new(ids, [positions.shape[0]]), &x.device());
         x.select(1, ids)
+    }
+
+    /// Whether `expected` is about all positions.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.positions.is_none()
     }
 
     /// `[batch, seq]`.

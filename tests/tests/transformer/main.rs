@@ -6,5 +6,6 @@ mod damaged;
 mod fixture;
 mod golden;
 mod hooks;
+mod pickles;
 mod strict;
 mod training;

@@ -118,20 +118,20 @@ fn configurations_that_are_not_implemented_are_refused() {
     );
     refused(with("hidden_act", json!("xielu")), &["hidden_act \"xielu\""]);
     refused(with("quantization_config", json!({"bits": 4})), &["quantization_config", "unquantised"]);
-    refused(with("rope_parameters", json!({"rope_type": "yarn", "factor": 4.0})), &["rope scaling \"yarn\""]);
+    refused(with("rope_parameters", json!({"rope_type": "ntk", "factor": 4.0})), &["rope scaling \"ntk\""]);
     refused(with("rope_parameters", json!({"rope_type": "linear"})), &["rope_parameters.factor"]);
     refused(with("rope_interleaved", json!(true)), &["rope_interleaved"]);
     refused(with("hidden_size", json!("36")), &["hidden_size", "expected a whole number"]);
     refused(with("num_key_value_heads", json!(4)), &["num_key_value_heads", "found 4"]);
     refused(with("head_dim", json!(5)), &["head_dim", "even"]);
     refused(with("vocab_size", json!(54)), &["model.embed_tokens.weight", "[54, 36]"]);
-    // Written before transformers 5.
+    // Written before transformers 5; it changes nothing within the context that the model was made for.
     let older = Copy::of("llama_gqa_tied").config(|c| {
         c.as_object_mut().unwrap().remove("rope_parameters");
         c["rope_theta"] = json!(10000.0);
         c["rope_scaling"] = json!({"type": "dynamic", "factor": 2.0});
     });
-    refused(older.open_directory(), &["rope scaling \"dynamic\""]);
+    older.open_directory().unwrap();
     for epsilon in [json!(0.0), json!(-1e-5), json!("1e-5")] {
         refused(with("rms_norm_eps", epsilon), &["rms_norm_eps", "expected a number above 0"]);
     }
@@ -231,9 +231,7 @@ fn what_is_no_model_is_said_to_be_none() {
     refused(open(&text), &["another kind", ".gguf"]);
     let no_weights = Copy::of("llama_gqa_tied");
     fs::remove_file(no_weights.path("model.safetensors")).unwrap();
-    refused(no_weights.open_directory(), &["neither model.safetensors nor"]);
-    fs::write(no_weights.path("pytorch_model.bin"), "").unwrap();
-    refused(no_weights.open_directory(), &["pytorch_model.bin", "save_pretrained"]);
+    refused(no_weights.open_directory(), &["neither model.safetensors nor pytorch_model.bin"]);
 }
 
 #[test]
@@ -243,4 +241,7 @@ fn a_hook_beyond_the_last_block_is_refused() {
     checkpoint.check_hook("ln_final.hook_normalized".parse().unwrap()).unwrap();
     let refusal = checkpoint.check_hook("blocks.2.hook_resid_pre".parse().unwrap());
     refused(refusal, &["gpt2 has no blocks.2.hook_resid_pre", "blocks.0 to blocks.1"]);
+    let parallel = Case::read("pythia").checkpoint();
+    let refusal = parallel.check_hook("blocks.1.hook_resid_mid".parse().unwrap());
+    refused(refusal, &["has no blocks.1.hook_resid_mid", "hook_resid_pre"]);
 }

@@ -11,13 +11,11 @@ use memmap2::Mmap;
 use monosema_core::AtomicFile;
 use safetensors::{Dtype, SafeTensors, View, tensor::Metadata};
 
-use super::{StoredTensor, TensorSource};
+use super::{StoredTensor, TensorSource, directory};
 use crate::ModelError;
 
 /// The name of a file that holds all weights.
-pub(crate) const SINGLE: &str = "model.safetensors";
-/// The name of a file that says which file holds which weight.
-pub(crate) const INDEX: &str = "model.safetensors.index.json";
+pub(super) const SINGLE: &str = "model.safetensors";
 
 /// The weights of a Hugging Face directory.
 pub(crate) struct SafetensorsFiles {
@@ -32,32 +30,15 @@ struct MappedFile {
 }
 
 impl SafetensorsFiles {
-    /// Opens `model.safetensors`, or what `model.safetensors.index.json` lists, in `dir`. Reads headers only.
-    pub(crate) fn open(dir: &Path) -> Result<Self, ModelError> {
-        let single = dir.join(SINGLE);
-        if single.exists() {
-            return Self::open_files([single].into());
-        }
-        let index = dir.join(INDEX);
-        if !index.exists() {
-            let reason = if dir.join("pytorch_model.bin").exists() {
-                format!(
-                    "it has no {SINGLE}, only a pickle (pytorch_model.bin), which is not read; convert it with transformers (save_pretrained)"
-                )
-            } else {
-                format!("it has neither {SINGLE} nor {INDEX}")
-            };
-            return Err(ModelError::NotAModel { path: dir.to_owned(), reason });
-        }
-        let places = read_index(&index)?;
-        let names: BTreeSet<&String> = places.values().collect();
-        let opened = Self::open_files(names.into_iter().map(|name| dir.join(name)).collect())?;
-        for (tensor, name) in &places {
-            let file = dir.join(name);
-            if opened.tensors.get(tensor).is_none_or(|found| found.file != file) {
-                let reason = format!("not in this file, though {} says so", index.display());
-                return Err(ModelError::BadTensor { file, tensor: tensor.clone(), reason });
+    /// Opens the files at `paths`. Reads headers only.
+    pub(super) fn open(paths: &BTreeSet<PathBuf>) -> Result<Self, ModelError> {
+        let mut opened = Self { files: BTreeMap::new(), tensors: BTreeMap::new() };
+        for path in paths {
+            let file = MappedFile::open(path)?;
+            for (name, info) in file.header.tensors() {
+                directory::note(&mut opened.tensors, &name, path, &info.shape)?;
             }
+            opened.files.insert(path.clone(), file);
         }
         Ok(opened)
     }
@@ -65,28 +46,7 @@ impl SafetensorsFiles {
     /// Opens one file by its path.
     #[cfg(test)]
     pub(crate) fn open_file(path: &Path) -> Result<Self, ModelError> {
-        Self::open_files([path.to_owned()].into())
-    }
-
-    fn open_files(paths: BTreeSet<PathBuf>) -> Result<Self, ModelError> {
-        let mut opened = Self { files: BTreeMap::new(), tensors: BTreeMap::new() };
-        for path in paths {
-            let file = MappedFile::open(&path)?;
-            for (name, info) in file.header.tensors() {
-                let stored = StoredTensor { file: path.clone(), shape: info.shape.clone() };
-                if let Some(other) = opened.tensors.insert(name.clone(), stored) {
-                    let reason = format!("also in {}", other.file.display());
-                    return Err(ModelError::BadTensor { file: path, tensor: name, reason });
-                }
-            }
-            opened.files.insert(path, file);
-        }
-        Ok(opened)
-    }
-
-    /// The files opened.
-    pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
-        self.files.keys().map(PathBuf::as_path)
+        Self::open(&[path.to_owned()].into())
     }
 }
 
@@ -146,25 +106,6 @@ pub(super) fn map(path: &Path) -> Result<Mmap, ModelError> {
     let file = File::open(path).map_err(io)?;
     // SAFETY: the usual contract of mapped weights: nobody may write to the file while a model is loaded.
     unsafe { Mmap::map(&file) }.map_err(io)
-}
-
-/// Which file holds which tensor.
-fn read_index(index: &Path) -> Result<BTreeMap<String, String>, ModelError> {
-    #[derive(serde::Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-    let bytes = std::fs::read(index).map_err(|source| ModelError::Io { path: index.to_owned(), source })?;
-    let malformed = |reason: String| ModelError::Malformed { file: index.to_owned(), reason };
-    let index: Index = serde_json::from_slice(&bytes)
-        .map_err(|e| malformed(format!("expected a JSON object with a weight_map: {e}")))?;
-    for name in index.weight_map.values() {
-        // A plain file name: an index must not reach out of its directory.
-        if Path::new(name).file_name().is_none_or(|file_name| file_name != Path::new(name).as_os_str()) {
-            return Err(malformed(format!("weight_map: expected file names, found {name:?}")));
-        }
-    }
-    Ok(index.weight_map)
 }
 
 /// A tensor to be saved.

@@ -64,6 +64,20 @@ impl Settings {
         number.map(Some).ok_or_else(|| self.expected(key, "a number above 0", value))
     }
 
+    /// A finite number, `None` if it is missing or null.
+    pub(crate) fn number_if_any(&self, key: &str) -> Result<Option<f64>, ModelError> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let number = value.as_f64().filter(|x| x.is_finite());
+        number.map(Some).ok_or_else(|| self.expected(key, "a number", value))
+    }
+
+    /// A list of numbers.
+    pub(crate) fn numbers(&self, key: &str) -> Result<Vec<f32>, ModelError> {
+        let value = self.get(key).ok_or_else(|| self.wrong(key, "expected a list of numbers, found none"))?;
+        let numbers = value.as_array().and_then(|all| all.iter().map(|x| Some(x.as_f64()? as f32)).collect());
+        numbers.ok_or_else(|| self.expected(key, "a list of numbers", value))
+    }
+
     /// True or false; `default` if it is missing or null.
     pub(crate) fn flag(&self, key: &str, default: bool) -> Result<bool, ModelError> {
         match self.get(key) {

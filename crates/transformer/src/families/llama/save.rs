@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use super::{Llama, LlamaConfig};
 use crate::{
     ModelError, RopeScaling,
+    blocks::{Linear, Transformer},
     formats::{self, SavedTensor},
-    linear::Linear,
 };
 
 /// In which precision [`Llama::save`] writes weights.
@@ -40,23 +40,23 @@ impl Llama {
         let c = &self.config;
         let (queries, keys) = (c.n_heads * c.d_head, c.n_kv_heads * c.d_head);
         let mut tensors = Named::default();
-        tensors.add("model.embed_tokens.weight", self.embedding.weight.val());
-        tensors.add("model.norm.weight", self.final_norm.weight.val());
-        for (layer, block) in self.blocks.iter().enumerate() {
+        let Transformer { embedding, blocks, final_norm, .. } = &self.transformer;
+        tensors.add("model.embed_tokens.weight", embedding.weight.val());
+        tensors.add("model.norm.weight", final_norm.weight());
+        for (layer, block) in blocks.iter().enumerate() {
             let at = |name: &str| format!("model.layers.{layer}.{name}");
-            tensors.add(&at("input_layernorm.weight"), block.attention_norm.weight.val());
-            tensors.add(&at("post_attention_layernorm.weight"), block.mlp_norm.weight.val());
+            let norms =
+                [("input_layernorm", &block.attention_norm), ("post_attention_layernorm", &block.mlp_norm)];
+            for (name, norm) in norms.into_iter().filter_map(|(name, norm)| Some((name, norm.as_ref()?))) {
+                tensors.add(&at(&format!("{name}.weight")), norm.weight());
+            }
             let qkv = [("q_proj", queries), ("k_proj", keys), ("v_proj", keys)];
             tensors.add_parts(&at("self_attn."), &qkv, &block.attention.qkv);
             tensors.add_parts(&at("self_attn."), &[("o_proj", c.d_model)], &block.attention.output);
-            tensors.add_parts(
-                &at("mlp."),
-                &[("gate_proj", c.d_mlp), ("up_proj", c.d_mlp)],
-                &block.mlp.gate_up,
-            );
+            tensors.add_parts(&at("mlp."), &[("gate_proj", c.d_mlp), ("up_proj", c.d_mlp)], &block.mlp.up);
             tensors.add_parts(&at("mlp."), &[("down_proj", c.d_model)], &block.mlp.down);
         }
-        if let Some(output) = &self.embedding.output {
+        if let Some(output) = &embedding.output {
             tensors.add("lm_head.weight", output.weight.val().transpose());
         }
         tensors.0
@@ -93,15 +93,8 @@ fn config_json(config: &LlamaConfig, dtype: SavedDtype) -> Result<Value, ModelEr
         "rope_theta": c.rope_theta,
         "rope_scaling": match &c.rope_scaling {
             None => Value::Null,
-            Some(RopeScaling::Linear { factor }) => json!({"rope_type": "linear", "factor": factor}),
-            Some(RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings }) => json!({
-                "rope_type": "llama3",
-                "factor": factor,
-                "low_freq_factor": low_freq_factor,
-                "high_freq_factor": high_freq_factor,
-                "original_max_position_embeddings": original_max_position_embeddings,
-            }),
             Some(RopeScaling::Divisors(_)) => return Err(inexpressible("rope scaling of a GGUF file")),
+            Some(scaling) => rope_scaling_json(scaling),
         },
         "tie_word_embeddings": c.tied,
         "torch_dtype": match dtype { SavedDtype::F32 => "float32", SavedDtype::Bf16 => "bfloat16" },
@@ -113,6 +106,17 @@ fn config_json(config: &LlamaConfig, dtype: SavedDtype) -> Result<Value, ModelEr
         json["mlp_bias"] = json!(c.mlp_bias);
     }
     Ok(json)
+}
+
+/// A section `rope_scaling`: the fields are those of transformers, and so are the types' names, in small letters.
+fn rope_scaling_json(scaling: &RopeScaling) -> Value {
+    let tagged = serde_json::to_value(scaling).expect("numbers and string keys only");
+    let mut fields = serde_json::Map::new();
+    for (kind, values) in tagged.as_object().into_iter().flatten() {
+        fields.extend(values.as_object().cloned().unwrap_or_default());
+        fields.insert("rope_type".into(), kind.to_lowercase().into());
+    }
+    Value::Object(fields)
 }
 
 /// Tensors by name, as they are saved.

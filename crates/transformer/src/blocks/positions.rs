@@ -1,0 +1,124 @@
+//! What attention must know about positions: rotation tables and which positions see which. Both depend on the
+//! sequence length alone, so they are computed once a length and kept.
+
+use std::{
+    ops::Range,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use burn::tensor::{Bool, Device, Tensor, TensorData};
+
+use super::rotary::Rotary;
+use crate::host;
+
+/// How blocks of a model treat positions. Clones share their tables.
+#[derive(Clone, Debug)]
+pub(crate) struct Positions {
+    rotary: Option<Rotary>,
+    /// A position sees only this many positions, itself included.
+    window: Option<usize>,
+    /// The tables of the last length asked for.
+    kept: Arc<Mutex<Option<Arc<Tables>>>>,
+}
+
+/// Tables for one sequence length on one device.
+#[derive(Debug)]
+pub(crate) struct Tables {
+    pub(crate) seq_len: usize,
+    device: Device,
+    window: usize,
+    pub(crate) rotation: Option<Rotation>,
+    /// True where the query (row) must not see the key (column), `[seq, seq]`; none where the host masks, by
+    /// [`Tables::seen`].
+    pub(crate) hidden: Option<Tensor<2, Bool>>,
+}
+
+impl Tables {
+    /// The keys that the query at `position` sees.
+    pub(crate) fn seen(&self, position: usize) -> Range<usize> {
+        (position + 1).saturating_sub(self.window)..position + 1
+    }
+}
+
+/// Cosines and sines, each `[seq, half]`, on the device and on the host.
+#[derive(Debug)]
+pub(crate) struct Rotation {
+    pub(crate) half: usize,
+    pub(crate) cos: Tensor<2>,
+    pub(crate) sin: Tensor<2>,
+    pub(crate) host: (Vec<f32>, Vec<f32>),
+}
+
+impl Positions {
+    /// `rotary` if positions are rotations; `window` if a position does not see its whole past.
+    pub(crate) fn new(rotary: Option<Rotary>, window: Option<usize>) -> Self {
+        Self { rotary, window, kept: Arc::default() }
+    }
+
+    /// The tables for sequences of `seq_len` on `device`.
+    pub(crate) fn tables(&self, seq_len: usize, device: &Device) -> Arc<Tables> {
+        // Whoever panicked while holding the lock left either the old or the new tables.
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = |t: &Arc<Tables>| {
+            // Devices compare equal whether or not they record gradients; their tensors do not mix.
+            t.seq_len == seq_len && t.device == *device && t.device.is_autodiff() == device.is_autodiff()
+        };
+        match &*kept {
+            Some(tables) if fits(tables) => tables.clone(),
+            _ => kept.insert(Arc::new(self.compute(seq_len, device))).clone(),
+        }
+    }
+
+    fn compute(&self, seq_len: usize, device: &Device) -> Tables {
+        let rotation = self.rotary.as_ref().map(|rotary| {
+            let (host, half) = (rotary.tables(seq_len), rotary.half());
+            let tensor =
+                |table: &[f32]| Tensor::from_data(TensorData::new(table.to_vec(), [seq_len, half]), device);
+            Rotation { half, cos: tensor(&host.0), sin: tensor(&host.1), host }
+        });
+        let window = self.window.unwrap_or(seq_len);
+        let mut tables = Tables { seq_len, device: device.clone(), window, rotation, hidden: None };
+        if !host::applies_to(device) {
+            let hidden = |i: usize| !tables.seen(i / seq_len).contains(&(i % seq_len));
+            let hidden: Vec<bool> = (0..seq_len * seq_len).map(hidden).collect();
+            tables.hidden = Some(Tensor::from_data(TensorData::new(hidden, [seq_len, seq_len]), device));
+        }
+        tables
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hidden(window: Option<usize>, seq_len: usize) -> Vec<bool> {
+        let positions = Positions::new(None, window);
+        let on_host = positions.tables(seq_len, &Device::flex());
+        assert!(on_host.hidden.is_none());
+        let elsewhere = positions.tables(seq_len, &Device::flex().autodiff());
+        let hidden: Vec<bool> = elsewhere.hidden.as_ref().unwrap().to_data().iter::<bool>().collect();
+        for (position, row) in hidden.chunks(seq_len).enumerate() {
+            let seen: Vec<usize> = (0..seq_len).filter(|&key| !row[key]).collect();
+            assert_eq!(seen, on_host.seen(position).collect::<Vec<_>>());
+        }
+        hidden
+    }
+
+    #[test]
+    fn the_future_is_hidden_and_so_is_what_leaves_the_window() {
+        let (t, f) = (true, false);
+        assert_eq!(hidden(None, 3), [f, t, t, f, f, t, f, f, f]);
+        assert_eq!(hidden(Some(2), 3), [f, t, t, f, f, t, t, f, f]);
+        assert_eq!(hidden(Some(1), 2), [f, t, t, f]);
+    }
+
+    #[test]
+    fn tables_are_kept_until_another_length_comes() {
+        let positions = Positions::new(Some(Rotary::new(4, 10.0, None)), None);
+        let device = Device::flex();
+        let first = positions.tables(5, &device);
+        assert!(Arc::ptr_eq(&first, &positions.clone().tables(5, &device)));
+        assert!(!Arc::ptr_eq(&first, &positions.tables(6, &device)));
+        assert!(!Arc::ptr_eq(&first, &positions.tables(5, &device.autodiff())));
+    }
+}
