@@ -3,9 +3,9 @@
 #
 #   cargo build --release && scripts/object-store-check.sh [target/release/monosema]
 #
-# Text is read from the store; two parts are harvested into it at once, one of them killed on the way; they are sealed, and
-# trained on from there. Shards and the trained dictionary must be those of the same run on the disk, bit for bit, and what the
-# store refuses must be told with what to do. Needs python3 with venv, curl (7.75 or later) and a network for pip.
+# Two parts are harvested into it at once, one of them killed on the way; they are sealed, and trained on from there. Shards and
+# the trained dictionary must be those of the same run on the disk, bit for bit; so must a dictionary be whose text is
+# in the store; and what the store refuses must be told with what to do. Needs python3 with venv, curl (7.75 or later) and a network for pip.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -53,12 +53,16 @@ run() { "$binary" "$1" configs/quickstart.toml "${@:2}" "${small[@]}"; }
 # Documents have windows of their own, so that parts cut them as the whole does.
 small=(--set context.span_documents=false --set harvest.shard_tokens=8192 --set train.tokens=100000
     --set 'train.width={latents=256}')
-there=(--set 'harvest.text.files=["s3://bucket/text/*.jsonl"]' --set harvest.to=s3://bucket/acts)
+there=(--set harvest.to=\'s3://bucket/acts\')
+text=(--set 'harvest.text.files=["s3://bucket/text/*.jsonl"]')
 
 echo "== on the disk"
 run harvest --out "$work/disk"
 run train --out "$work/disk"
 for part in 1/2 2/2; do run harvest --out "$work/parts" --part $part; done
+# Text from elsewhere is another work, and the same tokens.
+run harvest --out "$work/text" "${text[@]}"
+run train --out "$work/text" "${text[@]}"
 
 echo "== in the store"
 run harvest --out "$work/first" "${there[@]}" --part 1/2 &
@@ -89,8 +93,11 @@ here = {
     for name, entry in json.loads((part / "manifest.json").read_text())["files"].items()
 }
 assert there == here, "the shards in the store are not those on the disk"
-first, disk = ((work / name / "dictionary" / "sae_weights.safetensors").read_bytes() for name in ("first", "disk"))
-assert first == disk, "what was trained on the store is not what was trained on the disk"
+weights = {
+    name: (work / name / "dictionary" / "sae_weights.safetensors").read_bytes() for name in ("disk", "first", "text")
+}
+assert weights["first"] == weights["disk"], "what was trained on the store is not what was trained on the disk"
+assert weights["text"] == weights["disk"], "text in the store is not the text on the disk"
 print(f"{len(there)} shards, and the dictionary trained on them, are the same bits")
 EOF_PYTHON
 

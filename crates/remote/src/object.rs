@@ -49,11 +49,13 @@ fn find_in(store: &Arc<dyn ObjectStore>, url: &Url) -> Result<(Vec<Object>, bool
             Err(error) => return Err(url.explain(error)),
         }
     }
-    // What is certain about the names, as far as it ends in a `/`.
-    let certain =
-        if has_glob { url.path.split(['*', '?', '[']).next().unwrap_or_default() } else { &url.path };
-    let certain =
-        if has_glob { certain.rsplit_once('/').map_or("", |(directory, _)| directory) } else { certain };
+    // What is certain about the names, as far as whole directories go.
+    let certain = if has_glob {
+        let before = url.path.split(['*', '?', '[']).next().unwrap_or_default();
+        before.rsplit_once('/').map_or("", |(directory, _)| directory)
+    } else {
+        &url.path
+    };
     let prefix =
         Some(certain).filter(|prefix| !prefix.is_empty()).map(|prefix| url.path_of(prefix)).transpose()?;
     let listed = async { Ok(store.list(prefix.as_ref()).try_collect::<Vec<_>>().await) };

@@ -122,7 +122,10 @@ impl SourceFile {
     pub fn identity(&self) -> Result<String, RemoteError> {
         match self {
             Self::Local { path, .. } => Ok(digest_file(path).map_err(RemoteError::io(path))?.to_string()),
-            Self::Hub { entry, .. } => Ok(format!("git:{}", entry.oid.as_deref().unwrap_or_default())),
+            Self::Hub { repository, entry } => match &entry.oid {
+                Some(oid) => Ok(format!("git:{oid}")),
+                None => Err(repository.unlisted(&entry.path)),
+            },
             Self::Object(object) => Ok(object.identity()),
         }
     }

@@ -53,6 +53,7 @@ impl Repository {
         let _lock = self.lock(oid).await?;
         if self.has(file) {
             // Another process was faster.
+            meter(file.bytes);
             return Ok(link);
         }
         let linked = |blob: &Path| point(&link, blob).map_err(RemoteError::writing(&link, &what, 0, INSTEAD));

@@ -26,8 +26,8 @@ pub struct Entry {
     pub path: String,
     /// Its size.
     pub bytes: u64,
-    /// The hash by which git knows it: of the file, or of what stands for it (`lfs`). Known by heart once a list was fetched;
-    /// not if the files were found in a cache that others filled.
+    /// The hash by which git knows it, or what stands for it there (`lfs`). Not known of files that were found in a cache that
+    /// others filled.
     pub oid: Option<String>,
     /// Whether git holds its SHA-256 in place of the file.
     #[serde(default)]

@@ -52,6 +52,15 @@ impl Repository {
         std::fs::metadata(self.directory().join(&file.path)).is_ok_and(|found| found.len() == file.bytes)
     }
 
+    /// That more must be known of the file `path` than a cache that others filled tells.
+    pub(crate) fn unlisted(&self, path: &str) -> RemoteError {
+        RemoteError::Offline {
+            what: self.address.file(path).to_string(),
+            cache: self.hub.cache.clone(),
+            reason: "git's hash of it was never asked for; fetch it once without HF_HUB_OFFLINE".to_owned(),
+        }
+    }
+
     /// Where the files lie by their names, those that were fetched.
     pub fn directory(&self) -> PathBuf {
         self.hub.snapshot(&self.address, self.commit())

@@ -291,6 +291,9 @@ fn offline_what_the_cache_has_is_enough() {
     fs::remove_dir_all(world.cache.path().join("models--o--n/.monosema")).unwrap();
     assert_eq!(world.offline("hf:o/n").unwrap(), online);
     assert_eq!(world.server.requests(), Vec::<String>::new());
+    // And no hashes by which a text would be known.
+    let text = Sources::on_hub(&world.hub(true), &Address::parse("hf:o/n/tokenizer.json").unwrap()).unwrap();
+    says(&text.files[0].identity().unwrap_err().to_string(), &["tokenizer.json", "hash", "HF_HUB_OFFLINE"]);
 }
 
 #[test]
