@@ -50,8 +50,7 @@ done
 put --upload-file data/demo/stories/train.jsonl "$AWS_ENDPOINT_URL/bucket/text/train.jsonl"
 
 run() { "$binary" "$1" configs/quickstart.toml "${@:2}" "${small[@]}"; }
-# Documents have windows of their own, so that parts cut them as the whole does.
-small=(--set context.span_documents=false --set harvest.shard_tokens=8192 --set train.tokens=100000
+small=(--set harvest.shard_tokens=8192 --set train.tokens=100000
     --set 'train.width={latents=256}')
 there=(--set harvest.to=\'s3://bucket/acts\')
 text=(--set 'harvest.text.files=["s3://bucket/text/*.jsonl"]')
@@ -60,6 +59,8 @@ echo "== on the disk"
 run harvest --out "$work/disk"
 run train --out "$work/disk"
 for part in 1/2 2/2; do run harvest --out "$work/parts" --part $part; done
+run seal --out "$work/parts"
+run train --out "$work/parts"
 # Text from elsewhere is another work, and the same tokens.
 run harvest --out "$work/text" "${text[@]}"
 run train --out "$work/text" "${text[@]}"
@@ -67,7 +68,7 @@ run train --out "$work/text" "${text[@]}"
 echo "== in the store"
 run harvest --out "$work/first" "${there[@]}" --part 1/2 &
 first=$!
-run harvest --out "$work/second" "${there[@]}" --part 2/2 &
+"$binary" harvest configs/quickstart.toml --out "$work/second" "${small[@]}" "${there[@]}" --part 2/2 &
 second=$!
 sleep 4
 kill -9 $second && wait $second || true
@@ -87,18 +88,15 @@ import json, pathlib, sys
 
 work = pathlib.Path(sys.argv[1])
 there = json.loads((work / "inspected.json").read_text())["manifest"]["files"]
-here = {
-    f"{part.name}/{name}": entry
-    for part in (work / "parts" / "acts").glob("part-*")
-    for name, entry in json.loads((part / "manifest.json").read_text())["files"].items()
-}
+here = json.loads((work / "parts" / "acts" / "manifest.json").read_text())["files"]
 assert there == here, "the shards in the store are not those on the disk"
 weights = {
-    name: (work / name / "dictionary" / "sae_weights.safetensors").read_bytes() for name in ("disk", "first", "text")
+    name: (work / name / "dictionary" / "sae_weights.safetensors").read_bytes()
+    for name in ("disk", "parts", "first", "text")
 }
-assert weights["first"] == weights["disk"], "what was trained on the store is not what was trained on the disk"
+assert weights["first"] == weights["parts"], "what was trained on the store is not what was trained on the disk"
 assert weights["text"] == weights["disk"], "text in the store is not the text on the disk"
-print(f"{len(there)} shards, and the dictionary trained on them, are the same bits")
+print(f"{len(there)} shards, and the dictionaries trained on them, are the same bits")
 EOF_PYTHON
 
 echo "== what is refused"

@@ -205,7 +205,7 @@ impl Places {
             Found::Finished(there) | Found::Interrupted(there, _) if there != *work => {
                 return Err(other(&there));
             }
-            Found::Foreign(reason) => return Err(anyhow!("{}: {reason}; {remove}", directory.display())),
+            Found::Foreign(reason) => return Err(foreign(directory, &reason)),
             _ => {}
         }
         self.check_parts(&here)?;
@@ -315,39 +315,42 @@ fn found(directory: &Path, stage: Stage) -> Found {
 
 /// What is at a place in an object store.
 fn found_elsewhere(directory: &Path) -> Found {
-    let foreign = |error: &dyn std::error::Error| Found::Foreign(error.to_string());
+    // Why nobody can tell is what the store says, at the end of the chain.
+    let foreign = |error: anyhow::Error| Found::Foreign(format!("{error:#}"));
     let place = match Place::at(directory) {
         Ok(place) => place,
-        Err(error) => return foreign(&error),
+        Err(error) => return foreign(error.into()),
     };
     match Manifest::read(&place, Stage::Harvest) {
         Ok(manifest) => Found::Finished(manifest.work),
         Err(ManifestError::Unsealed { .. }) => Found::Nothing,
         // Shards that were lost are made anew.
-        Err(error @ ManifestError::Damaged { .. }) => {
-            match Manifest::read_unchecked(&place, Stage::Harvest) {
-                Ok(manifest) => Found::Interrupted(manifest.work, Vec::new()),
-                Err(_) => foreign(&error),
-            }
-        }
-        Err(error) => foreign(&error),
+        Err(error @ ManifestError::Damaged { .. }) => match Manifest::read_unchecked(&place, Stage::Harvest) {
+            Ok(manifest) => Found::Interrupted(manifest.work, Vec::new()),
+            Err(_) => foreign(error.into()),
+        },
+        Err(error) => foreign(error.into()),
     }
 }
 
 fn foreign(directory: &Path, reason: &str) -> anyhow::Error {
+    if Place::is_elsewhere(directory) {
+        return anyhow!("{}: {reason}", directory.display());
+    }
     anyhow!("{}: {reason}; choose another --out, or replace it with --overwrite", directory.display())
 }
 
 const UNUSABLE: &str = "what is there cannot be used; choose another --out, or replace it with --overwrite";
 
 fn other_work(place: &Path, there: &Work, wanted: &Work) -> anyhow::Error {
+    let differing = differing(place, there, wanted);
+    anyhow!("{differing}\nchoose another --out, or replace them with --overwrite")
+}
+
+fn differing(place: &Path, there: &Work, wanted: &Work) -> String {
     let differences = there.differences(wanted);
     let shown = differences.iter().take(8).map(|line| format!("\n  {line}")).collect::<String>();
     let more = differences.len().saturating_sub(8);
     let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };
-    anyhow!(
-        "{}: results of other work are there; choose another --out, or replace them with --overwrite\nmade with \
-         (there → wanted):{shown}{more}",
-        place.display()
-    )
+    format!("{}: results of other work are there, made with (there → wanted):{shown}{more}", place.display())
 }
