@@ -23,7 +23,7 @@ use serde_json::Value;
 use crate::{
     args::RunArgs,
     device::{self, Chosen},
-    experiment::Experiment,
+    experiment::{Experiment, ModelConfig},
     failure::{Failure, Outcome},
     inspect, output,
     places::{Places, Standing},
@@ -37,7 +37,8 @@ pub(crate) fn run(args: &RunArgs, stages: &[Stage]) -> Outcome {
     let places = Places::new(args);
     let stages = &stages_of(&experiment, stages).map_err(|error| usage_in(&args.config, error))?[..];
     let in_config = |error: ModelError| usage_in(&args.config, error);
-    let checkpoint = Checkpoint::open(&experiment.model.path).map_err(in_config)?;
+    let ModelConfig { path, precision } = &experiment.model;
+    let checkpoint = Checkpoint::open(path).map_err(in_config)?.with_precision(*precision);
     // Everything is checked before anything is done: a fault in [eval] must not show after hours of harvest.
     let lock = if places.out.is_dir() && !args.dry_run { Some(places.lock()?) } else { None };
     let members = members(&experiment, &places).map_err(|error| usage_in(&args.config, error))?;

@@ -13,7 +13,7 @@ use super::{
     positions::Positions,
     qk_norm::QkNorm,
 };
-use crate::{ModelError, weights::Weights};
+use crate::{ModelError, Precision, weights::Weights};
 
 /// What checkpoints on the Hugging Face hub call the tensors of a family, without the kind (`weight`, `bias`). Each
 /// pair is the name here and the name there; a family has the tensors that its lists name.
@@ -70,13 +70,17 @@ impl Transformer {
         shape: &Shape,
         names: &Names,
         weights: &mut Weights,
+        precision: Precision,
         device: &Device,
     ) -> Result<Self, ModelError> {
         let mut loader = Loader { shape, names, weights, device };
-        let embedding = loader.embedding()?;
+        let embedding = precision.apply(loader.embedding()?);
         let positions = shape.positions();
         let blocks = shape.blocks.iter().zip(positions).enumerate();
-        let blocks = blocks.map(|(layer, (block, positions))| loader.block(layer, block, positions));
+        let blocks = blocks.map(|(layer, (block, positions))| {
+            // One after the other, so that no more than one is there twice.
+            loader.block(layer, block, positions).map(|block| precision.apply(block))
+        });
         let blocks = blocks.collect::<Result<_, _>>()?;
         let final_norm = loader.norm("output_norm")?;
         Ok(Self { embedding, blocks, final_norm, shape: shape.clone() })
