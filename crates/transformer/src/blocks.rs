@@ -26,7 +26,9 @@ pub(crate) use latent::LatentShape;
 pub(crate) use linear::{Linear, transposed};
 pub(crate) use load::Names;
 pub(crate) use norm::Norm;
-pub(crate) use shape::{AttentionShape, BlockShape, ExpertsShape, MlpShape, NormKind, Norms, QkNormKind, Rope, Shape};
+pub(crate) use shape::{
+    AttentionShape, BlockShape, ExpertsShape, MlpShape, NormKind, Norms, QkNormKind, Rope, Shape,
+};
 
 use burn::{
     module::Module,

@@ -57,8 +57,10 @@ impl Experts {
         // The expert of place `k i + j` is the j-th of token i.
         let on_host = scores.clone().into_data().convert::<f32>();
         let on_host = on_host.as_slice::<f32>().expect("converted to f32");
-        let chosen: Vec<usize> =
-            on_host.chunks_exact(self.choice.n_experts).flat_map(|row| self.choice.choose(row, &self.correction)).collect();
+        let chosen: Vec<usize> = on_host
+            .chunks_exact(self.choice.n_experts)
+            .flat_map(|row| self.choice.choose(row, &self.correction))
+            .collect();
         let mut places = vec![Vec::new(); self.choice.n_experts];
         for (place, &expert) in chosen.iter().enumerate() {
             places[expert].push(place);
@@ -98,8 +100,7 @@ impl Choice {
 
     /// `chosen`: the scores of the chosen experts, `[n, experts_per_token]`.
     fn weights(&self, chosen: Tensor<2>) -> Tensor<2> {
-        let weights =
-            if self.normalised { chosen.clone() / (chosen.sum_dim(1) + 1e-20) } else { chosen };
+        let weights = if self.normalised { chosen.clone() / (chosen.sum_dim(1) + 1e-20) } else { chosen };
         weights * self.scale
     }
 }

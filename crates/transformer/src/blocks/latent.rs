@@ -138,7 +138,8 @@ mod tests {
 
     #[test]
     fn rows_come_from_where_checkpoints_have_them() {
-        let rows = |neighbours| (0..12).map(|row| shape(neighbours).stored_query_row(row)).collect::<Vec<_>>();
+        let rows =
+            |neighbours| (0..12).map(|row| shape(neighbours).stored_query_row(row)).collect::<Vec<_>>();
         assert_eq!(rows(false), [2, 3, 4, 5, 0, 1, 8, 9, 10, 11, 6, 7]);
         assert_eq!(rows(true), [2, 4, 3, 5, 0, 1, 8, 10, 9, 11, 6, 7]);
         let keys_values = (0..6).map(|row| shape(true).stored_key_value_row(row, 2)).collect::<Vec<_>>();

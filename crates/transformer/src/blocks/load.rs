@@ -136,7 +136,11 @@ impl Loader<'_, '_> {
             post_attention_norm: self.norm_if(after, &at("post_attention_norm"))?,
             mlp_norm: self.norm_if(before, &at("ffn_norm"))?,
             mlp: self.shared_mlp(&prefix, shape)?,
-            experts: shape.experts.as_ref().map(|experts| self.experts(&prefix, shape, experts)).transpose()?,
+            experts: shape
+                .experts
+                .as_ref()
+                .map(|experts| self.experts(&prefix, shape, experts))
+                .transpose()?,
             post_mlp_norm: self.norm_if(after, &at("post_ffw_norm"))?,
             parallel: shape.parallel,
         })

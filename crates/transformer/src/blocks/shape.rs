@@ -260,11 +260,16 @@ impl ExpertsShape {
         counts.into_iter().try_for_each(|(key, count)| above_zero(key, count as f64))?;
         above_zero("routed_scaling_factor", scale)?;
         if !n_experts.is_multiple_of(n_groups) || n_experts / n_groups < 2 {
-            let reason = format!("expected groups of equal size, two of {n_experts} experts at least, found {n_groups}");
+            let reason = format!(
+                "expected groups of equal size, two of {n_experts} experts at least, found {n_groups}"
+            );
             return Err(("n_group", reason));
         }
         if groups_per_token > n_groups {
-            return Err(("topk_group", format!("expected {n_groups} groups at most, found {groups_per_token}")));
+            return Err((
+                "topk_group",
+                format!("expected {n_groups} groups at most, found {groups_per_token}"),
+            ));
         }
         let at_most = groups_per_token * (n_experts / n_groups);
         if experts_per_token > at_most {

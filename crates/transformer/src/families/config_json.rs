@@ -145,12 +145,14 @@ pub(crate) const FULL: &str = "full_attention";
 pub(crate) const SLIDING: &str = "sliding_attention";
 
 /// The rotary positions of heads of `d_head`: `rope_parameters` since transformers 5, `rope_theta`, `rope_scaling` and
-/// `partial_rotary_factor` before. `theta` and `partial` are the base and the share of a head that is rotated where
+/// `partial_rotary_factor` before. Where `rope_parameters` are of several kinds of blocks they are left for the family to
+/// read. `theta` and `partial` are the base and the share of a head that is rotated where
 /// none is given.
 pub(crate) fn rope(settings: &Settings, d_head: usize, theta: f64, partial: f64) -> Result<Rope, ModelError> {
     let theta = settings.positive_if_any("rope_theta")?.unwrap_or(theta);
     let partial = settings.positive_if_any("partial_rotary_factor")?.unwrap_or(partial);
     let newer = settings.section("rope_parameters")?;
+    let newer = newer.filter(|section| !section.has(FULL) && !section.has(SLIDING));
     match newer.or(settings.section("rope_scaling")?) {
         Some(section) => rope_of(settings, &section, d_head, theta, partial),
         None => Ok(Rope { d_rotated: rotated(d_head, partial), theta, scaling: None }),
