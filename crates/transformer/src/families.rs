@@ -144,7 +144,9 @@ impl Config {
         })?;
         let description = family.description();
         check_architecture(settings, description.architectures)?;
-        settings.refuse("quantization_config", &[], "fetch the model's unquantised weights")?;
+        let unquantised = "fetch the model's unquantised weights, or turn them into bf16 (DeepSeek's repositories have \
+                           fp8_cast_bf16.py for theirs)";
+        settings.refuse("quantization_config", &[], unquantised)?;
         let shape = (description.from_config_json)(settings)?;
         settings.warn_of_unread(HARMLESS_KEYS);
         shape.check(settings.file())?;
@@ -260,6 +262,8 @@ const HARMLESS_KEYS: &[&str] = &[
     "_name_or_path",
     "_attn_implementation_autoset",
     "architectures",
+    "auto_map",
+    "aux_loss_alpha",
     "attention_dropout",
     "attn_pdrop",
     "cache_implementation",
@@ -268,8 +272,10 @@ const HARMLESS_KEYS: &[&str] = &[
     "bos_token_id",
     "dtype",
     "embd_pdrop",
+    "embed_dropout",
     "eoi_token_index",
     "eos_token_id",
+    "ep_size",
     "gradient_checkpointing",
     "hidden_dropout",
     "hidden_activation",
@@ -283,11 +289,15 @@ const HARMLESS_KEYS: &[&str] = &[
     "mm_tokens_per_image",
     "model_type",
     "n_ctx",
+    "num_nextn_predict_layers",
     "output_past",
     "pad_token_id",
     "pretraining_tp",
+    "qk_head_dim",
     "reorder_and_upcast_attn",
+    "resid_dropout",
     "resid_pdrop",
+    "seq_aux",
     "summary_activation",
     "summary_first_dropout",
     "summary_proj_to_labels",

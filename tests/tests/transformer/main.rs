@@ -4,6 +4,7 @@
 
 mod damaged;
 mod every_tensor;
+mod families;
 mod fixture;
 mod golden;
 mod hooks;

@@ -83,7 +83,7 @@ pub(crate) fn llama_like(settings: &Settings, defaults: &Defaults) -> Result<Sha
         embedded_positions: false,
         norm: NormKind::Rms,
         norm_epsilon: settings.positive_if_any("rms_norm_eps")?.unwrap_or(defaults.norm_epsilon),
-        blocks: vec![block; settings.count("num_hidden_layers")?],
+        blocks: vec![block; settings.layers("num_hidden_layers")?],
         tied: settings.flag("tie_word_embeddings", defaults.tied)?,
         logit_soft_cap: None,
     })

@@ -63,7 +63,8 @@ fn predicts_further(shape: &Shape, name: &str) -> bool {
 fn from_config_json(settings: &Settings) -> Result<Shape, ModelError> {
     // What config.json calls head_dim is a part of a head, if it is there.
     let d_rotated = settings.count("qk_rope_head_dim")?;
-    let mut shape = config_json::llama_like(settings, &Defaults { d_head: Some(d_rotated), ..Defaults::LLAMA })?;
+    let mut shape =
+        config_json::llama_like(settings, &Defaults { d_head: Some(d_rotated), ..Defaults::LLAMA })?;
     let dense = settings.whole_number_if_any("first_k_dense_replace")?.unwrap_or(3);
     let attention = attention(settings, &shape.blocks[0].attention, d_rotated)?;
     let experts = experts(settings)?;
@@ -123,9 +124,14 @@ fn score_scale(settings: &Settings, rope: &Rope) -> Result<f64, ModelError> {
 
 fn experts(settings: &Settings) -> Result<ExpertsShape, ModelError> {
     settings.refuse("scoring_func", &[json!("sigmoid")], "experts are scored by a sigmoid")?;
-    settings.refuse("topk_method", &[json!("noaux_tc")], "experts are chosen by corrected scores (noaux_tc)")?;
+    settings.refuse(
+        "topk_method",
+        &[json!("noaux_tc")],
+        "experts are chosen by corrected scores (noaux_tc)",
+    )?;
     settings.refuse("moe_layer_freq", &[json!(1)], "every block behind the dense ones has experts")?;
-    let count = |key: &str, default: usize| Ok::<_, ModelError>(settings.count_if_any(key)?.unwrap_or(default));
+    let count =
+        |key: &str, default: usize| Ok::<_, ModelError>(settings.count_if_any(key)?.unwrap_or(default));
     let choice = Choice {
         n_experts: count("n_routed_experts", 256)?,
         experts_per_token: count("num_experts_per_tok", 8)?,

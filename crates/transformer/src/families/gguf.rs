@@ -66,7 +66,7 @@ pub(crate) fn llama_like(settings: &Settings, tensors: &dyn TensorSource) -> Res
         embedded_positions: false,
         norm: NormKind::Rms,
         norm_epsilon: settings.positive("attention.layer_norm_rms_epsilon")?,
-        blocks: vec![block; settings.count("block_count")?],
+        blocks: vec![block; settings.layers("block_count")?],
         tied: !has(tensors, "output.weight"),
         logit_soft_cap: None,
     })

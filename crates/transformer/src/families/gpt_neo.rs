@@ -87,18 +87,20 @@ fn from_config_json(settings: &Settings) -> Result<Shape, ModelError> {
 
 /// Which blocks attend within a window: `attention_types` repeats lists of kinds, `[[["global", "local"], 12]]`.
 fn local_blocks(settings: &Settings) -> Result<Vec<bool>, ModelError> {
-    let n_layers = settings.count("num_layers")?;
+    let n_layers = settings.layers("num_layers")?;
     let key = "attention_types";
     let kind = "a list of pairs: kinds of blocks, and how often they are repeated";
     let types: Option<Vec<(Vec<String>, usize)>> = settings.parsed(key, kind)?;
     let types = types.unwrap_or_else(|| vec![(vec!["global".into(), "local".into()], 12)]);
     let repeated = types.iter().filter(|(kinds, _)| !kinds.is_empty());
     let kinds = repeated.flat_map(|(kinds, times)| std::iter::repeat_n(kinds, *times).flatten());
-    // A file may ask for more repetitions than there is memory.
+    // A file may ask for any number of repetitions.
     let kinds: Vec<&String> = kinds.take(n_layers + 1).collect();
     if kinds.len() != n_layers {
         let found = if kinds.len() > n_layers { "more".into() } else { kinds.len().to_string() };
-        return Err(settings.wrong(key, format!("expected one for each of the {n_layers} blocks, found {found}")));
+        return Err(
+            settings.wrong(key, format!("expected one for each of the {n_layers} blocks, found {found}"))
+        );
     }
     // The same once more, written out.
     let listed = settings.texts("attention_layers")?;
@@ -108,7 +110,9 @@ fn local_blocks(settings: &Settings) -> Result<Vec<bool>, ModelError> {
     let local = |kind: &&String| match kind.as_str() {
         "local" => Ok(true),
         "global" => Ok(false),
-        other => Err(settings.unsupported(format!("{key} with {other:?}"), "expected \"global\" or \"local\"")),
+        other => {
+            Err(settings.unsupported(format!("{key} with {other:?}"), "expected \"global\" or \"local\""))
+        }
     };
     kinds.iter().map(local).collect()
 }
@@ -132,10 +136,13 @@ mod tests {
         let mixed = json!([[["global", "local"], 1], [["local"], 2]]);
         assert_eq!(read(types(4, mixed.clone())).unwrap(), [false, true, true, true]);
         assert!(read(types(5, mixed)).unwrap_err().contains("each of the 5 blocks, found 4"));
-        assert!(read(types(1, json!([[[], 1u64 << 60], [["local"], 1u64 << 60]]))).unwrap_err().contains("more"));
+        assert!(
+            read(types(1, json!([[[], 1u64 << 60], [["local"], 1u64 << 60]]))).unwrap_err().contains("more")
+        );
         assert!(read(types(1, json!([[["sparse"], 1]]))).unwrap_err().contains("sparse"));
         assert!(read(types(1, json!(["local"]))).unwrap_err().contains("expected a list of pairs"));
-        let listed = json!({"num_layers": 1, "attention_types": [[["local"], 1]], "attention_layers": ["global"]});
+        let listed =
+            json!({"num_layers": 1, "attention_types": [[["local"], 1]], "attention_layers": ["global"]});
         assert!(read(listed).unwrap_err().contains("attention_layers"));
     }
 }

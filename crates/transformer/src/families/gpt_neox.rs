@@ -41,7 +41,9 @@ pub(crate) const FAMILY: Description = Description {
     },
     canonical,
     ignored: |shape, name| {
-        name.ends_with(".attention.bias") || name.ends_with(".attention.masked_bias") || rotary_buffers(shape, name)
+        name.ends_with(".attention.bias")
+            || name.ends_with(".attention.masked_bias")
+            || rotary_buffers(shape, name)
     },
     not_in_every_block: &[BlockHook::ResidMid],
     from_config_json,
@@ -87,7 +89,7 @@ fn from_config_json(settings: &Settings) -> Result<Shape, ModelError> {
         d_model,
         max_context: settings.count("max_position_embeddings")?,
         norm_epsilon: settings.positive_if_any("layer_norm_eps")?.unwrap_or(1e-5),
-        blocks: vec![block; settings.count("num_hidden_layers")?],
+        blocks: vec![block; settings.layers("num_hidden_layers")?],
         tied: settings.flag("tie_word_embeddings", false)?,
         ..SHAPE
     };
@@ -118,7 +120,7 @@ fn from_gguf(settings: &Settings, tensors: &dyn TensorSource) -> Result<Shape, M
         d_model,
         max_context: settings.count("context_length")?,
         norm_epsilon: settings.positive("attention.layer_norm_epsilon")?,
-        blocks: vec![block; settings.count("block_count")?],
+        blocks: vec![block; settings.layers("block_count")?],
         tied: !gguf::has(tensors, "output.weight"),
         ..SHAPE
     })

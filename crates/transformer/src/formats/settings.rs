@@ -53,6 +53,18 @@ impl Settings {
         count.map(Some).ok_or_else(|| self.expected(key, "a whole number above 0", value))
     }
 
+    /// A number of blocks. More than any model has is a damaged file's, for which there is no memory.
+    pub(crate) fn layers(&self, key: &str) -> Result<usize, ModelError> {
+        /// A hundred times those of the deepest models there are.
+        const MOST: usize = 10_000;
+        match self.count(key)? {
+            n if n > MOST => {
+                Err(self.wrong(key, format!("expected a number of blocks up to {MOST}, found {n}")))
+            }
+            n => Ok(n),
+        }
+    }
+
     /// A whole number, zero included; `None` if it is missing or null.
     pub(crate) fn whole_number_if_any(&self, key: &str) -> Result<Option<usize>, ModelError> {
         let Some(value) = self.get(key) else { return Ok(None) };
