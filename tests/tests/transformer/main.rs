@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod damaged;
+mod families;
 mod fixture;
 mod golden;
 mod hooks;
