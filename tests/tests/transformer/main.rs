@@ -9,5 +9,6 @@ mod fixture;
 mod golden;
 mod hooks;
 mod pickles;
+mod spellings;
 mod strict;
 mod training;
