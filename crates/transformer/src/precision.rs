@@ -33,7 +33,7 @@ impl Precision {
 
     /// `module` with its matrices in this precision.
     pub(crate) fn apply<M: Module>(self, module: M) -> M {
-        if self == Self::F32 { module } else { module.map(&mut Cast(self.dtype())) }
+        if self == Self::F32 { module } else { module.map(&mut Cast { to: self.dtype(), exact: false }) }
     }
 }
 
@@ -48,10 +48,22 @@ impl fmt::Display for Precision {
 }
 
 /// Casts matrices. Vectors (biases, the weights of norms) are small, and what they are added to is f32.
-struct Cast(DType);
+struct Cast {
+    to: DType,
+    /// Within a router, which is kept: a small difference between two experts decides everything.
+    exact: bool,
+}
 
 impl ModuleMapper for Cast {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.exact |= name == "router";
+    }
+
+    fn exit_module(&mut self, name: &str, _: &str) {
+        self.exact &= name != "router";
+    }
+
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        if D < 2 { param } else { param.map(|weight| weight.cast(self.0)) }
+        if D < 2 || self.exact { param } else { param.map(|weight| weight.cast(self.to)) }
     }
 }
