@@ -11,7 +11,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use monosema_core::{BlockHook, HookPoint, Manifest, Seed, Stage, manifest::Work};
 use monosema_sae::{Sae, Weights};
 use monosema_store::{
-    Activations, HookColumn, Layout, Rows, Store, StoreSchema, VectorDtype, Writer, WriterOptions,
+    Activations, HookColumn, Layout, Order, Rows, Store, StoreSchema, VectorDtype, Writer, WriterOptions,
 };
 use monosema_trainer::{
     Rates, Sample, StoreFacts, TrainBatch, TrainConfig, TrainPlan, Width, load,
@@ -52,18 +52,29 @@ impl TrainStep for NoStep {
 
 fn store(directory: &std::path::Path, dtype: VectorDtype) -> Store {
     let hook = HookPoint::block(9, BlockHook::ResidPost);
-    let schema =
-        StoreSchema { hooks: vec![HookColumn { hook, width: WIDTH }], dtype, layout: Layout::Binary };
-    let mut writer = Writer::create(directory, schema, WriterOptions::default()).unwrap();
+    let schema = StoreSchema {
+        hooks: vec![HookColumn { hook, width: WIDTH }],
+        dtype,
+        layout: Layout::Binary,
+        order: Order::Shuffled,
+    };
+    let work = Work { stage: Stage::Harvest, config: ().into(), seed: Seed(0), inputs: BTreeMap::new() };
+    let mut writer = Writer::create(directory, schema, WriterOptions::default(), &work).unwrap();
     let mut rng = Seed(0).stream("bench");
     let (ids, documents) = ([0; BATCH], [0; BATCH]);
-    for _ in 0..STORED / BATCH as u64 {
+    for batch in 0..STORED / BATCH as u64 {
+        let places: Vec<u64> = (batch * BATCH as u64..).take(BATCH).collect();
         let vectors: Vec<f32> = (0..BATCH * WIDTH).map(|_| rng.random_range(-10.0..10.0)).collect();
-        let rows = Rows { token_ids: &ids, documents: &documents, positions: &ids, vectors: &[&vectors] };
+        let rows = Rows {
+            token_ids: &ids,
+            documents: &documents,
+            positions: &ids,
+            places: &places,
+            vectors: &[&vectors],
+        };
         writer.append(rows).unwrap();
     }
     let written = writer.finish().unwrap();
-    let work = Work { stage: Stage::Harvest, config: ().into(), seed: Seed(0), inputs: BTreeMap::new() };
     let counts = BTreeMap::from([("tokens".to_owned(), written.tokens)]);
     Manifest::new(work, "cpu").seal(directory, counts, &written.shards).unwrap();
     Store::open(directory).unwrap()

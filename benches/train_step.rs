@@ -48,7 +48,11 @@ fn bench(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(BATCH as u64)).sample_size(10);
     for (d_in, d_sae) in [(128, 1024), (576, 4608), (768, 12288)] {
         let hook = HookPoint::block(0, BlockHook::ResidPost);
-        let facts = StoreFacts { hooks: vec![HookColumn { hook, width: d_in }], tokens: 1 << 30 };
+        let facts = StoreFacts {
+            hooks: vec![HookColumn { hook, width: d_in }],
+            tokens: 1 << 30,
+            ..StoreFacts::default()
+        };
         let config = TrainConfig { width: Width::Latents(d_sae), ..TrainConfig::default() };
         let plan = TrainPlan::resolve(&config, &facts, Seed(0)).unwrap();
         let x = Tensor::<2>::random([BATCH, d_in], Distribution::Normal(0.0, 1.0), &device);

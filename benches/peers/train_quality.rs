@@ -20,7 +20,7 @@ use monosema_sae::{
     },
 };
 use monosema_store::{
-    Activations, HookColumn, Layout, Rows, Store, StoreSchema, VectorDtype, Writer, WriterOptions,
+    Activations, HookColumn, Layout, Order, Rows, Store, StoreSchema, VectorDtype, Writer, WriterOptions,
 };
 use monosema_trainer::{
     Betas, DecoderNorm, GradClip, Job, LrScaling, Normalize, Span, StoreFacts, TrainConfig, TrainPlan, Width,
@@ -198,8 +198,9 @@ fn store(
     let &[_, width] = x.shape() else { return Err("x is no matrix".into()) };
     let hook = HookPoint::block(0, BlockHook::ResidPost);
     let hooks = vec![HookColumn { hook, width }];
-    let schema = StoreSchema { hooks, dtype: VectorDtype::F32, layout: Layout::Binary };
-    let mut writer = Writer::create(directory, schema, WriterOptions::default())?;
+    let schema = StoreSchema { hooks, dtype: VectorDtype::F32, layout: Layout::Binary, order: Order::Text };
+    let work = Work { stage: Stage::Harvest, config: ().into(), seed, inputs: BTreeMap::new() };
+    let mut writer = Writer::create(directory, schema, WriterOptions::default(), &work)?;
     for rows in x.data().chunks(CHUNK * width * size_of::<f32>()) {
         let vectors: Vec<f32> = rows.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
         let n = vectors.len() / width;
@@ -208,11 +209,11 @@ fn store(
             token_ids: &ids,
             documents: &documents,
             positions: &ids,
+            places: &documents,
             vectors: &[&vectors],
         })?;
     }
     let written = writer.finish()?;
-    let work = Work { stage: Stage::Harvest, config: ().into(), seed, inputs: BTreeMap::new() };
     let counts = BTreeMap::from([("tokens".to_owned(), written.tokens)]);
     Manifest::new(work, "cpu").seal(directory, counts, &written.shards)?;
     Ok(Arc::new(Store::open(directory)?))

@@ -132,7 +132,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         ..TrainConfig::default()
     };
     let hook = HookPoint::block(0, BlockHook::ResidPost);
-    let facts = StoreFacts { hooks: vec![HookColumn { hook, width: d_in }], tokens: 1 << 30 };
+    let facts = StoreFacts {
+        hooks: vec![HookColumn { hook, width: d_in }],
+        tokens: 1 << 30,
+        ..StoreFacts::default()
+    };
     let plan = TrainPlan::resolve(&config, &facts, Seed(0))?;
     plan.check_device(device)?;
     let rates = Rates::new(LR, if top_k { 0.0 } else { SPARSITY });

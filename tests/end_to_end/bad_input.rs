@@ -114,11 +114,110 @@ fn text() {
         monosema(&small("run", &out, &["--set", &files])).fails(2, parts);
         assert!(!out.join("acts/manifest.json").exists(), "nothing is sealed");
     }
-    let file = dir.path().join("text.jsonl");
-    fs::write(&file, "{\"text\": \"a\"}\n{\"txt\": \"b\"}\n").unwrap();
+}
+
+/// A harvest of `file` alone into `out`, which is not there yet.
+fn harvest(out: &Path, file: &Path, more: &[&str]) -> crate::run::Run {
     let files = format!("harvest.text.files=['{}']", file.display());
-    monosema(&small("run", &dir.path().join("run"), &["--set", &files]))
-        .fails(2, &["text.jsonl:2", "`text`"]);
+    let _ = fs::remove_dir_all(out);
+    monosema(&small("harvest", out, &[&["--set", &files][..], more].concat()))
+}
+
+#[test]
+fn lines_and_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    let fails = |name: &str, contents: &[u8], parts: &[&str]| {
+        let file = dir.path().join(name);
+        fs::write(&file, contents).unwrap();
+        harvest(&out, &file, &[]).fails(2, parts);
+        untouched(&out);
+    };
+    fails("text.jsonl", b"{\"text\": \"a\"}\n{\"txt\": \"b\"}\n", &["text.jsonl:2", "`text`"]);
+    fails("array.jsonl", b"[\n{\"text\": \"a\"}\n]", &["array.jsonl:1", "one whole JSON object"]);
+    fails("empty.jsonl", b"", &["0 token(s) in 0 document(s)"]);
+    fails("blank.jsonl", b"{\"text\": \"\"}\n{\"text\": null}\n", &["0 token(s) in 2 document(s)"]);
+    fails("empty.parquet", b"", &["empty.parquet", "an empty file"]);
+    fails("text.parquet", b"not Parquet, but a line of text", &["text.parquet", "not Parquet"]);
+    fails("packed.txt", b"\x1f\x8b\x08\0\0\0\0\0", &["packed.txt", "found gzip", "gunzip"]);
+    fails("wide.jsonl", b"\xff\xfe{\0\"\0", &["wide.jsonl", "found UTF-16", "iconv -f utf-16"]);
+    // A hole of 2 GB, which takes no room on the disk: one line that does not end.
+    let file = dir.path().join("endless.jsonl");
+    fs::write(&file, "{\"text\": \"the dog ran\"}\n").unwrap();
+    let hole = fs::OpenOptions::new().write(true).open(&file).unwrap();
+    hole.set_len(2 << 30).unwrap();
+    harvest(&out, &file, &[]).fails(2, &["endless.jsonl:2", "67108864 bytes"]);
+    untouched(&out);
+}
+
+#[test]
+fn text_that_is_not_utf8_is_replaced_where_it_may_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    let file = dir.path().join("text.jsonl");
+    // More than the sample that the plan reads, and its last line is where it is not UTF-8; with NULs, too.
+    let line = format!("{{\"text\": \"{}\\u0000\"}}\n", "the dog ran to the river. ".repeat(30));
+    let broken = [line.repeat(100).as_bytes(), b"{\"text\": \"the \xffdog\xe2\x82 ran\"}\n"].concat();
+    fs::write(&file, &broken).unwrap();
+    let more = [
+        "--set",
+        "harvest.tokens=100000",
+        "--set",
+        "context.separator=eos",
+        "--set",
+        "context.skip_tokens=['.']",
+    ];
+    let place = format!("byte {}, in line 101", 100 * line.len() + 14);
+    harvest(&out, &file, &more).fails(1, &["text.jsonl", &place, "invalid_utf8 = \"replace\""]);
+    assert!(!out.join("acts/manifest.json").exists(), "nothing is sealed");
+
+    let replace = [&more[..], &["--set", "harvest.text.invalid_utf8=replace", "--json"]].concat();
+    let run = harvest(&out, &file, &replace).ok();
+    let counts = &run.json()["counts"];
+    assert_eq!((&counts["invalid_utf8"], &counts["nul"]), (&2.into(), &100.into()), "{counts}");
+    assert_eq!(counts["documents"], 101);
+    let count = |name: &str| counts[name].as_u64().unwrap();
+    // A separator after each document but the last, and full stops: some of either where windows end or begin.
+    assert!((90..=100).contains(&count("skipped_special")), "{counts}");
+    assert!((2900..=3000).contains(&count("skipped_token")), "{counts}");
+    let left_out: u64 = ["position", "bos", "special", "token", "norm"]
+        .map(|why| count(&format!("skipped_{why}")))
+        .iter()
+        .sum();
+    assert_eq!(count("tokens"), count("tokens_seen") - left_out);
+    for part in [
+        "text.jsonl: document 100: invalid UTF-8",
+        "by position",
+        "2 invalid UTF-8 sequences replaced",
+        "100 NUL",
+    ] {
+        assert!(run.stderr.contains(part), "{part:?} is not in {}", run.stderr);
+    }
+}
+
+#[test]
+fn context() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    for (set, parts) in [
+        ("context.positions=1..x", &["positions `1..x`", "`1..64` (64 not included)"][..]),
+        ("context.positions='500'", &["[context] positions", "below length"]),
+        ("context.positions='0'", &["[context] positions", "skip_first = 1"]),
+        ("context.only_tokens=['rivver']", &["[context] only_tokens", "`rivver` is no token", "nearest"]),
+        ("context.only_tokens=['<|endoftext|>']", &["[context] only_tokens", "special token", "= false"]),
+        ("context.skip_tokens=[99999]", &["[context] skip_tokens", "no token 99999"]),
+        ("harvest.max_norm_multiple=1", &["[harvest] max_norm_multiple", "above 1"]),
+    ] {
+        monosema(&small("run", &out, &["--set", set])).fails(2, parts);
+        untouched(&out);
+    }
+    // What is chosen for the harvest is chosen for the report.
+    let set = ["--set", "context.positions=8..16,last", "--set", "harvest.tokens=5000"];
+    let run = monosema(&small("run", &out, &[&set[..], &["--json"]].concat())).ok();
+    let counted = &run.json()["counted"];
+    let skipped = counted["skipped_position"].as_u64().unwrap();
+    assert!(skipped > counted["counted_tokens"].as_u64().unwrap(), "{counted}");
+    assert!(counted["rule"].as_str().unwrap().contains("only positions 8..16,last"), "{counted}");
 }
 
 #[test]

@@ -74,6 +74,7 @@ fn samples(kind: &str) -> (Vec<&str>, Vec<&str>) {
         "string" => (vec!["\"x\""], vec!["1"]),
         "list of strings" => (vec!["[\"x\"]", "[]"], vec!["\"x\"", "[1]"]),
         "list of two numbers" => (vec!["[0.5, 0.25]"], vec!["[0.5]", "0.5"]),
+        "list of tokens" => (vec!["[\"x\", 7]", "[]"], vec!["\"x\"", "[0.5]", "[-1]"]),
         "hook" => (vec!["\"blocks.0.hook_resid_post\""], vec!["\"blocks.0\"", "0"]),
         "list of hooks" => (vec!["[\"blocks.0.hook_resid_post\", \"hook_embed\"]"], vec!["[\"x\"]", "0"]),
         "text" => (vec!["{ files = [\"x\"] }"], vec!["{ file = [\"x\"] }", "\"x\""]),

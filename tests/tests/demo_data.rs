@@ -29,12 +29,7 @@ fn demo() -> PathBuf {
 fn the_model_is_a_trained_one_and_transformers_agrees() {
     let checkpoint = Checkpoint::open(&demo().join("model")).unwrap();
     let tokenizer = checkpoint.tokenizer().unwrap();
-    let text = TextConfig {
-        files: vec![demo().join("stories/heldout.jsonl").display().to_string()],
-        field: None,
-        column: None,
-        max_documents: None,
-    };
+    let text = TextConfig::new(vec![demo().join("stories/heldout.jsonl").display().to_string()]);
     let config = ContextConfig { length: checkpoint.info().max_context, ..ContextConfig::default() };
     let plan = ContextPlan::new(&config, &tokenizer).unwrap();
     let documents = Corpus::open(&text).unwrap().documents();

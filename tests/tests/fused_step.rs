@@ -100,7 +100,7 @@ fn plan(architecture: &SaeConfig, n: usize, size: Size, rule: Rule) -> TrainPlan
     };
     let hooks =
         [size.d_in, size.d_out()].into_iter().zip(HOOKS).map(|(width, hook)| HookColumn { hook, width });
-    let facts = StoreFacts { hooks: hooks.collect(), tokens: 1 << 20 };
+    let facts = StoreFacts { hooks: hooks.collect(), tokens: 1 << 20, ..StoreFacts::default() };
     TrainPlan::resolve(&config, &facts, Seed(0)).unwrap()
 }
 

@@ -42,12 +42,7 @@ fn activations() -> (Vec<f32>, usize) {
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("data/demo");
     let checkpoint = Checkpoint::open(&demo.join("model")).unwrap();
     let tokenizer = checkpoint.tokenizer().unwrap();
-    let text = TextConfig {
-        files: vec![demo.join("stories/heldout.jsonl").display().to_string()],
-        field: None,
-        column: None,
-        max_documents: None,
-    };
+    let text = TextConfig::new(vec![demo.join("stories/heldout.jsonl").display().to_string()]);
     let plan = ContextPlan::new(&ContextConfig::default(), &tokenizer).unwrap();
     let windows = contexts(Corpus::open(&text).unwrap().documents(), &tokenizer, &plan).take(WINDOWS);
     let ids: Vec<i32> = windows
@@ -82,7 +77,7 @@ fn train(architecture: &SaeConfig, sparsity: Option<f64>, x: &[f32], d_in: usize
         ..TrainConfig::default()
     };
     let hooks = vec![HookColumn { hook: HookPoint::block(2, BlockHook::ResidPost), width: d_in }];
-    let facts = StoreFacts { hooks, tokens: (STEPS * BATCH) as u64 };
+    let facts = StoreFacts { hooks, tokens: (STEPS * BATCH) as u64, ..StoreFacts::default() };
     let plan = TrainPlan::resolve(&config, &facts, Seed(0)).unwrap();
     let sae = Sae::init(architecture, plan.size, &plan.init(Vec::new()), &Device::flex());
     let mut fused = FusedStep::new(sae, &plan, &Device::flex()).unwrap();

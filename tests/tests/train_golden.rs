@@ -291,7 +291,12 @@ impl Case {
             precision,
             ..TrainConfig::default()
         };
-        TrainPlan::resolve(&config, &StoreFacts { hooks, tokens: (n * steps) as u64 }, Seed(0)).unwrap()
+        TrainPlan::resolve(
+            &config,
+            &StoreFacts { hooks, tokens: (n * steps) as u64, ..StoreFacts::default() },
+            Seed(0),
+        )
+        .unwrap()
     }
 
     /// Trains for all steps: every step's numbers, and the weights after the first and the last.

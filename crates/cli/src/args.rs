@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, builder::RangedU64ValueParser};
 
+use monosema_store::Part;
+
 use crate::device::DeviceName;
 
 /// Sparse autoencoders on a language model's residual stream: harvest, train, evaluate.
@@ -21,7 +23,10 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Run a language model over text and store its activations.
     #[command(after_help = "Example: monosema harvest configs/quickstart.toml --dry-run")]
-    Harvest(RunArgs),
+    Harvest(HarvestArgs),
+    /// Join the parts of a harvest, made with `harvest --part`, into one store: checks that all are there, of one work, and undamaged.
+    #[command(after_help = "Example: monosema seal configs/quickstart.toml --out runs/quickstart")]
+    Seal(SealArgs),
     /// Train a dictionary on stored activations.
     #[command(after_help = "Example: monosema train configs/quickstart.toml --set train.lr=1e-4")]
     Train(RunArgs),
@@ -82,6 +87,31 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub overwrite: bool,
     /// Print results as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct HarvestArgs {
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Harvest every N-th document alone, from the I-th on, beside other processes or machines that do the other parts; `seal`
+    /// joins them.
+    #[arg(long, value_name = "I/N")]
+    pub part: Option<Part>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SealArgs {
+    /// The experiment whose parts were harvested.
+    pub config: PathBuf,
+    /// Where they are [default: runs/ and the configuration's name].
+    #[arg(short, long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Override a value of the configuration, as in the harvest; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Print the manifest as JSON.
     #[arg(long)]
     pub json: bool,
 }

@@ -10,7 +10,7 @@ use burn::tensor::Device;
 use monosema_core::{AtomicFile, Manifest, ManifestError, Stage, manifest};
 use monosema_evaluator::{EvalError, JSON_FILE, ModelInspection, Report, format_figure, inspect_model};
 use monosema_sae::Dictionary;
-use monosema_store::{Activations, Store};
+use monosema_store::{Activations, Excess, Part, Quality, Store, StoreError, shard_number};
 use monosema_text::{ContextConfig, TextConfig};
 use monosema_transformer::{Checkpoint, ModelError};
 use serde_json::{Map, Value, json};
@@ -99,6 +99,9 @@ impl Kind {
 
 /// Why nothing can be told of `path`.
 fn none_of_these(path: &Path) -> anyhow::Error {
+    if let Err(error @ StoreError::Unjoined { .. }) = Store::open(path) {
+        return error.into();
+    }
     if let Some(stage) = unfinished(path) {
         return ManifestError::Unsealed { directory: path.to_owned(), stage }.into();
     }
@@ -120,7 +123,7 @@ fn unfinished(directory: &Path) -> Option<Stage> {
         return Some(Stage::Train);
     }
     let is_sign = |name: &str| {
-        AtomicFile::is_leftover(name) || (name.starts_with("shard-") && name.ends_with(".parquet"))
+        AtomicFile::is_leftover(name) || shard_number(name).is_some() || Part::of_directory(name).is_some()
     };
     let mut entries = fs::read_dir(directory).ok()?.flatten();
     entries.any(|entry| is_sign(&entry.file_name().to_string_lossy())).then_some(Stage::Harvest)
@@ -206,15 +209,19 @@ fn activations(path: &Path, args: &InspectArgs) -> Outcome<Found> {
     let store = Store::open(path).map_err(Failure::usage)?;
     let (schema, manifest) = (store.schema(), store.manifest());
     let size: u64 = manifest.files.values().map(|file| file.bytes).sum();
+    let quality = store.quality().map_err(Failure::run)?;
     let json = json!({
-        "kind": "activations", "tokens": store.tokens(), "bytes": size, "schema": schema, "manifest": manifest,
+        "kind": "activations", "tokens": store.tokens(), "bytes": size, "schema": schema, "shuffle": quality,
+        "manifest": manifest,
     });
     let mut lines = vec![
         format!("activations  {}", path.display()),
         format!("tokens       {}", table::count(store.tokens())),
         format!("on disk      {} in {} shard(s)", table::bytes(size), manifest.files.len()),
         format!("vectors      {}, {} layout", word(&schema.dtype), word(&schema.layout)),
+        format!("order        {}", word(&schema.order)),
     ];
+    lines.extend(quality.iter().flat_map(quality_lines));
     lines.extend(
         schema.hooks.iter().map(|column| format!("hook         {}, width {}", column.hook, column.width)),
     );
@@ -225,6 +232,21 @@ fn activations(path: &Path, args: &InspectArgs) -> Outcome<Found> {
     let mut found = Found { json, lines };
     verify(path, manifest, manifest::FILE_NAME, args, &mut found)?;
     Ok(found)
+}
+
+/// How well it is shuffled.
+fn quality_lines(quality: &Quality) -> [String; 3] {
+    let Quality { batch_tokens, batches, chance, as_read, as_harvested } = quality;
+    let beyond = |Excess { excess, standard_error }: &Excess| {
+        format!("{:+.2} % ± {:.2} % of what chance makes", 100.0 * excess, 100.0 * standard_error)
+    };
+    [
+        format!(
+            "shuffle      pairs of tokens of one document, in {batches} batches of {batch_tokens}; chance makes {chance:.3e} of all:"
+        ),
+        format!("             as training reads them    {}", beyond(as_read)),
+        format!("             as they were harvested    {}", beyond(as_harvested)),
+    ]
 }
 
 /// How a configuration would spell a value.
@@ -322,7 +344,7 @@ fn model(checkpoint: &Checkpoint, args: &InspectArgs) -> Outcome<Found> {
         return Ok(Found { json: json!({ "kind": "model", "model": info }), lines });
     }
     let chosen = device::resolve(args.device.unwrap_or(DeviceName::Auto))?;
-    let text = TextConfig { files: args.text.clone(), field: None, column: None, max_documents: None };
+    let text = TextConfig::new(args.text.clone());
     let context = ContextConfig { length: args.context.unwrap_or(CONTEXT), ..ContextConfig::default() };
     let inspection =
         inspect_model(checkpoint, &chosen.device, &text, &context, args.tokens.unwrap_or(TOKENS)).map_err(

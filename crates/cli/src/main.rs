@@ -15,6 +15,7 @@ mod places;
 mod plan;
 mod recipes;
 mod replace;
+mod seal;
 mod stages;
 mod sweep;
 mod table;
@@ -46,10 +47,11 @@ fn dispatch(command: &Command) -> Outcome {
     // Backends panic where they cannot return an error: out of memory, a lost device. The message is out by then; the
     // directories are those of an interrupted run.
     std::panic::catch_unwind(|| match command {
-        Command::Harvest(run) => stages::run(run, &[Stage::Harvest]),
-        Command::Train(run) => stages::run(run, &[Stage::Train]),
-        Command::Eval(run) => stages::run(run, &[Stage::Eval]),
-        Command::Run(run) => stages::run(run, &Stage::ALL),
+        Command::Harvest(harvest) => stages::run(&harvest.run, &[Stage::Harvest], harvest.part),
+        Command::Seal(seal) => seal::run(seal),
+        Command::Train(run) => stages::run(run, &[Stage::Train], None),
+        Command::Eval(run) => stages::run(run, &[Stage::Eval], None),
+        Command::Run(run) => stages::run(run, &Stage::ALL, None),
         Command::Inspect(inspect) => inspect::run(inspect),
         Command::Recipes { name } => recipes::run(name.as_deref()),
         Command::Models { json } => models::list(*json),

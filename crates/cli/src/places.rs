@@ -1,17 +1,18 @@
 //! Where a run's results are, and what is there already.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File, TryLockError},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, anyhow};
-use monosema_core::{Stage, manifest::Work};
+use monosema_core::{Manifest, Stage, manifest, manifest::Work};
 use monosema_evaluator::{JSON_FILE, Report};
+use monosema_store::{Part, StoreError, makers, parts, whole_work};
 use monosema_trainer::{Diverged, Found};
 
 use crate::{
-    args::RunArgs,
     failure::{Failure, Outcome},
     replace,
 };
@@ -24,8 +25,10 @@ pub(crate) const SWEEP: &str = "sweep";
 pub(crate) struct Places {
     /// The whole run: `report.json` and `report.html` are here.
     pub out: PathBuf,
-    /// The activations.
+    /// The activations: all of them, or the part that is harvested here.
     pub acts: PathBuf,
+    /// The part of the harvest, if it is not all.
+    pub part: Option<Part>,
     /// The dictionary.
     pub dictionary: PathBuf,
     overwrite: bool,
@@ -46,10 +49,12 @@ pub(crate) enum Standing {
 }
 
 impl Places {
-    pub(crate) fn new(args: &RunArgs) -> Self {
-        let name = args.config.file_stem().unwrap_or("run".as_ref());
-        let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(name));
-        Self { acts: out.join("acts"), dictionary: out.join("dictionary"), out, overwrite: args.overwrite }
+    /// Of the experiment `config`, in `out` if it says so.
+    pub(crate) fn new(config: &Path, out: Option<&Path>, overwrite: bool, part: Option<Part>) -> Self {
+        let name = config.file_stem().unwrap_or("run".as_ref());
+        let out = out.map_or_else(|| Path::new("runs").join(name), Path::to_owned);
+        let acts = part.map_or(out.join("acts"), |part| out.join("acts").join(part.directory()));
+        Self { acts, part, dictionary: out.join("dictionary"), out, overwrite }
     }
 
     /// Those of a member of a sweep, which shares the activations.
@@ -67,15 +72,20 @@ impl Places {
         }
     }
 
-    /// Keeps a second process out for as long as the file is open.
-    pub(crate) fn lock(&self) -> Outcome<File> {
+    /// Keeps a second process out for as long as the files are open. Who harvests a part lets those in that harvest others.
+    pub(crate) fn lock(&self) -> Outcome<Vec<File>> {
+        let Some(part) = self.part else { return Ok(vec![self.lock_file(".lock", File::try_lock)?]) };
+        let all = self.lock_file(".lock", File::try_lock_shared)?;
+        Ok(vec![all, self.lock_file(&format!(".lock-{}", part.directory()), File::try_lock)?])
+    }
+
+    fn lock_file(&self, name: &str, lock: fn(&File) -> Result<(), TryLockError>) -> Outcome<File> {
         let out = &self.out;
-        let path = out.join(".lock");
-        let opened = fs::create_dir_all(out).and_then(|()| File::create(&path));
+        let opened = fs::create_dir_all(out).and_then(|()| File::create(out.join(name)));
         let file = opened
             .with_context(|| format!("--out {}: cannot write there", out.display()))
             .map_err(Failure::usage)?;
-        match file.try_lock() {
+        match lock(&file) {
             Ok(()) => Ok(file),
             Err(TryLockError::WouldBlock) => Err(Failure::usage(anyhow!(
                 "{}: another monosema is at work there; wait for it",
@@ -128,8 +138,14 @@ impl Places {
     /// Something that `--overwrite` alone may replace.
     pub(crate) fn standing(&self, directory: &Path, work: &Work) -> anyhow::Result<Standing> {
         let here = found(directory, work.stage);
-        if matches!(&here, Found::Finished(there) if there == work) {
+        if matches!(&here, Found::Finished(there) if whole_work(there) == *work) {
             return Ok(Standing::Done);
+        }
+        if work.stage == Stage::Harvest {
+            self.check_parts(&here)?;
+            if let Some(standing) = self.standing_of_shards(directory, &here, work)? {
+                return Ok(standing);
+            }
         }
         // What `--overwrite` began goes on whether it is said again or not: it is the same command, or one that wants the same.
         match found(&replace::beside(directory), work.stage) {
@@ -158,6 +174,70 @@ impl Places {
         }
     }
 
+    /// What is to be done where there are shards and no manifest; `None` if there are none.
+    fn standing_of_shards(
+        &self,
+        directory: &Path,
+        here: &Found,
+        work: &Work,
+    ) -> anyhow::Result<Option<Standing>> {
+        let goes_on = BTreeSet::from([Some(work.digest().to_string())]);
+        if makers(&replace::beside(directory))? == goes_on {
+            return Ok(Some(Standing::Beside { anew: false }));
+        }
+        if *here != Found::Nothing {
+            return Ok(None);
+        }
+        let there = makers(directory)?;
+        match there == goes_on {
+            _ if there.is_empty() => Ok(None),
+            _ if self.overwrite => Ok(Some(Standing::Beside { anew: true })),
+            true => Ok(Some(Standing::Here)),
+            false => Err(StoreError::OtherWork { directory: directory.to_owned() }.into()),
+        }
+    }
+
+    /// Refuses what would mix a harvest with parts of one. `here` is what is where this harvest goes.
+    fn check_parts(&self, here: &Found) -> anyhow::Result<()> {
+        let all = self.out.join("acts");
+        let sealed = Manifest::read_unchecked(&all, Stage::Harvest).ok();
+        let joined = sealed.as_ref().filter(|manifest| whole_work(&manifest.work) != manifest.work);
+        let Some(part) = self.part else {
+            let lost = joined.and_then(|manifest| manifest.missing(&all).into_iter().next());
+            if let Some(lost) = lost.filter(|_| !self.overwrite) {
+                let part = lost.split('/').next().and_then(Part::of_directory);
+                let part = part.map_or_else(String::new, |part| format!(" --part {part}"));
+                let file = all.join(lost);
+                return Err(anyhow!(
+                    "{}: missing, or cut short; harvest{part} again makes it anew",
+                    file.display()
+                ));
+            }
+            return match parts(&all)?.first() {
+                Some(part) if sealed.is_none() && !self.overwrite => {
+                    let (found, of) = (parts(&all)?.len() as u64, part.of());
+                    Err(StoreError::Unjoined { directory: all, found, of }.into())
+                }
+                _ => Ok(()),
+            };
+        };
+        if sealed.is_some() && joined.is_none() || !makers(&all)?.is_empty() {
+            return Err(anyhow!(
+                "{}: a harvest that is not split into parts is there; choose another --out, or remove it",
+                all.display()
+            ));
+        }
+        // What a sealed whole is made of may be repaired, and not replaced.
+        let kept = matches!(here, Found::Finished(_) | Found::Interrupted(..));
+        if joined.is_some() && (self.overwrite || !kept) {
+            let manifest = all.join(manifest::FILE_NAME);
+            let what =
+                format!("the parts there are joined; to make part {part} anew, remove this file first");
+            return Err(anyhow!("{}: {what}, and seal again afterwards", manifest.display()));
+        }
+        Ok(())
+    }
+
     /// Refuses to replace the report of other work unless `--overwrite` says so.
     pub(crate) fn may_replace_report(&self, work: &Work) -> anyhow::Result<()> {
         let path = self.out.join(JSON_FILE);
@@ -177,7 +257,15 @@ impl Places {
 fn found(directory: &Path, stage: Stage) -> Found {
     match stage {
         Stage::Train => Found::dictionary(directory),
-        Stage::Harvest | Stage::Eval => Found::sealed(directory, stage),
+        Stage::Eval => Found::sealed(directory, stage),
+        Stage::Harvest => match Found::sealed(directory, stage) {
+            Found::Foreign(reason) => match Manifest::read_unchecked(directory, stage) {
+                // Shards that were lost are made anew.
+                Ok(manifest) => Found::Interrupted(manifest.work, Vec::new()),
+                Err(_) => Found::Foreign(reason),
+            },
+            found => found,
+        },
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
 };
 
 use monosema_core::{AtomicFile, Manifest, Stage, manifest};
+use monosema_store::{Part, makers, shard_number};
 use monosema_trainer::{Found, own_names};
 
 /// Where what is to replace `directory` is made.
@@ -30,7 +31,12 @@ pub(crate) fn recover(directory: &Path, stage: Stage) -> io::Result<bool> {
         put_in_place(directory, stage)?;
         return Ok(true);
     }
-    if new.exists() && (stage != Stage::Train || Found::dictionary(&new) == Found::Nothing) {
+    let goes_on = match stage {
+        Stage::Train => Found::dictionary(&new) != Found::Nothing,
+        Stage::Harvest => makers(&new).is_ok_and(|makers| !makers.is_empty()),
+        Stage::Eval => false,
+    };
+    if new.exists() && !goes_on {
         fs::remove_dir_all(&new)?;
     }
     Ok(false)
@@ -69,7 +75,9 @@ fn ours(directory: &Path, stage: Stage) -> BTreeSet<String> {
         return trained.collect();
     }
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let harvested = |name: &String| shard_number(name).is_some() || Part::of_directory(name).is_some();
+    names.filter(|name| stage != Stage::Harvest || harvested(name)).collect()
 }
 
 fn is_sealed(directory: &Path) -> bool {

@@ -13,7 +13,7 @@ use monosema_core::{Manifest, ManifestError, Stage, manifest::Work};
 use monosema_evaluator::{DictionaryShape, EvalPlan, HTML_FILE, Report, Training, evaluate};
 use monosema_harvester::{HarvestPlan, HarvestSummary, Stream, harvest};
 use monosema_sae::Description;
-use monosema_store::{Activations, Store};
+use monosema_store::{Activations, Order, Part, Store};
 use monosema_trainer::{
     Found, Job, StoreFacts, TrainConfig, TrainError, TrainPlan, TrainSummary, sweep as grid, tidy, train,
 };
@@ -32,9 +32,9 @@ use crate::{
 };
 
 /// `monosema harvest | train | eval | run`.
-pub(crate) fn run(args: &RunArgs, stages: &[Stage]) -> Outcome {
+pub(crate) fn run(args: &RunArgs, stages: &[Stage], part: Option<Part>) -> Outcome {
     let experiment = Experiment::read(&args.config, &args.set)?;
-    let places = Places::new(args);
+    let places = Places::new(&args.config, args.out.as_deref(), args.overwrite, part);
     let stages = &stages_of(&experiment, stages).map_err(|error| usage_in(&args.config, error))?[..];
     let in_config = |error: ModelError| usage_in(&args.config, error);
     let ModelConfig { path, precision } = &experiment.model;
@@ -93,8 +93,18 @@ fn stages_of(experiment: &Experiment, asked: &[Stage]) -> anyhow::Result<Vec<Sta
 }
 
 /// An error in what the configuration says.
-fn usage_in(config: &Path, error: impl Into<anyhow::Error>) -> Failure {
+pub(crate) fn usage_in(config: &Path, error: impl Into<anyhow::Error>) -> Failure {
     Failure::Usage(error.into().context(config.display().to_string()))
+}
+
+/// A section of `config` that a stage cannot do without.
+pub(crate) fn section<'a, T>(
+    config: &Path,
+    name: impl std::fmt::Display,
+    section: Option<&'a T>,
+) -> Outcome<&'a T> {
+    let file = config.display();
+    section.ok_or_else(|| Failure::usage(anyhow!("{file}: expected a section [{name}], found none")))
 }
 
 /// What `experiment` trains: what it says, or of a sweep every member. At least one.
@@ -148,16 +158,15 @@ impl Runner<'_> {
         Ok(Plans { harvest, train, eval })
     }
 
-    fn section<'a, T>(&self, stage: Stage, section: Option<&'a T>) -> Outcome<&'a T> {
-        let file = self.args.config.display();
-        section.ok_or_else(|| Failure::usage(anyhow!("{file}: expected a section [{stage}], found none")))
-    }
-
     fn harvest_plan(&self) -> Outcome<HarvestPlan> {
         let Experiment { context, seed, .. } = &self.experiment;
-        let config = self.section(Stage::Harvest, self.experiment.harvest.as_ref())?;
-        HarvestPlan::resolve(config, context, &self.checkpoint, *seed)
-            .map_err(|error| usage_in(&self.args.config, error))
+        let config = section(&self.args.config, Stage::Harvest, self.experiment.harvest.as_ref())?;
+        let plan = HarvestPlan::resolve(config, context, &self.checkpoint, *seed);
+        let plan = plan.and_then(|plan| match self.places.part {
+            Some(part) => plan.of_part(part),
+            None => Ok(plan),
+        });
+        plan.map_err(|error| usage_in(&self.args.config, error))
     }
 
     fn is_sweep(&self) -> bool {
@@ -167,14 +176,19 @@ impl Runner<'_> {
     /// The plans for the activations that are there or, before the harvest, for those that will be.
     fn train_plans(&self, harvest: Option<&HarvestPlan>) -> Outcome<Vec<(Places, TrainPlan)>> {
         let facts = match harvest {
-            Some(plan) => StoreFacts { hooks: plan.columns(), tokens: plan.tokens },
+            Some(plan) => StoreFacts {
+                hooks: plan.columns(),
+                tokens: plan.tokens,
+                shuffled: plan.order == Order::Shuffled,
+                reading_bytes: plan.reading_bytes(),
+            },
             None => StoreFacts::of(&Store::open(&self.places.acts).map_err(Failure::usage)?),
         };
         self.train_plans_for(&facts)
     }
 
     fn train_plans_for(&self, facts: &StoreFacts) -> Outcome<Vec<(Places, TrainPlan)>> {
-        self.section(Stage::Train, self.experiment.train.as_ref())?;
+        section(&self.args.config, Stage::Train, self.experiment.train.as_ref())?;
         let plan = |Member { name, places, config, .. }: &Member| {
             let plan = TrainPlan::resolve(config, facts, self.experiment.seed).map_err(|error| {
                 let error = match name {
@@ -224,7 +238,7 @@ impl Runner<'_> {
         // The text that the dictionary is, was or will be trained on, as far as this file says.
         let text = self.experiment.harvest.as_ref().map(|harvest| &harvest.text);
         let training = Training { text, metadata: metadata.as_ref() };
-        let config = self.section(Stage::Eval, self.experiment.eval.as_ref())?;
+        let config = section(&self.args.config, Stage::Eval, self.experiment.eval.as_ref())?;
         EvalPlan::resolve(config, context, &self.checkpoint, &shape, &training, *seed)
             .map_err(|error| usage_in(&self.args.config, error))
     }
@@ -242,11 +256,11 @@ impl Runner<'_> {
         let harvested = harvest(plan, manifest, &self.checkpoint, &chosen.device, &place);
         // If it failed, it leaves what was there before.
         self.places.recover_stage(Stage::Harvest)?;
-        let HarvestSummary { tokens, bytes, elapsed, tokens_per_second, .. } =
+        let HarvestSummary { tokens, counts, bytes, elapsed, tokens_per_second, .. } =
             harvested.map_err(Failure::run)?;
         let (tokens, bytes, seconds) = (table::count(tokens), table::bytes(bytes), elapsed.as_secs_f64());
         tracing::info!(
-            "harvest: {tokens} tokens, {bytes} in {seconds:.0} s ({tokens_per_second:.0} tokens/s)"
+            "harvest: {tokens} tokens, {bytes} in {seconds:.0} s ({tokens_per_second:.0} tokens/s); {counts}"
         );
         Ok(())
     }

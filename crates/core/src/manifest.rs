@@ -3,7 +3,7 @@
 //! A directory without a manifest is an interrupted stage: it can be redone, never read.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt, fs, io,
     path::{Path, PathBuf},
 };
@@ -102,6 +102,19 @@ pub struct FileEntry {
     pub sha256: Digest,
 }
 
+impl FileEntry {
+    /// What is wrong with the file of this name, by its length.
+    fn fault(&self, directory: &Path, name: &str, stage: Stage) -> Option<ManifestError> {
+        let file = directory.join(name);
+        let reason = match fs::metadata(&file) {
+            Ok(metadata) if metadata.len() == self.bytes => return None,
+            Ok(metadata) => format!("expected {} bytes, found {}", self.bytes, metadata.len()),
+            Err(e) => format!("expected {} bytes, found none: {e}", self.bytes),
+        };
+        Some(ManifestError::Damaged { file, reason, stage })
+    }
+}
+
 /// A directory that is not, or not correctly, sealed.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
@@ -125,12 +138,14 @@ pub enum ManifestError {
         reason: String,
     },
     /// A file that the manifest vouches for is missing or was changed.
-    #[error("{}: {reason}; restore it, or remove the directory and run its stage again", file.display())]
+    #[error("{}: {reason}; restore it, or {}", file.display(), remedy(*stage))]
     Damaged {
         /// The file.
         file: PathBuf,
         /// Expected and found.
         reason: String,
+        /// The stage that wrote it.
+        stage: Stage,
     },
     /// The disk failed.
     #[error("{}: cannot be read or written", path.display())]
@@ -140,6 +155,16 @@ pub enum ManifestError {
         /// The cause.
         source: io::Error,
     },
+}
+
+/// What brings back a file that `stage` wrote.
+fn remedy(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Harvest => {
+            "remove it and run the harvest stage again, which makes it anew and leaves the others"
+        }
+        Stage::Train | Stage::Eval => "remove the directory and run its stage again",
+    }
 }
 
 impl Work {
@@ -192,7 +217,7 @@ fn remove(value: &mut Value, names: &[&str]) {
 fn compare(place: &str, a: &Value, b: &Value, lines: &mut Vec<String>) {
     match (a, b) {
         (Value::Object(a), Value::Object(b)) => {
-            let keys: std::collections::BTreeSet<_> = a.keys().chain(b.keys()).collect();
+            let keys: BTreeSet<_> = a.keys().chain(b.keys()).collect();
             for key in keys {
                 let place = if place.is_empty() { key.clone() } else { format!("{place}.{key}") };
                 compare(
@@ -236,15 +261,36 @@ impl Manifest {
             self.files.insert(name.clone(), FileEntry { bytes, sha256 });
         }
         self.counts = counts;
-        let path = directory.join(FILE_NAME);
-        let json = serde_json::to_vec_pretty(&self).expect("a manifest has string keys only");
-        AtomicFile::write(&path, &json).map_err(|source| ManifestError::Io { path, source })?;
+        self.write(directory)?;
         Ok(self)
+    }
+
+    /// Writes the manifest of a directory whose files it knows already.
+    pub fn write(&self, directory: &Path) -> Result<(), ManifestError> {
+        let path = directory.join(FILE_NAME);
+        let json = serde_json::to_vec_pretty(self).expect("a manifest has string keys only");
+        AtomicFile::write(&path, &json).map_err(|source| ManifestError::Io { path, source })
     }
 
     /// Reads the manifest of a directory that `stage` wrote, and checks that its files are there, whole in
     /// length. [`Manifest::verify`] checks their digests too.
     pub fn read(directory: &Path, stage: Stage) -> Result<Self, ManifestError> {
+        let manifest = Self::read_unchecked(directory, stage)?;
+        match manifest.files.iter().find_map(|(name, entry)| entry.fault(directory, name, stage)) {
+            Some(fault) => Err(fault),
+            None => Ok(manifest),
+        }
+    }
+
+    /// The names of files that are not there, or not whole in length.
+    pub fn missing(&self, directory: &Path) -> BTreeSet<String> {
+        let is_missing =
+            |(name, entry): &(&String, &FileEntry)| entry.fault(directory, name, self.work.stage).is_some();
+        self.files.iter().filter(is_missing).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Reads the manifest of a directory that `stage` wrote, whatever became of its files.
+    pub fn read_unchecked(directory: &Path, stage: Stage) -> Result<Self, ManifestError> {
         let file = directory.join(FILE_NAME);
         let invalid = |reason: String| ManifestError::Invalid { file: file.clone(), reason };
         let bytes = match fs::read(&file) {
@@ -270,15 +316,6 @@ impl Manifest {
                 manifest.work.stage
             )));
         }
-        for (name, entry) in &manifest.files {
-            let file = directory.join(name);
-            let found = match fs::metadata(&file) {
-                Ok(metadata) if metadata.len() == entry.bytes => continue,
-                Ok(metadata) => format!("expected {} bytes, found {}", entry.bytes, metadata.len()),
-                Err(e) => format!("expected {} bytes, found none: {e}", entry.bytes),
-            };
-            return Err(ManifestError::Damaged { file, reason: found });
-        }
         Ok(manifest)
     }
 
@@ -292,7 +329,7 @@ impl Manifest {
                 return Ok(());
             }
             let reason = format!("expected sha256 {}, found {found}", entry.sha256);
-            Err(ManifestError::Damaged { file, reason })
+            Err(ManifestError::Damaged { file, reason, stage: self.work.stage })
         })
     }
 

@@ -1,6 +1,6 @@
 //! The `[eval]` section: what to measure on, and how much of it.
 
-use monosema_text::TextConfig;
+use monosema_text::{InvalidUtf8, TextConfig};
 use serde::{Deserialize, Serialize};
 
 /// The `[eval]` section as a user writes it.
@@ -45,13 +45,16 @@ pub struct NamedText {
     /// See [`TextConfig::max_documents`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_documents: Option<u64>,
+    /// See [`TextConfig::invalid_utf8`].
+    #[serde(default)]
+    pub invalid_utf8: InvalidUtf8,
 }
 
 impl NamedText {
     /// The text without its name. (serde cannot both flatten a struct and refuse unknown keys.)
     pub fn text(&self) -> TextConfig {
-        let Self { name: _, files, field, column, max_documents } = self.clone();
-        TextConfig { files, field, column, max_documents }
+        let Self { name: _, files, field, column, max_documents, invalid_utf8 } = self.clone();
+        TextConfig { files, field, column, max_documents, invalid_utf8 }
     }
 }
 
@@ -70,7 +73,8 @@ mod tests {
     #[test]
     fn texts_take_the_fields_of_a_text() {
         let parsed = config(
-            "tokens = 100\n[[texts]]\nname = 'a'\nfiles = ['a.jsonl']\nfield = 'story'\nmax_documents = 3\n",
+            "tokens = 100\n[[texts]]\nname = 'a'\nfiles = ['a.jsonl']\nfield = 'story'\nmax_documents = 3\n\
+             invalid_utf8 = 'replace'\n",
         );
         let parsed = parsed.unwrap();
         assert_eq!((parsed.tokens, parsed.mean_tokens, parsed.batch_contexts), (Some(100), None, None));
@@ -79,6 +83,7 @@ mod tests {
             field: Some("story".into()),
             column: None,
             max_documents: Some(3),
+            invalid_utf8: InvalidUtf8::Replace,
         };
         assert_eq!(parsed.texts[0].text(), expected);
     }

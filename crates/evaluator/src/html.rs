@@ -126,15 +126,24 @@ fn counted(report: &Report) -> Markup {
         "positions in them",
         "counted",
         "predictions from them",
-        "skipped: first of their window",
-        "skipped: special token",
+        "skipped: by position",
+        "skipped: BOS",
+        "skipped: other special token",
+        "skipped: by token",
+        "padding beside them",
+        "invalid UTF-8 sequences replaced",
+        "NUL characters",
     ];
     let numbers = |tally: &Tally| {
-        let Tally { contexts, positions, counted_tokens, predictions, skipped_position, skipped_special } =
-            *tally;
-        [contexts, positions, counted_tokens, predictions, skipped_position, skipped_special]
+        let Tally { contexts, positions, counted_tokens, predictions, .. } = *tally;
+        let skipped = [tally.skipped_position, tally.skipped_bos, tally.skipped_special, tally.skipped_token];
+        let all = [contexts, positions, counted_tokens, predictions].into_iter().chain(skipped);
+        all.chain([tally.padding, tally.invalid_utf8, tally.nul]).collect::<Vec<_>>()
     };
-    let rows = labels.into_iter().enumerate().map(|(row, label)| {
+    // What there is always; the rest only where there is any.
+    let always = 4;
+    let shown = |row: usize| row < always || columns.iter().any(|(_, tally)| numbers(tally)[row] > 0);
+    let rows = labels.into_iter().enumerate().filter(|(row, _)| shown(*row)).map(|(row, label)| {
         let cells = columns.iter().map(|(_, tally)| numbers(tally)[row].render());
         std::iter::once(label.render()).chain(cells).collect()
     });

@@ -122,6 +122,7 @@ pub fn inspect_model(
     check_context(context, checkpoint.info())?;
     let tokenizer = checkpoint.tokenizer()?;
     let plan = ContextPlan::new(context, &tokenizer).map_err(EvalError::Context)?;
+    plan.check_vocabulary(&tokenizer, checkpoint.info().d_vocab).map_err(EvalError::Context)?;
     let corpus = Corpus::open(text).map_err(EvalError::Inspected)?;
     let model = checkpoint.load(device)?;
     let mut seen = Seen::new(hooks(model.info().n_layers));
@@ -212,7 +213,7 @@ impl Seen {
             let context = self.contexts;
             self.contexts += 1;
             for (position, (&token, &document)) in window.tokens.iter().zip(&window.documents).enumerate() {
-                let counted = window.counted[position];
+                let counted = window.counts(position);
                 self.places.push(Place { context, document, position, token, counted });
                 if let Some(&target_id) = window.tokens.get(position + 1) {
                     let target = tokenizer.token(target_id).unwrap_or_default();

@@ -117,6 +117,7 @@ impl EvalPlan {
         check_context(context, info)?;
         let tokenizer = checkpoint.tokenizer()?;
         let context = ContextPlan::new(context, &tokenizer).map_err(EvalError::Context)?;
+        context.check_vocabulary(&tokenizer, info.d_vocab).map_err(EvalError::Context)?;
         let training_files = training.text.map(files_of).unwrap_or_default();
         let mut warnings = match training.metadata {
             Some(metadata) => other_circumstances(metadata, checkpoint, &context)?,
@@ -198,13 +199,8 @@ impl EvalPlan {
 
     /// Which tokens count, and what is done there, in words.
     pub(crate) fn rule(&self) -> String {
-        let ContextPlan { length, skip_first, skip_special, .. } = self.context;
-        let first = match skip_first {
-            0 => "no position is skipped for its place".to_owned(),
-            1 => "the first position of each is skipped".to_owned(),
-            n => format!("the first {n} positions of each are skipped"),
-        };
-        let special = if skip_special { "special tokens are skipped" } else { "special tokens count" };
+        let ContextPlan { length, .. } = self.context;
+        let rule = self.context.rule();
         let mean = match self.mean_tokens {
             None => "all of its own counted tokens".to_owned(),
             Some(n) => format!("its own first {n} counted tokens"),
@@ -212,7 +208,7 @@ impl EvalPlan {
         let hook = self.hook();
         format!(
             "Text is read in windows of up to {length} tokens (where shorter ones are padded at their ends, padding is \
-             neither seen nor counted); {first} and {special}; every other \
+             neither seen nor counted); {rule}; every other \
              position counts. Activations at {hook} are measured at the counted positions. Reconstruction, zero and \
              mean are spliced in at exactly these positions, and all other positions keep the clean value, in every \
              variant alike. Cross-entropy and divergence are of the predictions made from counted positions, of the \

@@ -21,7 +21,7 @@ impl Positions {
         let mut positions = Self { counted: Vec::new(), predicting: Vec::new(), targets: Vec::new() };
         let seq_len = batch.seq_len();
         for (row, context) in batch.contexts.iter().enumerate() {
-            for (column, _) in context.counted.iter().enumerate().filter(|(_, counts)| **counts) {
+            for column in context.counted() {
                 let index = row * seq_len + column;
                 positions.counted.push(index);
                 if let Some(&next) = context.tokens.get(column + 1) {
@@ -60,17 +60,20 @@ impl Positions {
     }
 
     /// How many tokens of `batch` count, and why the others do not.
-    pub(crate) fn tally(&self, batch: &ContextBatch, skip_first: usize) -> Tally {
-        let positions = batch.n_tokens();
-        let skipped_position: usize = batch.contexts.iter().map(|window| skip_first.min(window.len())).sum();
-        let counted = self.counted.len();
+    pub(crate) fn tally(&self, batch: &ContextBatch) -> Tally {
+        let verdicts = batch.contexts.iter().flat_map(|context| context.verdicts.iter().copied());
+        let tally: monosema_text::Tally = verdicts.collect();
         Tally {
             contexts: batch.n_contexts() as u64,
-            positions: positions as u64,
-            counted_tokens: counted as u64,
+            positions: tally.seen,
+            counted_tokens: tally.counted,
             predictions: self.predicting.len() as u64,
-            skipped_position: skipped_position as u64,
-            skipped_special: (positions - skipped_position - counted) as u64,
+            skipped_position: tally.skipped_position,
+            skipped_bos: tally.skipped_bos,
+            skipped_special: tally.skipped_special,
+            skipped_token: tally.skipped_token,
+            padding: batch.n_padding() as u64,
+            ..Tally::default()
         }
     }
 }
@@ -89,9 +92,7 @@ pub(crate) fn limited(
         }
         Some(contexts.next()?.map(|mut context| {
             if let Some(last) = nth_counted(&context, left) {
-                context.tokens.truncate(last + 1);
-                context.documents.truncate(last + 1);
-                context.counted.truncate(last + 1);
+                context.truncate(last + 1);
                 left = 0;
             } else {
                 left -= context.n_counted() as u64;
@@ -104,16 +105,28 @@ pub(crate) fn limited(
 /// The position of the `n`-th counted token (from 1), if there are so many.
 fn nth_counted(context: &Context, n: u64) -> Option<usize> {
     let index = usize::try_from(n - 1).ok()?;
-    context.counted.iter().enumerate().filter(|(_, counts)| **counts).nth(index).map(|(position, _)| position)
+    context.counted().nth(index)
 }
 
 #[cfg(test)]
 mod tests {
+    use monosema_text::Verdict;
+
     use super::*;
 
     fn context(counted: &[bool]) -> Context {
         let n = counted.len();
-        Context { tokens: (10..10 + n as u32).collect(), documents: vec![0; n], counted: counted.to_vec() }
+        let verdicts = counted.iter().enumerate().map(|(position, &counts)| match counts {
+            true => Verdict::Counts,
+            false if position == 0 => Verdict::Position,
+            false => Verdict::Special,
+        });
+        Context {
+            tokens: (10..10 + n as u32).collect(),
+            documents: vec![0; n],
+            verdicts: verdicts.collect(),
+            before: 0,
+        }
     }
 
     /// Two windows of four; the first token of each is skipped, and one special token.
@@ -136,8 +149,9 @@ mod tests {
             predictions: 3,
             skipped_position: 2,
             skipped_special: 1,
+            ..Tally::default()
         };
-        assert_eq!(positions.tally(&batch(), 1), expected);
+        assert_eq!(positions.tally(&batch()), expected);
     }
 
     #[test]
@@ -150,8 +164,8 @@ mod tests {
             (positions.counted.as_slice(), positions.predicting.as_slice()),
             (&[1, 5, 7][..], &[5][..])
         );
-        let tally = positions.tally(&batch, 1);
-        assert_eq!((tally.positions, tally.counted_tokens), (7, 3));
+        let tally = positions.tally(&batch);
+        assert_eq!((tally.positions, tally.counted_tokens, tally.padding), (7, 3, 5));
         assert_eq!((tally.skipped_position, tally.skipped_special), (3, 1));
     }
 
@@ -182,6 +196,6 @@ mod tests {
         assert_eq!(counted(Some(3)), (1, 3));
         assert_eq!(counted(Some(1)), (1, 1));
         let cut = limited(windows(), Some(4)).last().unwrap().unwrap();
-        assert_eq!((cut.len(), cut.documents.len(), cut.counted.len()), (2, 2, 2));
+        assert_eq!((cut.len(), cut.documents.len(), cut.verdicts.len()), (2, 2, 2));
     }
 }

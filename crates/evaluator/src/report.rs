@@ -91,10 +91,25 @@ pub struct Tally {
     pub counted_tokens: u64,
     /// Predictions measured: counted positions with a next token in their window.
     pub predictions: u64,
-    /// Positions skipped because they are among the first of their window.
+    /// Positions skipped for their place: among the first of their window, or none of `positions`.
     pub skipped_position: u64,
-    /// Positions skipped because their token is special.
+    /// Positions skipped because their token is BOS.
+    #[serde(default)]
+    pub skipped_bos: u64,
+    /// Positions skipped because their token is another special one.
     pub skipped_special: u64,
+    /// Positions skipped because their token is not among those asked for.
+    #[serde(default)]
+    pub skipped_token: u64,
+    /// Places in batches that hold no token: neither seen nor counted.
+    #[serde(default)]
+    pub padding: u64,
+    /// Invalid sequences of UTF-8 that U+FFFD was read for.
+    #[serde(default)]
+    pub invalid_utf8: u64,
+    /// NUL characters in the text.
+    #[serde(default)]
+    pub nul: u64,
 }
 
 impl Tally {
@@ -105,7 +120,12 @@ impl Tally {
         self.counted_tokens += other.counted_tokens;
         self.predictions += other.predictions;
         self.skipped_position += other.skipped_position;
+        self.skipped_bos += other.skipped_bos;
         self.skipped_special += other.skipped_special;
+        self.skipped_token += other.skipped_token;
+        self.padding += other.padding;
+        self.invalid_utf8 += other.invalid_utf8;
+        self.nul += other.nul;
     }
 
     /// What the report's manifest counts.

@@ -1,21 +1,26 @@
 //! The `[harvest]` section.
 
 use monosema_core::HookPoint;
-use monosema_store::{Compression, Layout, VectorDtype, WriterOptions};
+use monosema_store::{Compression, Layout, Order, VectorDtype, WriterOptions};
 use monosema_text::TextConfig;
 use serde::{Deserialize, Serialize};
 
 /// A harvest as a user asks for it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HarvestConfig {
     /// Where to read activations, for instance `["blocks.9.hook_resid_post"]`. One pass over the text serves all.
     pub hooks: Vec<HookPoint>,
     /// Which text to run the model over.
     pub text: TextConfig,
-    /// Stop after so many counted tokens. Default: all of the text.
+    /// Stop after so many tokens that count and are kept. Default: all of the text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<u64>,
+    /// Leave out a token if at any of the hooks its activation has a norm above so many times the median norm of the counted
+    /// tokens of its batch (`batch_tokens` is part of the result then). Default: none is left out. 10 is what
+    /// dictionary_learning advises, for models with massive activations at places that `[context]` cannot name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_norm_multiple: Option<f64>,
     /// Whether activations go from the model to the training as they are made, and none is stored. Default `false`.
     #[serde(default)]
     pub stream: bool,
@@ -24,6 +29,10 @@ pub struct HarvestConfig {
     /// `bf16` has the range of f32 and a relative error of 2⁻⁸.
     #[serde(default)]
     pub dtype: VectorDtype,
+    /// In which order rows lie on disk. Default `shuffled`: a random one of all rows, in which a training reads them without a
+    /// shuffle buffer; `text`: as they are harvested.
+    #[serde(default)]
+    pub order: Order,
     /// How a vector lies in its column. Default `binary`; `list` for tools that want lists of numbers.
     #[serde(default)]
     pub layout: Layout,
@@ -31,10 +40,10 @@ pub struct HarvestConfig {
     /// changes speed and memory, and results by rounding only.
     #[serde(default = "default_batch_tokens")]
     pub batch_tokens: usize,
-    /// Tokens in a shard. Default 262,144.
+    /// Tokens in a shard. Default 65,536: two shards are held in memory.
     #[serde(default = "default_shard_tokens")]
     pub shard_tokens: u64,
-    /// Tokens in a row group: what a reader reads at once. Default 4096.
+    /// Tokens in a row group: what a reader reads at once where rows are in the order of the text. Default 4096.
     #[serde(default = "default_row_group_tokens")]
     pub row_group_tokens: u64,
     /// Compression of the vectors. Default `none`: zstd saves about 8 % and halves the speed of reading.
@@ -49,7 +58,9 @@ impl HarvestConfig {
             hooks,
             text,
             tokens: None,
+            max_norm_multiple: None,
             stream: false,
+            order: Order::default(),
             dtype: VectorDtype::default(),
             layout: Layout::default(),
             batch_tokens: default_batch_tokens(),

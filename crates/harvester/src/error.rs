@@ -2,7 +2,7 @@
 
 use monosema_core::ManifestError;
 use monosema_store::StoreError;
-use monosema_text::TextError;
+use monosema_text::{Tally, TextError};
 use monosema_transformer::ModelError;
 
 /// A harvest that cannot be planned or finished.
@@ -17,6 +17,14 @@ pub enum HarvestError {
     /// The activations.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The disk is full.
+    #[error("{source} (about {bytes} bytes of the harvest are still to come)")]
+    NoRoom {
+        /// What the rest of the harvest needs.
+        bytes: u64,
+        /// What did not fit.
+        source: StoreError,
+    },
     /// The manifest.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
@@ -32,13 +40,13 @@ pub enum HarvestError {
     },
     /// There is text, but nothing of it counts.
     #[error(
-        "none of the text's {seen} tokens counts: every one is special, or among the first {skip_first} of its \
-         window; see [context] skip_first and skip_special"
+        "none of the text's {} tokens counts: {} are left out by their position, {} as BOS, {} as other special tokens \
+         and {} by their token; see [context] skip_first, positions, skip_bos, skip_special, only_tokens and \
+         skip_tokens",
+        tally.seen, tally.skipped_position, tally.skipped_bos, tally.skipped_special, tally.skipped_token
     )]
     NothingCounts {
-        /// Tokens in windows.
-        seen: u64,
-        /// `skip_first` of the plan.
-        skip_first: usize,
+        /// Tokens in windows, and what became of them.
+        tally: Tally,
     },
 }

@@ -2,7 +2,7 @@
 //! so that the model never waits for either.
 
 use std::{
-    collections::BTreeMap,
+    fs,
     path::Path,
     sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread,
@@ -10,14 +10,14 @@ use std::{
 };
 
 use burn::tensor::Device;
-use monosema_core::{Ahead, HookPoint, Manifest, Progress};
-use monosema_store::{Writer, Written};
+use monosema_core::{Ahead, Manifest, ManifestError, Progress, Stage};
+use monosema_store::{StoreError, Stored, Writer, Written};
 use monosema_transformer::{Checkpoint, LanguageModel};
 use serde::Serialize;
 
 use crate::{
-    HarvestError, HarvestPlan,
-    rows::OwnedRows,
+    Counts, HarvestError, HarvestPlan,
+    rows::{OwnedRows, RowMaker},
     windows::{Windows, windows},
 };
 
@@ -29,10 +29,9 @@ const ROWS_AHEAD: usize = 2;
 pub struct HarvestSummary {
     /// Tokens stored.
     pub tokens: u64,
-    /// Documents with a token stored.
-    pub documents: u64,
-    /// Context windows the model ran over.
-    pub contexts: u64,
+    /// What was seen for them, and why some was left out.
+    #[serde(flatten)]
+    pub counts: Counts,
     /// Files written.
     pub shards: u64,
     /// Their size.
@@ -47,12 +46,12 @@ pub struct HarvestSummary {
 /// Runs the model over the plan's text and writes the activations into `out`, which is sealed with `manifest` at the
 /// end.
 ///
-/// A directory that an interrupted harvest left is done over; one that is sealed is left alone. Nothing outside
-/// `out` is written.
+/// What an interrupted harvest of the same work left goes on: its shards stay, and the model runs only where rows are missing. The
+/// result is the same bits. Likewise shards are made anew that a sealed `out` has lost. Nothing outside `out` is written.
 ///
 /// # Errors
-/// A sealed `out`; text, model or disk that fail; activations that are not finite or too large for the
-/// plan's dtype; text of which nothing counts. `out` is then not sealed.
+/// An `out` that is sealed and whole, or holds other work; a shard made anew that is not what it was; text, model or disk that fail; activations that are not finite or too large for the
+/// plan's dtype; text of which nothing counts. `out` is then not sealed, and what is finished stays.
 pub fn harvest(
     plan: &HarvestPlan,
     manifest: Manifest,
@@ -60,26 +59,27 @@ pub fn harvest(
     device: &Device,
     out: &Path,
 ) -> Result<HarvestSummary, HarvestError> {
-    let writer = Writer::create(out, plan.schema(), plan.shards)?;
+    let writer = Writer::create(out, plan.schema(), plan.shards, &manifest.work)?;
     let model = checkpoint.load(device)?;
     tracing::info!("harvesting {} into {}", plan.model, out.display());
     let started = Instant::now();
-    let (done, written) = run(plan, checkpoint, &model, writer)?;
-    if let Some(limit) = plan.max_tokens.filter(|&limit| limit > written.tokens) {
-        tracing::warn!("the text holds {} counted tokens, {limit} were asked for", written.tokens);
+    let (counts, written) =
+        run(plan, checkpoint, &model, writer).map_err(|error| no_room(error, plan, out))?;
+    if let Some(limit) = plan.limit().filter(|&limit| limit > written.tokens) {
+        tracing::warn!("the text holds {} tokens that are kept, {limit} were asked for", written.tokens);
     }
-    let counts = BTreeMap::from([
-        ("tokens".to_owned(), written.tokens),
-        ("documents".to_owned(), done.documents),
-        ("contexts".to_owned(), done.contexts),
-        ("shards".to_owned(), written.shards.len() as u64),
-    ]);
+    let mut named = counts.by_name();
+    named.insert("shards".to_owned(), written.shards.len() as u64);
     let elapsed = started.elapsed();
-    let manifest = manifest.seal(out, counts, &written.shards)?;
+    let manifest = match Manifest::read(out, Stage::Harvest) {
+        // What was missing is there again, and what the manifest says.
+        Ok(sealed) => sealed,
+        Err(ManifestError::Unsealed { .. }) => manifest.seal(out, named, &written.shards)?,
+        Err(error) => return Err(error.into()),
+    };
     Ok(HarvestSummary {
         tokens: written.tokens,
-        documents: done.documents,
-        contexts: done.contexts,
+        counts,
         shards: written.shards.len() as u64,
         bytes: manifest.files.values().map(|file| file.bytes).sum(),
         elapsed,
@@ -87,12 +87,19 @@ pub fn harvest(
     })
 }
 
-/// What the model has been run over so far.
-#[derive(Default)]
-struct Done {
-    documents: u64,
-    last_document: Option<u64>,
-    contexts: u64,
+/// Says of a full disk how much is still to come.
+fn no_room(error: HarvestError, plan: &HarvestPlan, out: &Path) -> HarvestError {
+    let HarvestError::Store(source @ StoreError::Full { .. }) = error else { return error };
+    let files = fs::read_dir(out).into_iter().flatten().flatten();
+    let there: u64 = files.filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum();
+    HarvestError::NoRoom { bytes: plan.disk_bytes.saturating_sub(there), source }
+}
+
+/// What becomes of a batch.
+enum Step {
+    /// Its rows are stored already: so many.
+    Skip(u64),
+    Append(OwnedRows),
 }
 
 fn run(
@@ -100,15 +107,17 @@ fn run(
     checkpoint: &Checkpoint,
     model: &LanguageModel,
     writer: Writer,
-) -> Result<(Done, Written), HarvestError> {
+) -> Result<(Counts, Written), HarvestError> {
     let windows = windows(plan, checkpoint, 1)?;
     thread::scope(|scope| {
         let (to_disk, from_model) = sync_channel(ROWS_AHEAD);
+        let stored = writer.stored().clone();
         let writing = scope.spawn(move || write(writer, &from_model));
-        let done = run_model(plan, model, windows, to_disk);
+        let counts = run_model(plan, model, windows, &stored, &to_disk);
+        drop(to_disk);
         // The channel is closed by now, so the writer comes to its end. If it failed, that is why the model stopped.
         let written = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        Ok((done?, written))
+        Ok((counts?, written))
     })
 }
 
@@ -117,30 +126,44 @@ fn run_model(
     plan: &HarvestPlan,
     model: &LanguageModel,
     windows: Ahead<Result<Windows, HarvestError>>,
-    to_disk: SyncSender<OwnedRows>,
-) -> Result<Done, HarvestError> {
-    let hooks: Vec<HookPoint> = plan.hooks.iter().map(|column| column.hook).collect();
+    stored: &Stored,
+    to_disk: &SyncSender<Step>,
+) -> Result<Counts, HarvestError> {
+    let mut maker = RowMaker::new(plan, model.clone(), &plan.hooks);
     let mut progress = Progress::start("harvest", "tokens", plan.tokens);
-    let mut done = Done::default();
+    let mut counts = Counts::default();
     for windows in windows {
         let windows = windows?;
-        let rows = OwnedRows::compute(model, &hooks, &windows)?;
-        done.contexts += windows.batch.n_contexts() as u64;
-        for &document in &rows.documents {
-            done.documents += u64::from(done.last_document.replace(document) != Some(document));
+        let (first, wanted) = (counts.tokens(), windows.wanted as u64);
+        let (of_windows, step) = if !plan.rows_depend_on_values() && stored.covers(first..first + wanted) {
+            (maker.pass_by(&windows), Step::Skip(wanted))
+        } else {
+            let (rows, of_windows) = maker.make(&windows)?;
+            (of_windows, Step::Append(rows))
+        };
+        counts += of_windows;
+        progress.advance(of_windows.tokens(), String::new);
+        if to_disk.send(step).is_err() {
+            break;
         }
-        progress.advance(rows.len() as u64, String::new);
-        if rows.len() > 0 && to_disk.send(rows).is_err() {
+        if maker.is_done() {
             break;
         }
     }
     progress.finish();
-    Ok(done)
+    // A part may come away with nothing.
+    if counts.contexts > 0 {
+        maker.check_any()?;
+    }
+    Ok(counts)
 }
 
-fn write(mut writer: Writer, rows: &Receiver<OwnedRows>) -> Result<Written, HarvestError> {
-    for rows in rows {
-        rows.with(|rows| writer.append(rows))?;
+fn write(mut writer: Writer, steps: &Receiver<Step>) -> Result<Written, HarvestError> {
+    for step in steps {
+        match step {
+            Step::Skip(n) => writer.skip(n),
+            Step::Append(rows) => rows.with(|rows| writer.append(rows))?,
+        }
     }
     Ok(writer.finish()?)
 }

@@ -10,14 +10,17 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod config;
+mod counts;
 mod error;
 mod harvest;
+mod norms;
 mod plan;
 mod rows;
 mod stream;
 mod windows;
 
 pub use config::HarvestConfig;
+pub use counts::Counts;
 pub use error::HarvestError;
 pub use harvest::{HarvestSummary, harvest};
 pub use plan::HarvestPlan;

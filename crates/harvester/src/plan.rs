@@ -6,8 +6,8 @@ use monosema_core::{
     Seed, Stage,
     manifest::{Input, Work},
 };
-use monosema_store::{HookColumn, Layout, StoreSchema, VectorDtype, WriterOptions};
-use monosema_text::{ContextConfig, ContextPlan, Corpus, TextConfig, Tokenizer, contexts};
+use monosema_store::{Compression, HookColumn, Layout, Order, Part, StoreSchema, VectorDtype, WriterOptions};
+use monosema_text::{ContextConfig, ContextPlan, Corpus, Tally, TextConfig, Tokenizer, contexts};
 use monosema_transformer::{Checkpoint, ModelInfo};
 use serde::Serialize;
 
@@ -21,7 +21,7 @@ const PROGRAM_BYTES: f64 = 60e6;
 const IRRELEVANT: [&str; 5] = ["tokens", "disk_bytes", "memory_bytes", "model", "files"];
 
 /// What a harvest will do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct HarvestPlan {
     /// The name of the model.
     pub model: String,
@@ -31,11 +31,19 @@ pub struct HarvestPlan {
     pub text: TextConfig,
     /// How it is cut into windows.
     pub context: ContextPlan,
-    /// Stop after so many counted tokens.
+    /// Stop after so many tokens that count and are kept.
     pub max_tokens: Option<u64>,
+    /// Leave out tokens whose norm is above so many times their batch's median.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_norm_multiple: Option<f64>,
     /// Whether nothing is stored.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub stream: bool,
+    /// The part of the documents that is harvested, if it is not all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub part: Option<Part>,
+    /// In which order rows lie on disk. A stream has that of the text.
+    pub order: Order,
     /// The type activations are stored as.
     pub dtype: VectorDtype,
     /// How a vector lies in its column.
@@ -44,7 +52,7 @@ pub struct HarvestPlan {
     pub batch_contexts: usize,
     /// How the store is cut into files.
     pub shards: WriterOptions,
-    /// The experiment's seed. A harvest draws nothing from it.
+    /// The experiment's seed, which decides the order of the rows.
     #[serde(skip)]
     pub seed: Seed,
     /// Counted tokens to expect: `max_tokens`, or what a sample of the text suggests if that is less.
@@ -72,7 +80,9 @@ impl HarvestPlan {
         let info = checkpoint.info();
         let column = |&hook| Ok(HookColumn { hook, width: info.width(hook, context.length)? });
         let hooks = config.hooks.iter().map(column).collect::<Result<_, HarvestError>>()?;
-        let schema = StoreSchema { hooks, dtype: config.dtype, layout: config.layout };
+        // Nothing of a stream is sorted: it is shuffled in the buffer alone.
+        let order = if config.stream { Order::Text } else { config.order };
+        let schema = StoreSchema { hooks, dtype: config.dtype, layout: config.layout, order };
         schema.check()?;
         let shards = WriterOptions {
             shard_tokens: config.shard_tokens,
@@ -87,6 +97,11 @@ impl HarvestPlan {
             let reason = "expected at least 1; leave the key out to harvest all of the text".into();
             return Err(bad("harvest", "tokens", reason));
         }
+        if let Some(multiple) = config.max_norm_multiple.filter(|&m| !(m.is_finite() && m > 1.0)) {
+            let reason =
+                format!("expected a number above 1, found {multiple}; leave the key out to keep all");
+            return Err(bad("harvest", "max_norm_multiple", reason));
+        }
         if context.length > info.max_context {
             let reason =
                 format!("{} takes up to {} tokens, found {}", info.name, info.max_context, context.length);
@@ -95,10 +110,12 @@ impl HarvestPlan {
         let corpus = Corpus::open(&config.text)?;
         let tokenizer = checkpoint.tokenizer()?;
         let context = ContextPlan::new(context, &tokenizer)?;
+        context.check_vocabulary(&tokenizer, info.d_vocab)?;
         let expected = expected_tokens(&corpus, &tokenizer, &context)?;
         let tokens = config.tokens.map_or(expected, |limit| limit.min(expected));
         let batch_contexts = (config.batch_tokens / context.length).max(1);
-        let memory_bytes = memory_bytes(info, &schema, batch_contexts, context.length, &shards)
+        let held = if config.stream { shards.row_group_tokens } else { shards.shard_tokens.min(tokens) };
+        let memory_bytes = memory_bytes(info, &schema, batch_contexts, context.length, held)
             .saturating_add(corpus.tokenizing_bytes());
         Ok(Self {
             model: info.name.clone(),
@@ -108,7 +125,10 @@ impl HarvestPlan {
             text: config.text.clone(),
             context,
             max_tokens: config.tokens,
+            max_norm_multiple: config.max_norm_multiple,
             stream: config.stream,
+            part: None,
+            order,
             dtype: config.dtype,
             layout: config.layout,
             batch_contexts,
@@ -119,6 +139,26 @@ impl HarvestPlan {
         })
     }
 
+    /// The same for one part of the documents, with its share of the tokens.
+    ///
+    /// # Errors
+    /// Fewer tokens than parts.
+    pub fn of_part(mut self, part: Part) -> Result<Self, HarvestError> {
+        if let Some(limit) = self.max_tokens.filter(|&limit| limit < part.of()) {
+            let reason = format!("expected at least one for each of the {} parts, found {limit}", part.of());
+            return Err(HarvestError::BadConfig { section: "harvest", key: "tokens", reason });
+        }
+        self.part = Some(part);
+        self.tokens = part.share(self.tokens).max(1);
+        self.disk_bytes = self.tokens.saturating_mul(self.schema().token_bytes());
+        Ok(self)
+    }
+
+    /// Where to stop, in counted tokens: a part has its share.
+    pub(crate) fn limit(&self) -> Option<u64> {
+        self.max_tokens.map(|limit| self.part.map_or(limit, |part| part.share(limit)))
+    }
+
     /// The columns of vectors that the store will have.
     pub fn columns(&self) -> Vec<HookColumn> {
         self.hooks.clone()
@@ -126,7 +166,20 @@ impl HarvestPlan {
 
     /// What the store will hold.
     pub fn schema(&self) -> StoreSchema {
-        StoreSchema { hooks: self.hooks.clone(), dtype: self.dtype, layout: self.layout }
+        let hooks = self.hooks.clone();
+        StoreSchema { hooks, dtype: self.dtype, layout: self.layout, order: self.order }
+    }
+
+    /// Bytes of memory that a training will need to read it, beside batches and a shuffle buffer.
+    pub fn reading_bytes(&self) -> u64 {
+        let plain = self.layout == Layout::Binary && self.shards.compression == Compression::None;
+        let shards = self.tokens.div_ceil(self.shards.shard_tokens);
+        if plain || self.stream { 0 } else { self.schema().decoding_bytes(shards) }
+    }
+
+    /// Whether how many rows a batch of windows gives is known only when the model has run over it.
+    pub fn rows_depend_on_values(&self) -> bool {
+        self.max_norm_multiple.is_some()
     }
 
     /// All that the result depends on. Reads the model and the text, for their digests.
@@ -152,34 +205,29 @@ fn expected_tokens(
         return Ok(expected);
     }
     // Nothing in the sample. Is there anything at all?
-    let mut seen = 0;
+    let mut tally = Tally::default();
     for window in contexts(corpus.documents(), tokenizer, context) {
-        let window = window?;
-        if window.n_counted() > 0 {
+        tally += window?.verdicts.into_iter().collect();
+        if tally.counted > 0 {
             return Ok(1);
         }
-        seen += window.len() as u64;
     }
-    Err(HarvestError::NothingCounts { seen, skip_first: context.skip_first })
+    Err(HarvestError::NothingCounts { tally })
 }
 
-/// The weights, what one batch needs within a block, and what is on its way to the disk. The model's inner
+/// The weights, what one batch needs within a block, and `held` tokens twice: those that are gathered, and those that are written or
+/// wait to be taken. The model's inner
 /// widths are not known here, so its MLP is taken as four times, and its heads as 64 wide.
-fn memory_bytes(
-    info: &ModelInfo,
-    schema: &StoreSchema,
-    contexts: usize,
-    length: usize,
-    shards: &WriterOptions,
-) -> u64 {
-    // In f64, because a batch or a row group may be as absurd as the user likes, and the sum must still say so.
+fn memory_bytes(info: &ModelInfo, schema: &StoreSchema, contexts: usize, length: usize, held: u64) -> u64 {
+    // In f64, because a batch or a shard may be as absurd as the user likes, and the sum must still say so.
     let (contexts, length, d_model) = (contexts as f64, length as f64, info.d_model as f64);
     let weights = 4.0 * info.n_parameters as f64;
     let residual = 4.0 * contexts * length * d_model;
     // At most, where all sequences run side by side: of each, some hundreds of queries at a time.
     let scores = 4.0 * contexts * (d_model / 64.0).ceil() * length.min(512.0) * length;
-    let hooks = schema.hooks.len() as f64;
-    let in_flight =
-        3.0 * shards.row_group_tokens.min(shards.shard_tokens) as f64 * schema.token_bytes() as f64;
-    (weights + residual * (12.0 + 4.0 * hooks) + 2.0 * scores + in_flight + PROGRAM_BYTES) as u64
+    // What hooks see, on the device, on the host, and those of its rows that are kept.
+    let widths: usize = schema.hooks.iter().map(|column| column.width).sum();
+    let hooks = 4.0 * 4.0 * contexts * length * widths as f64;
+    let in_flight = 2.0 * held as f64 * schema.token_bytes() as f64;
+    (weights + 12.0 * residual + hooks + 2.0 * scores + in_flight + PROGRAM_BYTES) as u64
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use burn::tensor::Device;
-use monosema_core::{Ahead, Digest, HookPoint, manifest::Work};
+use monosema_core::{Ahead, Digest, manifest::Work};
 use monosema_store::{
     Activations, BatchPlan, GroupNumbers, HookColumn, RowGroup, RowGroups, StoreError, StoreSchema,
 };
@@ -15,7 +15,7 @@ use monosema_transformer::{Checkpoint, LanguageModel};
 
 use crate::{
     HarvestError, HarvestPlan,
-    rows::OwnedRows,
+    rows::{OwnedRows, RowMaker},
     windows::{Windows, windows},
 };
 
@@ -73,8 +73,8 @@ impl Stream {
     fn pass(&self, hooks: &[HookColumn]) -> Result<Pass, HarvestError> {
         Ok(Pass {
             windows: windows(&self.plan, &self.checkpoint, u64::MAX)?,
-            model: self.model()?,
-            hooks: hooks.iter().map(|column| column.hook).collect(),
+            maker: RowMaker::new(&self.plan, self.model()?, hooks),
+            known: !self.plan.rows_depend_on_values(),
             rows: OwnedRows::default(),
             first: 0,
         })
@@ -192,8 +192,9 @@ impl Groups {
 /// The model on its way through the text.
 struct Pass {
     windows: Ahead<Result<Windows, HarvestError>>,
-    model: LanguageModel,
-    hooks: Vec<HookPoint>,
+    maker: RowMaker,
+    /// Whether windows tell how many rows they give.
+    known: bool,
     /// Rows that were computed and not taken yet.
     rows: OwnedRows,
     /// The number of the first of them, counted from the beginning of the text on.
@@ -214,10 +215,11 @@ impl Pass {
                 return Ok(self.rows.take_first((wanted.end - wanted.start) as usize));
             }
             let windows = self.windows.next().expect("the text begins again, or fails")?;
-            if end + windows.wanted as u64 <= wanted.start {
+            if self.known && end + windows.wanted as u64 <= wanted.start {
+                self.maker.pass_by(&windows);
                 self.first = end + windows.wanted as u64;
             } else {
-                self.rows.append(OwnedRows::compute(&self.model, &self.hooks, &windows)?);
+                self.rows.append(self.maker.make(&windows)?.0);
             }
         }
     }

@@ -1,7 +1,15 @@
 //! Text to windows for the model, tokenised on a thread of its own.
 
+use std::{
+    cell::Cell,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
 use monosema_core::Ahead;
-use monosema_text::{ContextBatch, Corpus, Tokenizer, batches, contexts};
+use monosema_text::{ContextBatch, Corpus, Document, Flaws, Tally, TextError, Tokenizer, batches, contexts};
 use monosema_transformer::Checkpoint;
 
 use crate::{HarvestError, HarvestPlan};
@@ -12,8 +20,28 @@ const BATCHES_AHEAD: usize = 4;
 /// Windows that the model runs over at once.
 pub(crate) struct Windows {
     pub(crate) batch: ContextBatch,
-    /// How many of their counted tokens are wanted, from the first on; at least one unless none counts.
+    /// How many of their counted tokens are wanted, from the first on; at least one unless none counts. Where rows depend on
+    /// what the model makes of them, all that count: the limit is kept later.
     pub(crate) wanted: usize,
+    /// How many times the text was read before.
+    pub(crate) epoch: u64,
+    /// What there was in the text that was read since the windows before.
+    pub(crate) flaws: Flaws,
+    /// How many times of reading are over, because nothing more is wanted of them.
+    over: Arc<AtomicU64>,
+}
+
+impl Windows {
+    /// Nothing more is wanted of this time of reading. It changes no result: what still comes is left out anyway.
+    pub(crate) fn end_epoch(&self) {
+        self.over.fetch_max(self.epoch + 1, Ordering::Relaxed);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn new(batch: ContextBatch, flaws: Flaws) -> Self {
+        let wanted = batch.n_counted();
+        Self { batch, wanted, epoch: 0, flaws, over: Arc::default() }
+    }
 }
 
 /// The windows of the plan's text, up to its limit of tokens, so many times.
@@ -23,13 +51,13 @@ pub(crate) fn windows(
     epochs: u64,
 ) -> Result<Ahead<Result<Windows, HarvestError>>, HarvestError> {
     let (tokenizer, corpus) = (checkpoint.tokenizer()?, Corpus::open(&plan.text)?);
-    let plan = plan.clone();
+    let (plan, over) = (plan.clone(), Arc::default());
     Ok(Ahead::made_by(BATCHES_AHEAD, move |hand_over| {
         for epoch in 0..epochs {
             if epoch > 0 {
                 tracing::info!("the text begins again, for the {}. time", epoch + 1);
             }
-            if !read_once(&plan, &corpus, &tokenizer, hand_over) {
+            if !read_once(&plan, &corpus, &tokenizer, epoch, &over, hand_over) {
                 break;
             }
         }
@@ -41,31 +69,54 @@ fn read_once(
     plan: &HarvestPlan,
     corpus: &Corpus,
     tokenizer: &Tokenizer,
+    epoch: u64,
+    over: &Arc<AtomicU64>,
     hand_over: &mut dyn FnMut(Result<Windows, HarvestError>) -> bool,
 ) -> bool {
-    let limit = plan.max_tokens.unwrap_or(u64::MAX);
-    let (mut counted, mut seen) = (0, 0);
-    let contexts = contexts(corpus.documents(), tokenizer, &plan.context);
+    let limit = match plan.limit() {
+        Some(limit) if !plan.rows_depend_on_values() => limit,
+        _ => u64::MAX,
+    };
+    let (mut counted, mut tally) = (0, Tally::default());
+    let flaws = Cell::new(Flaws::default());
+    let mut told = epoch > 0;
+    // Documents keep the numbers that they have in the whole text.
+    let of_part = |number| plan.part.is_none_or(|part| part.takes(number));
+    let documents = corpus.documents().filter(|document| document.as_ref().map_or(true, |d| of_part(d.id)));
+    let documents = documents.inspect(|document| {
+        let Ok(Document { id, source, flaws: found, .. }) = document else { return };
+        let mut sum = flaws.get();
+        sum += *found;
+        flaws.set(sum);
+        if found.invalid_utf8 > 0 && !std::mem::replace(&mut told, true) {
+            tracing::warn!("{}: document {id}: invalid UTF-8 is replaced by U+FFFD", source.display());
+        }
+    });
+    let contexts = contexts(documents, tokenizer, &plan.context);
     for batch in batches(contexts, plan.batch_contexts * plan.context.length) {
         let batch = match batch {
             Ok(batch) => batch,
+            // A part may come away with nothing; the whole may not.
+            Err(TextError::NoContexts { .. }) if plan.part.is_some() => return false,
             Err(error) => {
                 hand_over(Err(error.into()));
                 return false;
             }
         };
-        seen += batch.n_tokens() as u64;
+        if counted == 0 {
+            tally += batch.contexts.iter().flat_map(|context| context.verdicts.iter().copied()).collect();
+        }
         let wanted = usize::try_from(limit - counted).unwrap_or(usize::MAX).min(batch.n_counted());
         counted += wanted as u64;
-        if !hand_over(Ok(Windows { batch, wanted })) {
+        if !hand_over(Ok(Windows { batch, wanted, epoch, flaws: flaws.take(), over: over.clone() })) {
             return false;
         }
-        if counted >= limit {
+        if counted >= limit || over.load(Ordering::Relaxed) > epoch {
             return true;
         }
     }
-    if counted == 0 {
-        hand_over(Err(HarvestError::NothingCounts { seen, skip_first: plan.context.skip_first }));
+    if counted == 0 && plan.part.is_none() {
+        hand_over(Err(HarvestError::NothingCounts { tally }));
     }
     counted > 0
 }

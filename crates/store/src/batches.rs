@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::{
     Activations, HookColumn, RowGroup, RowGroups, StoreError, VectorDtype,
     course::{Course, Pool},
+    permutation::Circle,
     row_group::Token,
     shuffle::Buffer,
 };
@@ -16,7 +17,7 @@ use crate::{
 const BATCHES_AHEAD: usize = 2;
 
 /// What is done to each vector once it is decoded.
-type Visit = Box<dyn FnMut(&mut [f32], &mut [f32]) -> f64 + Send>;
+pub(crate) type Visit = Box<dyn FnMut(&mut [f32], &mut [f32]) -> f64 + Send>;
 
 /// The hooks that are read: one or two.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +48,8 @@ pub struct BatchPlan {
     pub hook_out: Option<HookPoint>,
     /// Rows in a batch.
     pub batch_tokens: usize,
-    /// Rows to draw from: the more, the better the shuffle. Held in memory in the store's dtype.
+    /// Rows to draw from: the more, the better the shuffle. Held in memory in the store's dtype. What is shuffled on disk has
+    /// no need of it.
     pub buffer_tokens: usize,
     /// Decides the order.
     pub seed: Seed,
@@ -112,7 +114,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    fn with_capacity(n: usize, columns: Columns) -> Self {
+    pub(crate) fn with_capacity(n: usize, columns: Columns) -> Self {
         let [width, width_out] = columns.widths();
         Self {
             x: Vec::with_capacity(n * width),
@@ -135,22 +137,42 @@ impl Batch {
         dtype: VectorDtype,
         mut visit: impl FnMut(&mut [f32], &mut [f32]) -> f64,
     ) {
-        for Token { id, position, document } in tokens {
-            self.token_ids.push(id);
-            self.positions.push(position);
-            self.documents.push(document);
-            self.n += 1;
-        }
+        tokens.for_each(|token| self.push_token(token));
         for row in rows {
-            let (start, start_out) = (self.x.len(), self.y.len());
-            self.x.resize(start + self.width, 0.0);
-            self.y.resize(start_out + self.width_out, 0.0);
-            let (x, y) = (&mut self.x[start..], &mut self.y[start_out..]);
-            let (of_x, of_y) = row.split_at(x.len() * dtype.bytes());
-            dtype.decode(of_x, x);
-            dtype.decode(of_y, y);
-            self.sum += visit(x, y);
+            let (x, y) = row.split_at(self.width * dtype.bytes());
+            self.push_vectors([x, y], dtype, &mut visit);
         }
+    }
+
+    /// Appends a token and its vectors.
+    pub(crate) fn push(
+        &mut self,
+        token: Token,
+        vectors: [&[u8]; 2],
+        dtype: VectorDtype,
+        visit: impl FnMut(&mut [f32], &mut [f32]) -> f64,
+    ) {
+        self.push_token(token);
+        self.push_vectors(vectors, dtype, visit);
+    }
+
+    fn push_token(&mut self, Token { id, position, document }: Token) {
+        self.token_ids.push(id);
+        self.positions.push(position);
+        self.documents.push(document);
+        self.n += 1;
+    }
+
+    fn push_vectors(
+        &mut self,
+        [x, y]: [&[u8]; 2],
+        dtype: VectorDtype,
+        mut visit: impl FnMut(&mut [f32], &mut [f32]) -> f64,
+    ) {
+        let (start, start_out) = (self.x.len(), self.y.len());
+        dtype.decode_onto(x, &mut self.x);
+        dtype.decode_onto(y, &mut self.y);
+        self.sum += visit(&mut self.x[start..], &mut self.y[start_out..]);
     }
 }
 
@@ -220,8 +242,9 @@ pub(crate) fn sequential(
 /// other `[width_out]`, handed to `visit` as soon as they are decoded and still in the cache, to be changed or measured, on a
 /// thread behind the stream and in the stream's order. [`Batch::sum`] adds up what `visit` returns.
 ///
-/// Groups of rows come in their order into a buffer, and rows are drawn from it at random; every row of an epoch comes
-/// exactly once. The batches depend on the activations and the plan alone. Every batch holds `batch_tokens` rows, but for
+/// What is [shuffled on disk](Activations::permutation) comes in its order, each epoch from another row on. Otherwise groups of
+/// rows come in a random order into a buffer, and rows are drawn from it at random. Every row of an epoch comes exactly once.
+/// The batches depend on the activations and the plan alone. Every batch holds `batch_tokens` rows, but for
 /// the last where `plan.tokens` is no multiple. The first error, a plan that cannot work among them, ends the stream.
 pub fn shuffled(
     activations: Arc<dyn Activations>,
@@ -238,14 +261,27 @@ pub fn shuffled(
     let mut parts = Some((activations, Box::new(visit)));
     Batches::made_by(move || {
         if let Some((activations, visit)) = parts.take() {
-            mixer = Some(Mixer::new(activations, columns, plan, visit)?);
+            mixer = Some(match activations.permutation() {
+                Some(rows) => Mixer::Circle(Circle::new(rows, columns, plan, visit)?),
+                None => Mixer::Pool(Box::new(Buffered::new(activations, columns, plan, visit)?)),
+            });
         }
-        mixer.as_mut().map_or(Ok(None), Mixer::next_batch)
+        match &mut mixer {
+            Some(Mixer::Circle(circle)) => circle.next_batch(),
+            Some(Mixer::Pool(buffered)) => buffered.next_batch(),
+            None => Ok(None),
+        }
     })
 }
 
+/// Where batches come from.
+enum Mixer {
+    Circle(Circle),
+    Pool(Box<Buffered>),
+}
+
 /// Draws batches from a buffer that is refilled with groups of rows, epoch after epoch.
-struct Mixer {
+struct Buffered {
     columns: Columns,
     plan: BatchPlan,
     course: Course,
@@ -254,7 +290,7 @@ struct Mixer {
     left: u64,
 }
 
-impl Mixer {
+impl Buffered {
     fn new(
         activations: Arc<dyn Activations>,
         columns: Columns,

@@ -81,29 +81,25 @@ impl VectorDtype {
         }
     }
 
-    /// Converts `bytes` to `values`, which has room for exactly them.
-    pub(crate) fn decode(self, bytes: &[u8], values: &mut [f32]) {
+    /// Appends the numbers of `bytes` to `values`.
+    pub(crate) fn decode_onto(self, bytes: &[u8], values: &mut Vec<f32>) {
         match self {
-            Self::F32 => {
-                for (value, bytes) in values.iter_mut().zip(bytes.chunks_exact(4)) {
-                    *value = f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-                }
-            }
+            Self::F32 => values.extend(bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes))),
             Self::F16 => {
-                let mut halves = [f16::ZERO; BLOCK];
-                for (values, bytes) in values.chunks_mut(BLOCK).zip(bytes.chunks(2 * BLOCK)) {
-                    let halves = &mut halves[..values.len()];
-                    for (half, bytes) in halves.iter_mut().zip(bytes.chunks_exact(2)) {
-                        *half = f16::from_le_bytes([bytes[0], bytes[1]]);
+                let (mut halves, mut widened) = ([f16::ZERO; BLOCK], [0.0; BLOCK]);
+                for bytes in bytes.chunks(2 * BLOCK) {
+                    let n = bytes.len() / 2;
+                    for (half, &bytes) in halves.iter_mut().zip(bytes.as_chunks().0) {
+                        *half = f16::from_le_bytes(bytes);
                     }
-                    halves.convert_to_f32_slice(values);
+                    halves[..n].convert_to_f32_slice(&mut widened[..n]);
+                    values.extend_from_slice(&widened[..n]);
                 }
             }
             // Half of an f32: widening is a shift, which the compiler does many at a time.
             Self::BF16 => {
-                for (value, bytes) in values.iter_mut().zip(bytes.chunks_exact(2)) {
-                    *value = f32::from_bits(u32::from(u16::from_le_bytes([bytes[0], bytes[1]])) << 16);
-                }
+                let widen = |&bytes| f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16);
+                values.extend(bytes.as_chunks().0.iter().map(widen));
             }
         }
     }
@@ -158,8 +154,9 @@ mod tests {
         let mut bytes = vec![7];
         dtype.encode(values, &mut bytes);
         assert_eq!(bytes.len(), 1 + values.len() * dtype.bytes());
-        let mut back = vec![0.0; values.len()];
-        dtype.decode(&bytes[1..], &mut back);
+        let mut back = vec![-7.0];
+        dtype.decode_onto(&bytes[1..], &mut back);
+        assert_eq!(back.remove(0), -7.0);
         back
     }
 

@@ -7,14 +7,17 @@ use std::{
 };
 
 use arrow::datatypes::{DataType, Field, Schema};
-use monosema_core::HookPoint;
+use monosema_core::{Digest, HookPoint};
 use parquet::file::metadata::KeyValue;
 use serde::{Deserialize, Serialize};
 
-use crate::{Rows, StoreError, VectorDtype};
+use crate::{Order, Rows, StoreError, VectorDtype, shard_file::PAGE_BYTES};
 
-/// The version of the layout of shards.
-pub const VERSION: u32 = 1;
+/// The version of the layout of shards that is written. Those of version 1 are read too.
+pub const VERSION: u32 = 2;
+
+/// The version that knew no order but that of the text.
+const FIRST_VERSION: u32 = 1;
 
 /// The column of token ids: u32.
 pub const TOKEN_ID: &str = "token_id";
@@ -22,11 +25,16 @@ pub const TOKEN_ID: &str = "token_id";
 pub const DOCUMENT: &str = "document";
 /// The column of positions within the context window: u32.
 pub const POSITION: &str = "position";
+/// The column of the keys by which a shuffled store is sorted: u64.
+pub const ORDER: &str = "order";
 
 const VERSION_KEY: &str = "monosema.version";
 const DTYPE_KEY: &str = "monosema.dtype";
 const LAYOUT_KEY: &str = "monosema.layout";
 const HOOKS_KEY: &str = "monosema.hooks";
+const ORDER_KEY: &str = "monosema.order";
+/// The digest of the work that made a shard.
+pub(crate) const WORK_KEY: &str = "monosema.work";
 
 /// How a vector lies in its column.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +74,8 @@ pub struct StoreSchema {
     pub dtype: VectorDtype,
     /// How the vectors lie in their columns.
     pub layout: Layout,
+    /// In which order rows are read.
+    pub order: Order,
 }
 
 impl StoreSchema {
@@ -111,6 +121,7 @@ impl StoreSchema {
         };
         same(DOCUMENT, rows.documents.len(), n)?;
         same(POSITION, rows.positions.len(), n)?;
+        same("places", rows.places.len(), n)?;
         same("vectors", rows.vectors.len(), self.hooks.len())?;
         let dtype = self.dtype;
         for (column, values) in self.hooks.iter().zip(rows.vectors) {
@@ -118,13 +129,22 @@ impl StoreSchema {
             let Some(place) = dtype.first_unfit(values) else { continue };
             let row = place / column.width;
             let (hook, value) = (column.hook, values[place]);
-            let (document, position) = (rows.documents[row], rows.positions[row]);
+            let (document, position, token) = (rows.documents[row], rows.positions[row], rows.token_ids[row]);
             if !value.is_finite() {
-                return Err(StoreError::NotFinite { hook, document, position, value });
+                return Err(StoreError::NotFinite { hook, document, position, token, value });
             }
             let instead = if dtype == VectorDtype::F16 { "bf16\" or \"f32" } else { "f32" };
             let limit = dtype.limit();
-            return Err(StoreError::Overflow { hook, document, position, value, dtype, limit, instead });
+            return Err(StoreError::Overflow {
+                hook,
+                document,
+                position,
+                token,
+                value,
+                dtype,
+                limit,
+                instead,
+            });
         }
         Ok(())
     }
@@ -132,7 +152,14 @@ impl StoreSchema {
     /// Bytes of one token's vectors and ids, before compression.
     pub fn token_bytes(&self) -> u64 {
         let numbers: usize = self.hooks.iter().map(|h| h.width).sum();
-        (numbers * self.dtype.bytes()) as u64 + 4 + 8 + 4
+        let ids = 4 + 8 + 4 + if self.order == Order::Shuffled { 8 } else { 0 };
+        (numbers * self.dtype.bytes()) as u64 + ids
+    }
+
+    /// Bytes that reading in a random order holds of vectors that do not lie plainly: of each of two hooks in every shard a page
+    /// as it lies in the file, decompressed, and decoded.
+    pub fn decoding_bytes(&self, shards: u64) -> u64 {
+        shards.saturating_mul(3 * PAGE_BYTES as u64 * self.hooks.len().min(2) as u64)
     }
 
     /// The column of `hook` and its place among the hooks.
@@ -142,10 +169,11 @@ impl StoreSchema {
 
     pub(crate) fn to_arrow(&self) -> Schema {
         let ids = [(TOKEN_ID, DataType::UInt32), (DOCUMENT, DataType::UInt64), (POSITION, DataType::UInt32)];
-        let ids = ids.map(|(name, data_type)| Field::new(name, data_type, false));
+        let order = (self.order == Order::Shuffled).then_some((ORDER, DataType::UInt64));
+        let ids = ids.into_iter().chain(order).map(|(name, data_type)| Field::new(name, data_type, false));
         let vectors =
             self.hooks.iter().map(|h| Field::new(h.hook.to_string(), self.vector_type(h.width), false));
-        Schema::new_with_metadata(ids.into_iter().chain(vectors).collect::<Vec<_>>(), self.metadata())
+        Schema::new_with_metadata(ids.chain(vectors).collect::<Vec<_>>(), self.metadata())
     }
 
     /// The Arrow type of a vector of `width` numbers.
@@ -177,14 +205,16 @@ impl StoreSchema {
             (VERSION_KEY, VERSION.to_string()),
             (DTYPE_KEY, self.dtype.name().into()),
             (LAYOUT_KEY, self.layout.name().into()),
+            (ORDER_KEY, self.order.name().into()),
             (HOOKS_KEY, hooks),
         ];
         pairs.map(|(key, value)| (key.to_owned(), value)).into()
     }
 
     /// The metadata as Parquet has it, for programs that do not read the Arrow schema within.
-    pub(crate) fn parquet_metadata(&self) -> Vec<KeyValue> {
-        let sorted: BTreeMap<_, _> = self.metadata().into_iter().collect();
+    pub(crate) fn parquet_metadata(&self, work: &Digest) -> Vec<KeyValue> {
+        let mut sorted: BTreeMap<_, _> = self.metadata().into_iter().collect();
+        sorted.insert(WORK_KEY.to_owned(), work.to_string());
         sorted.into_iter().map(|(key, value)| KeyValue::new(key, value)).collect()
     }
 
@@ -198,9 +228,18 @@ impl StoreSchema {
             })
         };
         let version = get(VERSION_KEY)?;
-        if *version != VERSION.to_string() {
-            return Err(wrong(format!("expected version {VERSION} of the layout, found {version}")));
+        if ![FIRST_VERSION, VERSION].map(|known| known.to_string()).contains(version) {
+            let expected = format!("version {FIRST_VERSION} or {VERSION} of the layout");
+            return Err(wrong(format!("expected {expected}, found {version}; a newer monosema reads it")));
         }
+        let order = match version == &FIRST_VERSION.to_string() {
+            true => Order::Text.name(),
+            false => get(ORDER_KEY)?,
+        };
+        let order = [Order::Shuffled, Order::Text]
+            .into_iter()
+            .find(|o| o.name() == order)
+            .ok_or_else(|| wrong(format!("{ORDER_KEY}: expected shuffled or text, found `{order}`")))?;
         let (dtype, layout, hooks) = (get(DTYPE_KEY)?, get(LAYOUT_KEY)?, get(HOOKS_KEY)?);
         let dtype = VectorDtype::from_name(dtype)
             .ok_or_else(|| wrong(format!("{DTYPE_KEY}: expected f32, f16 or bf16, found `{dtype}`")))?;
@@ -209,7 +248,7 @@ impl StoreSchema {
             .find(|l| l.name() == layout)
             .ok_or_else(|| wrong(format!("{LAYOUT_KEY}: expected binary or list, found `{layout}`")))?;
         let hooks = serde_json::from_str(hooks).map_err(|e| wrong(format!("{HOOKS_KEY}: {e}: `{hooks}`")))?;
-        let schema = Self { hooks, dtype, layout };
+        let schema = Self { hooks, dtype, layout, order };
         if let Some((_, reason)) = schema.fault() {
             return Err(wrong(format!("{HOOKS_KEY}, {DTYPE_KEY} and {LAYOUT_KEY}: {reason}")));
         }
@@ -251,7 +290,7 @@ mod tests {
     fn schema(dtype: VectorDtype, layout: Layout) -> StoreSchema {
         let hook = |layer| HookPoint::block(layer, BlockHook::ResidPost);
         let hooks = vec![HookColumn { hook: hook(9), width: 576 }, HookColumn { hook: hook(2), width: 8 }];
-        StoreSchema { hooks, dtype, layout }
+        StoreSchema { hooks, dtype, layout, order: Order::Shuffled }
     }
 
     fn with_metadata(schema: &StoreSchema, change: impl FnOnce(&mut HashMap<String, String>)) -> Schema {
@@ -271,7 +310,7 @@ mod tests {
             let arrow = with_metadata(&schema, |_| {});
             assert_eq!(StoreSchema::of_shard(Path::new("x"), &arrow).unwrap(), schema);
         }
-        assert_eq!(schema(VectorDtype::F16, Layout::Binary).token_bytes(), 2 * 584 + 16);
+        assert_eq!(schema(VectorDtype::F16, Layout::Binary).token_bytes(), 2 * 584 + 24);
     }
 
     #[test]
@@ -303,7 +342,8 @@ mod tests {
             error(with_metadata(&schema, HashMap::clear))
                 .contains("expected metadata `monosema.version`, found none")
         );
-        assert!(changed(VERSION_KEY, "2").contains("expected version 1 of the layout, found 2"));
+        assert!(changed(VERSION_KEY, "3").contains("expected version 1 or 2 of the layout, found 3"));
+        assert!(changed(ORDER_KEY, "sorted").contains("expected shuffled or text, found `sorted`"));
         assert!(changed(DTYPE_KEY, "f64").contains("expected f32, f16 or bf16, found `f64`"));
         assert!(
             changed(DTYPE_KEY, "f16").contains("expected FixedSizeBinary(1152), found FixedSizeBinary(2304)")

@@ -1,9 +1,9 @@
-//! One shard: its name, its footer, and row groups read from it.
+//! One shard: its name, its footer, and where its columns are.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::OnceLock,
 };
 
 use arrow::{
@@ -12,20 +12,18 @@ use arrow::{
     datatypes::{DataType, Float16Type, Float32Type, UInt32Type, UInt64Type},
 };
 use parquet::{
-    arrow::{
-        ProjectionMask,
-        arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder},
-    },
-    basic::{Encoding, Type},
-    column::page::Page,
-    errors::ParquetError,
-    file::reader::SerializedPageReader,
+    arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions},
+    basic::Compression,
+    file::statistics::Statistics,
 };
 
 use crate::{
-    DOCUMENT, HookColumn, POSITION, StoreError, StoreSchema, TOKEN_ID,
+    DOCUMENT, HookColumn, Layout, ORDER, POSITION, StoreError, StoreSchema, TOKEN_ID,
     batches::Columns,
     row_group::{RowGroup, Token, Vectors},
+    schema::WORK_KEY,
+    shard_bytes::ShardBytes,
+    values::Values,
 };
 
 const PREFIX: &str = "shard-";
@@ -37,26 +35,42 @@ pub(crate) fn name(index: usize) -> String {
 }
 
 /// The number of the shard named `file`; `None` if no shard has that name.
-pub(crate) fn number(file: &str) -> Option<usize> {
+pub fn number(file: &str) -> Option<usize> {
     let digits = file.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?;
     digits.parse().ok().filter(|&number| name(number) == file)
 }
 
 /// A shard whose footer was read and found right.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Shard {
     path: PathBuf,
+    bytes: u64,
     schema: StoreSchema,
     footer: ArrowReaderMetadata,
+    /// Mapped when it is needed first.
+    map: OnceLock<ShardBytes>,
+}
+
+/// A column of a shard.
+#[derive(Clone, Debug)]
+pub(crate) struct Column {
+    pub(crate) name: String,
+    /// Its place among the columns.
+    pub(crate) root: usize,
+    /// Bytes of a value.
+    pub(crate) bytes: usize,
+    /// Numbers in a vector; `None` for a column of ids.
+    width: Option<usize>,
 }
 
 impl Shard {
     pub(crate) fn open(path: PathBuf) -> Result<Self, StoreError> {
+        let bytes = fs::metadata(&path).map_err(StoreError::io(&path))?.len();
         let file = File::open(&path).map_err(StoreError::io(&path))?;
         let footer = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())
             .map_err(|e| StoreError::damaged(&path, e))?;
         let schema = StoreSchema::of_shard(&path, footer.schema())?;
-        Ok(Self { path, schema, footer })
+        Ok(Self { path, bytes, schema, footer, map: OnceLock::new() })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -65,6 +79,23 @@ impl Shard {
 
     pub(crate) fn schema(&self) -> &StoreSchema {
         &self.schema
+    }
+
+    pub(crate) fn footer(&self) -> &ArrowReaderMetadata {
+        &self.footer
+    }
+
+    /// The digest of the work that made it, as it says itself.
+    pub(crate) fn work(&self) -> Option<&str> {
+        self.footer.schema().metadata().get(WORK_KEY).map(String::as_str)
+    }
+
+    pub(crate) fn contents(&self) -> Result<&ShardBytes, StoreError> {
+        if let Some(map) = self.map.get() {
+            return Ok(map);
+        }
+        let map = ShardBytes::map(&self.path, self.bytes)?;
+        Ok(self.map.get_or_init(|| map))
     }
 
     pub(crate) fn tokens(&self) -> u64 {
@@ -79,136 +110,114 @@ impl Shard {
         usize::try_from(self.footer.metadata().row_group(group).num_rows()).unwrap_or(0)
     }
 
-    /// Reads a row group: the tokens and the vectors of the columns.
-    pub(crate) fn read(&self, group: usize, columns: Columns) -> Result<RowGroup, StoreError> {
-        let mut rows = self.read_one(group, columns.first)?;
-        if let Some(second) = columns.second {
-            let [vectors, _] = self.read_one(group, second)?.vectors;
-            rows.vectors[1] = vectors;
-        }
-        Ok(rows)
+    /// An error of what is in a row group.
+    pub(crate) fn damaged(&self, group: usize, e: &(impl ToString + ?Sized)) -> StoreError {
+        StoreError::damaged(&self.path, format!("row group {group}: {}", e.to_string()))
     }
 
-    /// Reads a row group: the tokens and the vectors of `column`.
-    fn read_one(&self, group: usize, column: HookColumn) -> Result<RowGroup, StoreError> {
-        let damaged = |e: &dyn ToString| {
-            StoreError::damaged(&self.path, format!("row group {group}: {}", e.to_string()))
-        };
-        let file = File::open(&self.path).map_err(StoreError::io(&self.path))?;
-        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.footer.clone());
-        let name = column.hook.to_string();
-        let root = |name: &str| builder.schema().index_of(name).map_err(|e| damaged(&e));
-        let mut roots = vec![root(TOKEN_ID)?, root(DOCUMENT)?, root(POSITION)?];
-        let plain = self.plain_pages(group, column, root(&name)?)?;
-        let in_pages = plain.is_some();
-        if !in_pages {
-            roots.push(root(&name)?);
-        }
-        let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
-        let n = self.group_tokens(group);
-        let reader = builder
-            .with_projection(mask)
-            .with_row_groups(vec![group])
-            .with_batch_size(n.max(1))
-            .build()
-            .map_err(|e| damaged(&e))?;
-        let row_bytes = column.width * self.schema.dtype.bytes();
-        let vectors = Vectors { pages: plain.unwrap_or_default(), row_bytes };
-        let mut rows = RowGroup { tokens: Vec::with_capacity(n), vectors: [vectors, Vectors::default()] };
-        for batch in reader {
-            let batch = batch.map_err(|e| damaged(&e))?;
-            rows.take_tokens(&batch).map_err(|e| damaged(&e))?;
-            if !in_pages {
-                rows.take_vectors(&batch, &name, column.width, &self.schema).map_err(|e| damaged(&e))?;
-            }
-        }
-        if rows.tokens.len() != n {
-            return Err(damaged(&format!("expected {n} rows, found {}", rows.tokens.len())));
-        }
-        Ok(rows)
+    fn column(&self, name: &str, bytes: usize, width: Option<usize>) -> Result<Column, StoreError> {
+        let root = self.footer.schema().index_of(name).map_err(|e| StoreError::damaged(&self.path, e))?;
+        Ok(Column { name: name.to_owned(), root, bytes, width })
     }
 
-    /// The vectors of a row group as they lie in the pages of the column `root`, which saves copying them; `None` if
-    /// they lie otherwise than plainly one after the other.
-    fn plain_pages(
-        &self,
-        group: usize,
-        column: HookColumn,
-        root: usize,
-    ) -> Result<Option<Vec<Buffer>>, StoreError> {
+    pub(crate) fn token_ids(&self) -> Result<Column, StoreError> {
+        self.column(TOKEN_ID, 4, None)
+    }
+
+    pub(crate) fn documents(&self) -> Result<Column, StoreError> {
+        self.column(DOCUMENT, 8, None)
+    }
+
+    pub(crate) fn positions(&self) -> Result<Column, StoreError> {
+        self.column(POSITION, 4, None)
+    }
+
+    pub(crate) fn order(&self) -> Result<Column, StoreError> {
+        self.column(ORDER, 8, None)
+    }
+
+    pub(crate) fn vectors(&self, of: HookColumn) -> Result<Column, StoreError> {
+        self.column(&of.hook.to_string(), of.width * self.schema.dtype.bytes(), Some(of.width))
+    }
+
+    /// Whether vectors lie so that they can be taken from the map.
+    pub(crate) fn is_plain(&self) -> bool {
+        let metadata = self.footer.metadata();
+        let mut chunks = metadata.row_groups().iter().flat_map(|group| group.columns());
+        self.schema.layout == Layout::Binary && chunks.all(|c| c.compression() == Compression::UNCOMPRESSED)
+    }
+
+    /// The smallest and the largest key of a row group, as its statistics say or, without any, the column itself.
+    pub(crate) fn keys(&self, group: usize) -> Result<(u64, u64), StoreError> {
+        let column = self.order()?;
         let metadata = self.footer.metadata();
         let schema = metadata.file_metadata().schema_descr();
-        let n = self.group_tokens(group);
-        let row_bytes = column.width * self.schema.dtype.bytes();
-        let Some(leaf) = (0..schema.num_columns()).find(|&leaf| {
-            let column = schema.column(leaf);
-            schema.get_column_root_idx(leaf) == root
-                && column.physical_type() == Type::FIXED_LEN_BYTE_ARRAY
-                && usize::try_from(column.type_length()) == Ok(row_bytes)
-                && (column.max_def_level(), column.max_rep_level()) == (0, 0)
-        }) else {
-            return Ok(None);
+        let leaf = (0..schema.num_columns()).find(|&leaf| schema.get_column_root_idx(leaf) == column.root);
+        let chunk = leaf.map(|leaf| metadata.row_group(group).column(leaf));
+        if let Some(Statistics::Int64(keys)) = chunk.and_then(|chunk| chunk.statistics())
+            && let (Some(&least), Some(&most)) = (keys.min_opt(), keys.max_opt())
+        {
+            // Parquet has no unsigned numbers but in name.
+            return Ok((least as u64, most as u64));
+        }
+        let keys = self.group_keys(group)?;
+        Ok((keys.first().copied().unwrap_or(0), keys.last().copied().unwrap_or(0)))
+    }
+
+    /// The keys of a row group.
+    pub(crate) fn group_keys(&self, group: usize) -> Result<Vec<u64>, StoreError> {
+        let pages = Values::of_group(self, &self.order()?, group)?;
+        Ok(pages.iter().flat_map(|page| page.as_chunks().0).map(|&key| u64::from_le_bytes(key)).collect())
+    }
+
+    /// The documents of the tokens of a row group.
+    pub(crate) fn group_documents(&self, group: usize) -> Result<Vec<u64>, StoreError> {
+        let pages = Values::of_group(self, &self.documents()?, group)?;
+        Ok(pages.iter().flat_map(|page| page.as_chunks().0).map(|&n| u64::from_le_bytes(n)).collect())
+    }
+
+    /// Reads a row group: the tokens and the vectors of the columns.
+    pub(crate) fn read(&self, group: usize, columns: Columns) -> Result<RowGroup, StoreError> {
+        let ids = Values::of_group(self, &self.token_ids()?, group)?;
+        let positions = Values::of_group(self, &self.positions()?, group)?;
+        let documents = self.group_documents(group)?;
+        let numbers = |pages: &[Buffer]| -> Vec<u32> {
+            pages.iter().flat_map(|page| page.as_chunks().0).map(|&n| u32::from_le_bytes(n)).collect()
         };
-        let damaged = |e: ParquetError| StoreError::damaged(&self.path, format!("row group {group}: {e}"));
-        let file = File::open(&self.path).map_err(StoreError::io(&self.path))?;
-        let chunk = metadata.row_group(group).column(leaf);
-        let mut pages = Vec::new();
-        for page in SerializedPageReader::new(Arc::new(file), chunk, n, None).map_err(damaged)? {
-            match page.map_err(damaged)? {
-                Page::DataPage { buf, encoding: Encoding::PLAIN, .. }
-                | Page::DataPageV2 { buf, encoding: Encoding::PLAIN, .. }
-                    if buf.len() % row_bytes == 0 =>
-                {
-                    pages.push(Buffer::from(buf));
-                }
-                _ => return Ok(None),
+        let ids = numbers(&ids).into_iter().zip(numbers(&positions)).zip(documents);
+        let tokens = ids.map(|((id, position), document)| Token { id, position, document }).collect();
+        let mut rows = RowGroup { tokens, ..RowGroup::default() };
+        for (vectors, of) in rows.vectors.iter_mut().zip([Some(columns.first), columns.second]) {
+            if let Some(of) = of {
+                let column = self.vectors(of)?;
+                *vectors =
+                    Vectors { pages: Values::of_group(self, &column, group)?, row_bytes: column.bytes };
             }
         }
-        let found = pages.iter().map(Buffer::len).sum::<usize>();
-        Ok((found == n * row_bytes).then_some(pages))
+        Ok(rows)
     }
 }
 
-impl RowGroup {
-    fn take_tokens(&mut self, batch: &RecordBatch) -> Result<(), String> {
-        let ids =
-            column(batch, TOKEN_ID)?.as_primitive_opt::<UInt32Type>().ok_or_else(|| wrong_type(TOKEN_ID))?;
-        let documents =
-            column(batch, DOCUMENT)?.as_primitive_opt::<UInt64Type>().ok_or_else(|| wrong_type(DOCUMENT))?;
-        let positions =
-            column(batch, POSITION)?.as_primitive_opt::<UInt32Type>().ok_or_else(|| wrong_type(POSITION))?;
-        let tokens = ids.values().iter().zip(positions.values()).zip(documents.values());
-        self.tokens.extend(tokens.map(|((&id, &position), &document)| Token { id, position, document }));
-        Ok(())
-    }
-
-    fn take_vectors(
-        &mut self,
-        batch: &RecordBatch,
-        hook: &str,
-        width: usize,
-        schema: &StoreSchema,
-    ) -> Result<(), String> {
-        let bytes = vector_bytes(column(batch, hook)?, width).ok_or_else(|| wrong_type(hook))?;
-        let expected = batch.num_rows() * width * schema.dtype.bytes();
-        if bytes.len() != expected {
-            return Err(format!("column `{hook}`: expected {expected} bytes, found {}", bytes.len()));
-        }
-        self.vectors[0].pages.push(bytes.clone());
-        Ok(())
-    }
-}
-
-fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, String> {
-    let column = batch.column_by_name(name).ok_or_else(|| format!("no column `{name}`"))?;
-    if column.null_count() > 0 {
+/// The values of `column`, of which `batch` holds nothing else, one after the other.
+pub(crate) fn column_bytes(batch: &RecordBatch, column: &Column) -> Result<Buffer, String> {
+    let Column { name, bytes, width, .. } = column;
+    let values = batch.column_by_name(name).ok_or_else(|| format!("no column `{name}`"))?;
+    if values.null_count() > 0 {
         return Err(format!("column `{name}` has nulls"));
     }
-    Ok(column)
-}
-
-fn wrong_type(name: &str) -> String {
-    format!("column `{name}` is not of the type that the footer says")
+    let buffer = match width {
+        Some(width) => vector_bytes(values, *width),
+        None => {
+            let longs = values.as_primitive_opt::<UInt64Type>().map(|a| a.values().inner());
+            longs.or_else(|| values.as_primitive_opt::<UInt32Type>().map(|a| a.values().inner()))
+        }
+    };
+    let buffer = buffer.ok_or_else(|| format!("column `{name}` is not of the type that the footer says"))?;
+    let expected = batch.num_rows() * bytes;
+    if buffer.len() != expected {
+        return Err(format!("column `{name}`: expected {expected} bytes, found {}", buffer.len()));
+    }
+    Ok(buffer.clone())
 }
 
 /// The numbers of a column of vectors of `width`, as they lie in memory; `None` if it is no such column.

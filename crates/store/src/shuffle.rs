@@ -1,5 +1,7 @@
 //! A seeded order of row groups, and a buffer from which rows are drawn at random.
 
+use std::sync::Arc;
+
 use monosema_core::Seed;
 use rand::{Rng, seq::SliceRandom};
 
@@ -16,13 +18,14 @@ pub(crate) struct GroupId {
 }
 
 /// Every row group, in the order of harvesting.
-pub(crate) fn all_groups(shards: &[Shard]) -> Vec<GroupId> {
-    let groups = |(shard, s): (usize, &Shard)| (0..s.row_groups()).map(move |group| GroupId { shard, group });
+pub(crate) fn all_groups(shards: &[Arc<Shard>]) -> Vec<GroupId> {
+    let groups =
+        |(shard, s): (usize, &Arc<Shard>)| (0..s.row_groups()).map(move |group| GroupId { shard, group });
     shards.iter().enumerate().flat_map(groups).collect()
 }
 
 /// Every row group, in the order of an epoch. Each epoch has its own stream of randomness.
-pub(crate) fn order(shards: &[Shard], seed: Seed, epoch: u64) -> Vec<GroupId> {
+pub(crate) fn order(shards: &[Arc<Shard>], seed: Seed, epoch: u64) -> Vec<GroupId> {
     let mut groups = all_groups(shards);
     groups.shuffle(&mut seed.stream(&format!("store: row groups of epoch {epoch}")));
     groups

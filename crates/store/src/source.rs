@@ -2,7 +2,7 @@
 
 use monosema_core::{Ahead, Digest, HookPoint, manifest::Work};
 
-use crate::{BatchPlan, HookColumn, RowGroup, StoreError, StoreSchema};
+use crate::{BatchPlan, HookColumn, Permutation, RowGroup, StoreError, StoreSchema};
 
 /// Groups of rows, read or made ahead.
 pub type RowGroups = Ahead<Result<RowGroup, StoreError>>;
@@ -39,6 +39,16 @@ pub trait Activations: Send + Sync {
 
     /// Reads the groups of these numbers, the vectors of the plan's hooks. Numbers beyond the last group end it.
     fn read(&self, plan: &BatchPlan, numbers: GroupNumbers) -> RowGroups;
+
+    /// The order in which rows lie on disk, where that is a random one: then batches are read in it, and no groups of rows.
+    fn permutation(&self) -> Option<Permutation> {
+        None
+    }
+
+    /// Bytes of memory that reading takes beside batches and the shuffle buffer, roughly.
+    fn reading_bytes(&self) -> u64 {
+        0
+    }
 
     /// The column of `hook`.
     ///

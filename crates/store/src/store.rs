@@ -1,16 +1,17 @@
 //! A finished store: found whole when opened, then read as batches.
 
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use monosema_core::{Ahead, Digest, HookPoint, Manifest, Stage, manifest::Work};
+use monosema_core::{Ahead, Digest, HookPoint, Manifest, ManifestError, Stage, manifest::Work};
 
 use crate::{
-    Activations, BatchPlan, Batches, GroupNumbers, RowGroups, StoreError, StoreSchema,
+    Activations, BatchPlan, Batches, GroupNumbers, Order, Part, Permutation, RowGroups, StoreError,
+    StoreSchema,
     batches::{self, Columns},
+    part::parts,
     shard::{self, Shard},
     shuffle::{self, GroupId},
 };
@@ -24,7 +25,7 @@ pub struct Store {
     directory: PathBuf,
     manifest: Manifest,
     schema: StoreSchema,
-    shards: Arc<Vec<Shard>>,
+    shards: Arc<Vec<Arc<Shard>>>,
     tokens: u64,
 }
 
@@ -32,16 +33,16 @@ impl Store {
     /// Opens a store: reads its manifest and the footer of every shard. [`Store::verify`] reads the rest.
     ///
     /// # Errors
-    /// A directory that no harvest finished; a shard that is missing, of the wrong length, damaged, or not like
-    /// the others.
+    /// A directory that no harvest finished, or that holds parts of one; a shard that is missing, of the wrong length, damaged,
+    /// or not like the others.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
-        let manifest = Manifest::read(directory, Stage::Harvest)?;
-        // By number: by name, shard-100000 would come before shard-99999.
-        let names: BTreeMap<usize, &String> =
-            manifest.files.keys().filter_map(|name| Some((shard::number(name)?, name))).collect();
-        let shards: Vec<Shard> = names
-            .values()
-            .map(|name| Shard::open(directory.join(name)))
+        let manifest =
+            Manifest::read(directory, Stage::Harvest).map_err(|error| unjoined(directory, error))?;
+        let mut names: Vec<&String> = manifest.files.keys().filter(|name| place(name).is_some()).collect();
+        names.sort_by_key(|name| place(name));
+        let shards: Vec<_> = names
+            .into_iter()
+            .map(|name| Ok(Arc::new(Shard::open(directory.join(name))?)))
             .collect::<Result<_, StoreError>>()?;
         let wrong = |file: PathBuf, reason: String| StoreError::WrongShard { file, reason };
         let manifest_file = || directory.join(monosema_core::manifest::FILE_NAME);
@@ -52,11 +53,11 @@ impl Store {
         for shard in &shards {
             if *shard.schema() != schema {
                 let reason =
-                    format!("its hooks, dtype or layout are not those of {}", first.path().display());
+                    format!("its hooks, dtype, layout or order are not those of {}", first.path().display());
                 return Err(wrong(shard.path().to_owned(), reason));
             }
         }
-        let tokens = shards.iter().map(Shard::tokens).sum();
+        let tokens = shards.iter().map(|shard| shard.tokens()).sum();
         match manifest.counts.get("tokens") {
             Some(&expected) if expected == tokens => {}
             expected => {
@@ -75,6 +76,10 @@ impl Store {
         &self.manifest
     }
 
+    pub(crate) fn shards(&self) -> &[Arc<Shard>] {
+        &self.shards
+    }
+
     /// Where the store is.
     pub fn directory(&self) -> &Path {
         &self.directory
@@ -85,8 +90,8 @@ impl Store {
         crate::shuffled(Arc::new(self.clone()), plan, |_, _| 0.0)
     }
 
-    /// All tokens once, in the order in which they were harvested; the last batch may be short. Read ahead on
-    /// a thread of its own. The first error ends the stream.
+    /// All tokens once, as they lie in the shards, one shard after the other: that is the order of the text, unless the store is
+    /// shuffled. The last batch may be short. Read ahead on a thread of its own. The first error ends the stream.
     pub fn sequential(&self, hook: HookPoint, batch_tokens: usize) -> Batches {
         let column =
             self.hook_column(hook).and_then(|column| batches::check_batch(batch_tokens).map(|()| column));
@@ -115,6 +120,27 @@ impl Store {
     }
 }
 
+/// Where a file of a store belongs, if it is a shard: its part, and its number. (By name, shard-100000 would come before
+/// shard-99999.)
+fn place(name: &str) -> Option<(Option<Part>, usize)> {
+    match name.split_once('/') {
+        None => Some((None, shard::number(name)?)),
+        Some((part, name)) => Some((Some(Part::of_directory(part)?), shard::number(name)?)),
+    }
+}
+
+/// Where there is no manifest, there may be parts of a harvest.
+fn unjoined(directory: &Path, error: ManifestError) -> StoreError {
+    if matches!(error, ManifestError::Unsealed { .. })
+        && let Ok(found) = parts(directory)
+        && let Some(part) = found.first()
+    {
+        let directory = directory.to_owned();
+        return StoreError::Unjoined { directory, found: found.len() as u64, of: part.of() };
+    }
+    error.into()
+}
+
 impl Activations for Store {
     fn name(&self) -> String {
         self.directory.display().to_string()
@@ -139,6 +165,17 @@ impl Activations for Store {
     /// Reads every shard and compares its digest with the manifest's.
     fn verify(&self) -> Result<(), StoreError> {
         Ok(self.manifest.verify(&self.directory)?)
+    }
+
+    fn permutation(&self) -> Option<Permutation> {
+        let shuffled = self.schema.order == Order::Shuffled;
+        shuffled.then(|| Permutation { shards: self.shards.clone(), dtype: self.schema.dtype })
+    }
+
+    /// Of what is not taken from the map, every shard holds some pages, decompressed or decoded.
+    fn reading_bytes(&self) -> u64 {
+        let plain = self.shards.iter().all(|shard| shard.is_plain());
+        if plain { 0 } else { self.schema.decoding_bytes(self.shards.len() as u64) }
     }
 
     fn group_sizes(&self, plan: &BatchPlan, epoch: u64) -> Vec<usize> {

@@ -9,10 +9,11 @@ use std::{
     path::Path,
 };
 
-use common::{append, hook, schema, store};
+use common::{append, hook, schema, store, work};
 use monosema_core::Seed;
 use monosema_store::{
-    Activations, BatchPlan, Layout, Rows, Store, StoreError, VectorDtype, Writer, WriterOptions,
+    Activations, BatchPlan, Layout, Order, Rows, Store, StoreError, StoreSchema, VectorDtype, Writer,
+    WriterOptions,
 };
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
@@ -24,32 +25,102 @@ fn names(dir: &Path) -> Vec<String> {
 }
 
 #[test]
-fn an_interrupted_store_is_redone_and_a_finished_one_is_not() {
+fn an_interrupted_store_goes_on_and_a_finished_one_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
+    let whole = dir.path().join("whole");
     let dir = dir.path().join("acts");
-    let schema = schema(&[3], VectorDtype::F32, Layout::Binary);
-    let options = WriterOptions { shard_tokens: 40, row_group_tokens: 10, ..Default::default() };
-    let mut writer = Writer::create(&dir, schema.clone(), options).unwrap();
-    append(&mut writer, &schema, 0..95).unwrap();
-    assert_eq!(names(&dir).iter().filter(|n| n.ends_with(".parquet")).count(), 2);
-    // Killed: nothing is cleaned up.
-    std::mem::forget(writer);
-    for kept in ["notes.txt", "shard-x.parquet"] {
-        fs::write(dir.join(kept), "mine").unwrap();
+    for order in [Order::Text, Order::Shuffled] {
+        let schema = StoreSchema { order, ..schema(&[3], VectorDtype::F32, Layout::Binary) };
+        let options = WriterOptions { shard_tokens: 40, row_group_tokens: 10, ..Default::default() };
+        let shards = common::write(&whole, &schema, options, 130, 7);
+        let mut writer = Writer::create(&dir, schema.clone(), options, &work(0)).unwrap();
+        append(&mut writer, &schema, 0..95).unwrap();
+        drop(writer);
+        // As if it had been killed while a shard was written; and others' files.
+        fs::write(dir.join(".unfinished-1.tmp"), "half").unwrap();
+        fs::write(dir.join("shard-00002.parquet"), "half").unwrap();
+        for kept in ["notes.txt", "shard-x.parquet"] {
+            fs::write(dir.join(kept), "mine").unwrap();
+        }
+        fs::create_dir(dir.join("shard-00099.parquet")).unwrap();
+        assert!(matches!(Store::open(&dir), Err(StoreError::Manifest(_))), "no manifest, no store");
+        let other = Writer::create(&dir, schema.clone(), options, &work(1)).err().unwrap();
+        assert!(matches!(other, StoreError::OtherWork { .. }), "{other}");
+        assert!(dir.join(".unfinished-1.tmp").exists(), "who is refused touches nothing");
+
+        let mut writer = Writer::create(&dir, schema.clone(), options, &work(0)).unwrap();
+        let stored = writer.stored().clone();
+        assert!(stored.covers(0..80) && stored.covers(79..80) && stored.covers(80..80));
+        assert!(!stored.covers(0..81) && !stored.covers(90..100));
+        let modified = |name: &str| fs::metadata(dir.join(name)).unwrap().modified().unwrap();
+        let before = modified("shard-00000.parquet");
+        // Rows that are there may come again, or be passed by.
+        append(&mut writer, &schema, 0..30).unwrap();
+        writer.skip(45);
+        append(&mut writer, &schema, 75..130).unwrap();
+        assert_eq!(writer.finish().unwrap().shards, shards);
+        assert_eq!(modified("shard-00000.parquet"), before);
+        for name in &shards {
+            assert!(
+                fs::read(dir.join(name)).unwrap() == fs::read(whole.join(name)).unwrap(),
+                "{order:?} {name}"
+            );
+        }
+        common::seal(&dir, 130, &shards);
+        let error = Writer::create(&dir, schema, options, &work(0)).err().unwrap();
+        assert!(matches!(error, StoreError::Sealed { .. }), "{error}");
+        let mut expected = shards.clone();
+        expected.extend(
+            ["manifest.json", "notes.txt", "shard-00099.parquet", "shard-x.parquet"].map(String::from),
+        );
+        expected.sort();
+        assert_eq!(names(&dir), expected);
+        fs::remove_dir_all(&dir).unwrap();
+        fs::remove_dir_all(&whole).unwrap();
     }
-    fs::create_dir(dir.join("shard-00099.parquet")).unwrap();
-    assert!(matches!(Store::open(&dir), Err(StoreError::Manifest(_))), "no manifest, no store");
+}
 
-    let options = WriterOptions { shard_tokens: 100, ..options };
-    common::write(&dir, &schema, options, 50, 50);
-    let expected =
-        ["manifest.json", "notes.txt", "shard-00000.parquet", "shard-00099.parquet", "shard-x.parquet"];
-    assert_eq!(names(&dir), expected);
-    assert_eq!(Store::open(&dir).unwrap().tokens(), 50);
+#[test]
+fn shards_that_a_sealed_store_lost_are_made_anew_and_must_be_what_they_were() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let schema = StoreSchema { order: Order::Shuffled, ..schema(&[3], VectorDtype::F32, Layout::Binary) };
+    let options = WriterOptions { shard_tokens: 40, row_group_tokens: 10, ..Default::default() };
+    let shards = common::write(dir, &schema, options, 130, 130);
+    let read = || shards.iter().map(|name| fs::read(dir.join(name)).unwrap()).collect::<Vec<_>>();
+    let (expected, manifest) = (read(), fs::read(dir.join("manifest.json")).unwrap());
+    let lose = || {
+        fs::remove_file(dir.join(&shards[1])).unwrap();
+        File::options().write(true).open(dir.join(&shards[3])).unwrap().set_len(100).unwrap();
+    };
+    lose();
+    assert!(Store::open(dir).unwrap_err().to_string().contains("run the harvest stage again"));
+    let other = Writer::create(dir, schema.clone(), options, &work(1)).err().unwrap();
+    assert!(matches!(other, StoreError::Sealed { .. }), "{other}");
+    let mut writer = Writer::create(dir, schema.clone(), options, &work(0)).unwrap();
+    assert!(writer.stored().covers(0..40) && !writer.stored().covers(39..41));
+    append(&mut writer, &schema, 0..130).unwrap();
+    writer.finish().unwrap();
+    assert!(read() == expected && fs::read(dir.join("manifest.json")).unwrap() == manifest);
+    Store::open(dir).unwrap().verify().unwrap();
 
-    let error = Writer::create(&dir, schema, options).err().unwrap();
-    assert!(matches!(error, StoreError::Sealed { .. }), "{error}");
-    assert_eq!(names(&dir), expected);
+    // Other numbers are refused, and so are fewer.
+    lose();
+    let mut writer = Writer::create(dir, schema.clone(), options, &work(0)).unwrap();
+    append(&mut writer, &schema, 1..41).unwrap();
+    let error = append(&mut writer, &schema, 0..130).and_then(|()| writer.finish().map(drop)).unwrap_err();
+    writer_found_another(&error, &shards[1]);
+    assert!(!dir.join(&shards[1]).exists());
+    let mut writer = Writer::create(dir, schema.clone(), options, &work(0)).unwrap();
+    append(&mut writer, &schema, 0..120).unwrap();
+    let error = writer.finish().unwrap_err().to_string();
+    assert!(error.contains("other work"), "{error}");
+}
+
+fn writer_found_another(error: &StoreError, name: &str) {
+    let text = error.to_string();
+    assert!(matches!(error, StoreError::NotTheSame { .. }) && text.contains(name), "{text}");
+    assert!(text.contains("when it was made anew") && text.contains("--overwrite"), "{text}");
 }
 
 #[test]
@@ -57,7 +128,7 @@ fn a_dropped_writer_leaves_whole_shards_only() {
     let dir = tempfile::tempdir().unwrap();
     let schema = schema(&[3], VectorDtype::F32, Layout::Binary);
     let options = WriterOptions { shard_tokens: 40, row_group_tokens: 10, ..Default::default() };
-    let mut writer = Writer::create(dir.path(), schema.clone(), options).unwrap();
+    let mut writer = Writer::create(dir.path(), schema.clone(), options, &work(0)).unwrap();
     append(&mut writer, &schema, 0..95).unwrap();
     drop(writer);
     assert_eq!(names(dir.path()), ["shard-00000.parquet", "shard-00001.parquet"]);
@@ -68,13 +139,14 @@ fn numbers_that_cannot_be_stored_are_located() {
     let dir = tempfile::tempdir().unwrap();
     let write = |dtype, value: f32| {
         let schema = schema(&[2, 4], dtype, Layout::Binary);
-        let mut writer = Writer::create(dir.path(), schema, WriterOptions::default()).unwrap();
+        let mut writer = Writer::create(dir.path(), schema, WriterOptions::default(), &work(0)).unwrap();
         let (small, mut large) = (vec![0.5; 6], vec![0.5; 12]);
         large[9] = value;
         let rows = Rows {
             token_ids: &[1, 2, 3],
             documents: &[7, 7, 8],
             positions: &[10, 11, 0],
+            places: &[10, 11, 0],
             vectors: &[&small, &large],
         };
         writer.append(rows).map_err(|e| e.to_string())
@@ -102,13 +174,14 @@ fn numbers_that_cannot_be_stored_are_located() {
 fn rows_must_match() {
     let dir = tempfile::tempdir().unwrap();
     let schema = schema(&[2], VectorDtype::F32, Layout::Binary);
-    let mut writer = Writer::create(dir.path(), schema, WriterOptions::default()).unwrap();
+    let mut writer = Writer::create(dir.path(), schema, WriterOptions::default(), &work(0)).unwrap();
     let ok: &[&[f32]] = &[&[1.0, 2.0]];
-    let rows = Rows { token_ids: &[1], documents: &[1], positions: &[1], vectors: ok };
+    let rows = Rows { token_ids: &[1], documents: &[1], positions: &[1], places: &[1], vectors: ok };
     writer.append(rows).unwrap();
     for (rows, message) in [
         (Rows { documents: &[], ..rows }, "document should hold 1 values, but holds 0"),
         (Rows { positions: &[1, 2], ..rows }, "position should hold 1 values, but holds 2"),
+        (Rows { places: &[], ..rows }, "places should hold 1 values, but holds 0"),
         (Rows { vectors: &[], ..rows }, "vectors should hold 1 values, but holds 0"),
         (Rows { vectors: &[&[1.0]], ..rows }, "blocks.0.hook_resid_post should hold 2 values, but holds 1"),
     ] {
@@ -184,7 +257,10 @@ fn shards_of_another_store_are_refused() {
     let shards = ["shard-00000.parquet".to_owned(), second];
     common::seal(dir.path(), 150, &shards);
     let error = Store::open(dir.path()).unwrap_err().to_string();
-    assert!(error.contains("shard-00001.parquet: its hooks, dtype or layout are not those of"), "{error}");
+    assert!(
+        error.contains("shard-00001.parquet: its hooks, dtype, layout or order are not those of"),
+        "{error}"
+    );
 
     common::seal(dir.path(), 100, &[]);
     assert!(

@@ -1,14 +1,23 @@
-//! Windows, stacked; shorter ones padded at their ends.
+//! Windows of about equal length, stacked; shorter ones padded at their ends.
 //!
 //! A language model that reads from left to right never looks at what comes after a token, so padding at the end
 //! changes nothing before it: what a position is given is the same, but for rounding, as in a batch of its own.
+
+use std::{cmp::Reverse, collections::VecDeque};
 
 use crate::{Context, TextError};
 
 /// What stands after the end of a window that is shorter than its batch: any token would do.
 const PADDING: i32 = 0;
 
-/// Consecutive windows, at least one. Padding is no part of them.
+/// Tokens in the windows that are sorted by length among each other. A constant, so that the order of windows does not
+/// depend on how many of them a batch takes.
+const GATHERED_TOKENS: usize = 1 << 18;
+
+/// Of so many places in a batch, at most one is padding.
+const PLACES_PER_PADDING: usize = 8;
+
+/// Windows of about equal length, at least one. Padding is no part of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContextBatch {
     /// The windows.
@@ -29,6 +38,11 @@ impl ContextBatch {
     /// How many tokens there are, padding aside.
     pub fn n_tokens(&self) -> usize {
         self.contexts.iter().map(Context::len).sum()
+    }
+
+    /// How many places of `[batch, seq]` are padding.
+    pub fn n_padding(&self) -> usize {
+        self.n_contexts() * self.seq_len() - self.n_tokens()
     }
 
     /// How many tokens count.
@@ -55,44 +69,81 @@ impl ContextBatch {
     }
 }
 
-/// Stacks consecutive windows: at least one, and otherwise as many as fit into `tokens` places, padding included, as
-/// long as no more than half of those are padding. An error ends a batch and is passed on.
+/// Stacks windows of about equal length: at least one, and otherwise as many as fit into `tokens` places, padding
+/// included, as long as no more than an eighth of those is padding.
+///
+/// For that windows are taken together until they hold 262,144 tokens and sorted by length, the longest first and equal
+/// ones in their order. So the windows of a document stay in their order, and windows that are all full do too. The order
+/// of all is the same whatever `tokens` is. An error comes after the windows before it.
 pub fn batches(
     contexts: impl Iterator<Item = Result<Context, TextError>>,
     tokens: usize,
 ) -> impl Iterator<Item = Result<ContextBatch, TextError>> {
-    let mut contexts = contexts.peekable();
+    let mut contexts = contexts.fuse();
+    let (mut gathered, mut failed) = (VecDeque::new(), None);
     std::iter::from_fn(move || {
-        let first = match contexts.next()? {
-            Ok(first) => first,
-            Err(error) => return Some(Err(error)),
-        };
-        let (mut longest, mut held) = (first.len(), first.len());
-        let mut batch = vec![first];
-        loop {
-            let fits = |next: &Context| {
-                let places = (batch.len() + 1) * longest.max(next.len());
-                places <= tokens && 2 * (held + next.len()) >= places
-            };
-            match contexts.next_if(|next| next.as_ref().is_ok_and(fits)) {
-                Some(Ok(next)) => {
-                    longest = longest.max(next.len());
-                    held += next.len();
-                    batch.push(next);
-                }
-                _ => return Some(Ok(ContextBatch { contexts: batch })),
-            }
+        if gathered.is_empty() && failed.is_none() {
+            (gathered, failed) = gather(&mut contexts);
+        }
+        match next_batch(&mut gathered, tokens) {
+            Some(batch) => Some(Ok(batch)),
+            None => failed.take().map(Err),
         }
     })
+}
+
+/// The next windows, the longest first, and what went wrong after them.
+fn gather(
+    contexts: &mut impl Iterator<Item = Result<Context, TextError>>,
+) -> (VecDeque<Context>, Option<TextError>) {
+    let (mut gathered, mut held, mut failed) = (Vec::new(), 0, None);
+    while held < GATHERED_TOKENS
+        && let Some(context) = contexts.next()
+    {
+        match context {
+            Ok(context) => {
+                held += context.len();
+                gathered.push(context);
+            }
+            Err(error) => {
+                failed = Some(error);
+                break;
+            }
+        }
+    }
+    gathered.sort_by_key(|context: &Context| Reverse(context.len()));
+    (gathered.into(), failed)
+}
+
+/// Takes the first of `gathered` that go together; `None` if there are none.
+fn next_batch(gathered: &mut VecDeque<Context>, tokens: usize) -> Option<ContextBatch> {
+    let longest = gathered.front()?.len();
+    let (mut n, mut held) = (1, longest);
+    while let Some(next) = gathered.get(n) {
+        let places = (n + 1).saturating_mul(longest);
+        let padding = places - (held + next.len());
+        if places > tokens || PLACES_PER_PADDING.saturating_mul(padding) > places {
+            break;
+        }
+        (n, held) = (n + 1, held + next.len());
+    }
+    Some(ContextBatch { contexts: gathered.drain(..n).collect() })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Verdict;
 
     fn context(tokens: &[u32]) -> Context {
         let n = tokens.len();
-        Context { tokens: tokens.to_vec(), documents: vec![6; n], counted: (0..n).map(|i| i > 0).collect() }
+        let verdict = |i| if i > 0 { Verdict::Counts } else { Verdict::Position };
+        Context {
+            tokens: tokens.to_vec(),
+            documents: vec![6; n],
+            verdicts: (0..n).map(verdict).collect(),
+            before: 0,
+        }
     }
 
     /// Windows, length and tokens of each batch of up to `tokens` places, of windows of these lengths.
@@ -104,35 +155,75 @@ mod tests {
     }
 
     #[test]
-    fn consecutive_windows_are_stacked_in_their_order() {
-        assert_eq!(shapes(&[3, 3, 3, 2, 3, 3], 7), [(2, 3, 6), (2, 3, 5), (2, 3, 6)]);
-        assert_eq!(shapes(&[3, 2, 3], 9), [(3, 3, 8)]);
+    fn windows_are_stacked_with_those_of_their_length() {
+        assert_eq!(shapes(&[3, 3, 3, 2, 3, 3], 7), [(2, 3, 6), (2, 3, 6), (1, 3, 3), (1, 2, 2)]);
         assert_eq!(shapes(&[3, 2], 1), [(1, 3, 3), (1, 2, 2)]);
         // Of short windows there are more in a batch.
-        assert_eq!(shapes(&[4, 4, 2, 2, 2, 2, 2], 8), [(2, 4, 8), (4, 2, 8), (1, 2, 2)]);
+        assert_eq!(shapes(&[2, 4, 2, 4, 2, 2, 2], 8), [(2, 4, 8), (4, 2, 8), (1, 2, 2)]);
     }
 
     #[test]
-    fn no_more_than_half_of_a_batch_is_padding() {
-        // 10 + 2 of 2·10 are tokens; 10 + 2 + 2 of 3·10 would be less than half.
-        assert_eq!(shapes(&[10, 2, 2, 2], 90), [(2, 10, 12), (2, 2, 4)]);
-        // A long window that comes later would pad all before it.
-        assert_eq!(shapes(&[2, 2, 2, 10], 90), [(3, 2, 6), (1, 10, 10)]);
+    fn no_more_than_an_eighth_of_a_batch_is_padding() {
+        // One place in 16 is padding, then 2 in 24 would be; 3 in 24 just may, and 4 in 32, but 6 in 40 may not.
+        assert_eq!(shapes(&[8, 7, 6], 90), [(3, 8, 21)]);
+        assert_eq!(shapes(&[8, 7, 6, 7, 6], 90), [(4, 8, 28), (1, 6, 6)]);
+        assert_eq!(shapes(&[10, 2, 2, 2], 90), [(1, 10, 10), (3, 2, 6)]);
+    }
+
+    #[test]
+    fn padding_is_a_few_percent() {
+        // As of documents of all lengths, in no order.
+        let lengths: Vec<usize> = (0..20_000).map(|i| 2 + i * 7919 % 510).collect();
+        for tokens in [512, 2048, 16_384] {
+            let shapes = shapes(&lengths, tokens);
+            let places: usize = shapes.iter().map(|(n, seq_len, _)| n * seq_len).sum();
+            let held: usize = lengths.iter().sum();
+            assert!(shapes.iter().all(|(n, seq_len, _)| n * seq_len <= tokens));
+            assert_eq!(shapes.iter().map(|(_, _, held)| held).sum::<usize>(), held);
+            assert!(places - held < places / 16, "{tokens}: {places} places for {held} tokens");
+        }
+    }
+
+    #[test]
+    fn the_order_is_the_same_whatever_a_batch_takes() {
+        let windows: Vec<Context> = (0..9000)
+            .map(|i| Context {
+                documents: vec![i / 3; 40 + (i * 31 % 7) as usize],
+                ..context(&vec![7; 40 + (i * 31 % 7) as usize])
+            })
+            .collect();
+        let order = |tokens| -> Vec<Context> {
+            batches(windows.iter().cloned().map(Ok), tokens).flat_map(|b| b.unwrap().contexts).collect()
+        };
+        let expected = order(1);
+        assert_eq!(expected.len(), windows.len());
+        assert!(expected != windows && order(500) == expected && order(100_000) == expected);
+        // Windows are put in order a few thousand at a time.
+        let shortest = expected.iter().position(|window| window.len() == 40).unwrap();
+        assert!(expected[shortest..].iter().any(|window| window.len() == 46));
+        // Full windows stay as they are, and a last one that is short stays the last.
+        let full: Vec<Context> = (0..9000)
+            .map(|i| Context { documents: vec![i; 40], ..context(&[7; 40]) })
+            .chain([context(&[7; 11])])
+            .collect();
+        let found = batches(full.iter().cloned().map(Ok), 400).flat_map(|b| b.unwrap().contexts);
+        assert!(found.eq(full.iter().cloned()));
     }
 
     #[test]
     fn padding_is_at_the_end_of_a_window_and_counts_as_nothing() {
         let batch = ContextBatch { contexts: vec![context(&[1, 2]), context(&[3, 4, 5]), context(&[6, 7])] };
         assert_eq!(batch.token_ids(9).unwrap(), [1, 2, 0, 3, 4, 5, 6, 7, 0]);
-        assert_eq!((batch.n_contexts(), batch.seq_len(), batch.n_tokens(), batch.n_counted()), (3, 3, 7, 4));
+        assert_eq!((batch.n_contexts(), batch.seq_len(), batch.n_tokens()), (3, 3, 7));
+        assert_eq!((batch.n_padding(), batch.n_counted()), (2, 4));
     }
 
     #[test]
     fn errors_come_after_what_precedes_them() {
         let error = TextError::NoContexts { documents: 0, tokens: 0 };
-        let windows = [Ok(context(&[1, 2])), Err(error), Ok(context(&[3, 4]))];
-        let all: Vec<_> = batches(windows.into_iter(), 9).map(|b| b.is_ok()).collect();
-        assert_eq!(all, [true, false, true]);
+        let windows = [Ok(context(&[1, 2])), Ok(context(&[1, 2, 3])), Err(error), Ok(context(&[3, 4]))];
+        let all: Vec<_> = batches(windows.into_iter(), 4).map(|b| b.map_or(0, |b| b.n_tokens())).collect();
+        assert_eq!(all, [3, 2, 0, 2]);
     }
 
     #[test]

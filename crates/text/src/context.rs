@@ -1,8 +1,10 @@
 //! How a stream of tokens is cut into windows, and which of their positions count.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
-use crate::{TextError, Tokenizer};
+use crate::{Positions, TextError, TokenName, Tokenizer, Verdict};
 
 /// The `[context]` section: windows as a user asks for them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,8 +22,19 @@ pub struct ContextConfig {
     /// How many positions at the beginning of each window (BOS included) are not counted. Default 1: in most
     /// language models position 0 carries a massive activation, whatever the token.
     pub skip_first: usize,
-    /// Whether special tokens are not counted. Default true.
+    /// Which positions of a window are counted, of those that `skip_first` leaves. Default: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub positions: Option<Positions>,
+    /// Whether BOS is not counted, wherever it stands. Default true. Where one token is both BOS and EOS, as in GPT-2, this
+    /// key decides about it.
+    pub skip_bos: bool,
+    /// Whether special tokens other than BOS are not counted. Default true.
     pub skip_special: bool,
+    /// The only tokens that are counted. Default: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub only_tokens: Option<Vec<TokenName>>,
+    /// Tokens that are not counted. Default: none.
+    pub skip_tokens: Vec<TokenName>,
 }
 
 impl Default for ContextConfig {
@@ -32,7 +45,11 @@ impl Default for ContextConfig {
             separator: Separator::Auto,
             span_documents: true,
             skip_first: 1,
+            positions: None,
+            skip_bos: true,
             skip_special: true,
+            only_tokens: None,
+            skip_tokens: Vec::new(),
         }
     }
 }
@@ -78,8 +95,19 @@ pub struct ContextPlan {
     pub span_documents: bool,
     /// How many positions at the beginning of each window are not counted.
     pub skip_first: usize,
-    /// Whether special tokens are not counted.
+    /// Which of the others are counted; `None`: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub positions: Option<Positions>,
+    /// Whether BOS is not counted.
+    pub skip_bos: bool,
+    /// Whether other special tokens are not counted.
     pub skip_special: bool,
+    /// The only tokens that are counted; `None`: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only_tokens: Option<BTreeSet<u32>>,
+    /// Tokens that are not counted.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub skip_tokens: BTreeSet<u32>,
 }
 
 impl ContextPlan {
@@ -87,7 +115,7 @@ impl ContextPlan {
     ///
     /// # Errors
     /// A window that is too short to hold two tokens, or of which no position would count; a BOS or separator
-    /// token that the tokenizer lacks; a separator for documents that never meet.
+    /// token, or one to count or not, that the tokenizer lacks; a separator for documents that never meet.
     pub fn new(config: &ContextConfig, tokenizer: &Tokenizer) -> Result<Self, TextError> {
         let bad = |key, reason: &str| TextError::BadContext { key, reason: reason.into() };
         let special = tokenizer.special();
@@ -98,6 +126,7 @@ impl ContextPlan {
             let reason = format!("expected less than length = {}, or nothing counts", config.length);
             return Err(bad("skip_first", &reason));
         }
+        check_positions(config)?;
         let has_bos =
             |key| special.bos.ok_or_else(|| bad(key, "the tokenizer has no BOS token; set another value"));
         let bos = match config.bos {
@@ -124,43 +153,134 @@ impl ContextPlan {
             separator,
             span_documents: config.span_documents,
             skip_first: config.skip_first,
+            positions: config.positions.clone(),
+            skip_bos: config.skip_bos,
             skip_special: config.skip_special,
+            only_tokens: only_tokens(config, tokenizer)?,
+            skip_tokens: find_all("skip_tokens", &config.skip_tokens, tokenizer)?,
         })
     }
 
-    /// Whether the token at `position` of a window counts.
-    pub(crate) fn counts(&self, position: usize, token: u32, tokenizer: &Tokenizer) -> bool {
-        position >= self.skip_first && !(self.skip_special && tokenizer.is_special(token))
+    /// Whether a model with a vocabulary of `d_vocab` can read such windows. A tokenizer may have more tokens than the
+    /// model (many have some that were added later), as long as none of those comes up.
+    ///
+    /// # Errors
+    /// A BOS or a separator that the model cannot embed.
+    pub fn check_vocabulary(&self, tokenizer: &Tokenizer, d_vocab: usize) -> Result<(), TextError> {
+        for (key, token) in [("bos", self.bos), ("separator", self.separator)] {
+            if let Some(token) = token.filter(|&token| token as usize >= d_vocab) {
+                let name = tokenizer.token(token).unwrap_or_default();
+                let reason = format!(
+                    "`{name}` is token {token}, and the model embeds {d_vocab} tokens; set another value, or use the \
+                     model's own tokenizer"
+                );
+                return Err(TextError::BadContext { key, reason });
+            }
+        }
+        let max_id = tokenizer.max_id() as usize;
+        if max_id >= d_vocab {
+            tracing::warn!(
+                "the tokenizer has tokens up to {max_id}, and the model embeds {d_vocab}: text with one of the others in \
+                 it will be refused"
+            );
+        }
+        Ok(())
+    }
+
+    /// What becomes of `token` at `position` of a window; `is_last` if it is the last of its document.
+    pub(crate) fn judge(&self, position: usize, is_last: bool, token: u32, tokenizer: &Tokenizer) -> Verdict {
+        let chosen = |positions: &Positions| positions.contain(position, is_last);
+        if position < self.skip_first || !self.positions.as_ref().is_none_or(chosen) {
+            return Verdict::Position;
+        }
+        if tokenizer.special().bos == Some(token) {
+            if self.skip_bos {
+                return Verdict::Bos;
+            }
+        } else if self.skip_special && tokenizer.is_special(token) {
+            return Verdict::Special;
+        }
+        let wanted = self.only_tokens.as_ref().is_none_or(|only| only.contains(&token));
+        if wanted && !self.skip_tokens.contains(&token) { Verdict::Counts } else { Verdict::Token }
+    }
+
+    /// Which tokens count, in words: of windows, "the first position of each is skipped, …".
+    pub fn rule(&self) -> String {
+        let mut rule = match self.skip_first {
+            0 => "no position is skipped for its place".to_owned(),
+            1 => "the first position of each is skipped".to_owned(),
+            n => format!("the first {n} positions of each are skipped"),
+        };
+        if let Some(positions) = &self.positions {
+            rule += &format!(", only positions {positions} of the others are chosen");
+        }
+        rule += match (self.skip_bos, self.skip_special) {
+            (true, true) => ", BOS and other special tokens are skipped",
+            (true, false) => ", BOS is skipped and other special tokens count",
+            (false, true) => ", special tokens other than BOS are skipped",
+            (false, false) => ", special tokens count",
+        };
+        if let Some(only) = &self.only_tokens {
+            rule += &format!(", only {} chosen token(s) count", only.len());
+        }
+        if !self.skip_tokens.is_empty() {
+            rule += &format!(", {} chosen token(s) are skipped", self.skip_tokens.len());
+        }
+        rule
     }
 }
 
-/// One window of tokens. All three have the same length, at least 2 and at most the plan's.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Context {
-    /// The tokens; a token's position is its index.
-    pub tokens: Vec<u32>,
-    /// The document each token belongs to: for BOS that of the token after it, for a separator that of the
-    /// document it ends.
-    pub documents: Vec<u64>,
-    /// Whether each token counts: what is harvested and evaluated.
-    pub counted: Vec<bool>,
+fn check_positions(config: &ContextConfig) -> Result<(), TextError> {
+    let Some(positions) = &config.positions else { return Ok(()) };
+    let bad = |reason| TextError::BadContext { key: "positions", reason };
+    if let Some(piece) = positions.beyond(config.length) {
+        return Err(bad(format!(
+            "`{piece}`: expected positions below length = {}: they count from 0",
+            config.length
+        )));
+    }
+    if !positions.meet(&(config.skip_first..config.length)) {
+        let first = config.skip_first;
+        return Err(bad(format!(
+            "all of `{positions}` is among what skip_first = {first} leaves out; lower it"
+        )));
+    }
+    Ok(())
 }
 
-impl Context {
-    /// How many tokens there are.
-    pub fn len(&self) -> usize {
-        self.tokens.len()
+/// The ids of `only_tokens`.
+fn only_tokens(config: &ContextConfig, tokenizer: &Tokenizer) -> Result<Option<BTreeSet<u32>>, TextError> {
+    let Some(names) = &config.only_tokens else { return Ok(None) };
+    let bad = |reason| TextError::BadContext { key: "only_tokens", reason };
+    if names.is_empty() {
+        return Err(bad("expected at least one token; leave the key out to count all".into()));
     }
+    let (mut only, bos) = (BTreeSet::new(), tokenizer.special().bos);
+    for name in names {
+        let id = name.find(tokenizer).map_err(bad)?;
+        let skipped_by = match () {
+            () if bos == Some(id) => config.skip_bos.then_some("skip_bos"),
+            () if tokenizer.is_special(id) => config.skip_special.then_some("skip_special"),
+            () => None,
+        };
+        if let Some(key) = skipped_by {
+            return Err(bad(format!("`{name}` is a special token, which is left out; set {key} = false")));
+        }
+        only.insert(id);
+    }
+    if only.is_subset(&find_all("skip_tokens", &config.skip_tokens, tokenizer)?) {
+        return Err(bad("all of them are in skip_tokens, so nothing counts".into()));
+    }
+    Ok(Some(only))
+}
 
-    /// Whether there are none, which no window is.
-    pub fn is_empty(&self) -> bool {
-        self.tokens.is_empty()
-    }
-
-    /// How many tokens count.
-    pub fn n_counted(&self) -> usize {
-        self.counted.iter().filter(|&&counts| counts).count()
-    }
+fn find_all(
+    key: &'static str,
+    names: &[TokenName],
+    tokenizer: &Tokenizer,
+) -> Result<BTreeSet<u32>, TextError> {
+    let bad = |reason| TextError::BadContext { key, reason };
+    names.iter().map(|name| name.find(tokenizer).map_err(bad)).collect()
 }
 
 #[cfg(test)]
@@ -178,7 +298,11 @@ mod tests {
             separator: Some(2),
             span_documents: true,
             skip_first: 1,
+            positions: None,
+            skip_bos: true,
             skip_special: true,
+            only_tokens: None,
+            skip_tokens: BTreeSet::new(),
         };
         assert_eq!(plan(false), expected);
         assert_eq!(plan(true), ContextPlan { bos: Some(1), ..expected.clone() });
@@ -206,6 +330,115 @@ mod tests {
         let config = ContextConfig { separator: Separator::Eos, span_documents: false, ..default() };
         let error = ContextPlan::new(&config, &tests::tokenizer(false)).unwrap_err().to_string();
         assert!(error.contains("never meet"), "{error}");
+    }
+
+    fn text(token: &str) -> TokenName {
+        TokenName::Text(token.into())
+    }
+
+    /// What becomes of the tokens `<s> a </s> b c`, one after the other, of which `b` ends a document.
+    fn verdicts(config: ContextConfig) -> Vec<Verdict> {
+        let tokenizer = tests::tokenizer(true);
+        let plan =
+            ContextPlan::new(&ContextConfig { length: 8, skip_first: 0, ..config }, &tokenizer).unwrap();
+        let tokens = [1, 3, 2, 4, 5].into_iter().enumerate();
+        tokens.map(|(position, token)| plan.judge(position, token == 4, token, &tokenizer)).collect()
+    }
+
+    #[test]
+    fn what_counts_is_chosen_by_position_and_by_token() {
+        use Verdict::{Bos, Counts, Position, Special, Token};
+        let default = ContextConfig::default;
+        assert_eq!(verdicts(default()), [Bos, Counts, Special, Counts, Counts]);
+        let config = ContextConfig { skip_bos: false, ..default() };
+        assert_eq!(verdicts(config), [Counts, Counts, Special, Counts, Counts]);
+        let config = ContextConfig { skip_special: false, ..default() };
+        assert_eq!(verdicts(config), [Bos, Counts, Counts, Counts, Counts]);
+        let config = ContextConfig { positions: Some("0..2,last".parse().unwrap()), ..default() };
+        assert_eq!(verdicts(config), [Bos, Counts, Position, Counts, Position]);
+        let config = ContextConfig { only_tokens: Some(vec![text("a"), TokenName::Id(5)]), ..default() };
+        assert_eq!(verdicts(config), [Bos, Counts, Special, Token, Counts]);
+        let config = ContextConfig { skip_tokens: vec![text("a"), text("</s>")], ..default() };
+        assert_eq!(verdicts(config), [Bos, Token, Special, Counts, Counts]);
+        let config = ContextConfig {
+            positions: Some("1..4".parse().unwrap()),
+            only_tokens: Some(vec![text("b"), text("c"), text("</s>")]),
+            skip_tokens: vec![TokenName::Id(5)],
+            skip_special: false,
+            ..default()
+        };
+        assert_eq!(verdicts(config), [Position, Token, Counts, Counts, Position]);
+    }
+
+    #[test]
+    fn a_choice_of_nothing_is_refused() {
+        let tokenizer = tests::tokenizer(true);
+        let refused = |config: ContextConfig| {
+            let config = ContextConfig { length: 8, skip_first: 2, ..config };
+            ContextPlan::new(&config, &tokenizer).unwrap_err().to_string()
+        };
+        let default = ContextConfig::default;
+        let positions =
+            |text: &str| refused(ContextConfig { positions: Some(text.parse().unwrap()), ..default() });
+        assert!(positions("3,8..10").contains("positions: `8..10`: expected positions below length = 8"));
+        assert!(
+            positions("0,1").contains("positions: all of `0,1`")
+                && positions("0,1").contains("skip_first = 2")
+        );
+        let only =
+            |names: &[TokenName]| refused(ContextConfig { only_tokens: Some(names.to_vec()), ..default() });
+        assert!(only(&[]).contains("only_tokens: expected at least one"));
+        assert!(only(&[text("d")]).contains("only_tokens: `d` is no token"));
+        assert!(only(&[text("a"), text("</s>")]).contains("`</s>` is a special token"));
+        assert!(only(&[text("</s>")]).contains("set skip_special = false"));
+        assert!(only(&[TokenName::Id(1)]).contains("set skip_bos = false"));
+        let (only, skip) = (vec![text("a")], vec![text("b"), text("a")]);
+        let error = refused(ContextConfig { only_tokens: Some(only), skip_tokens: skip, ..default() });
+        assert!(error.contains("only_tokens: all of them are in skip_tokens"), "{error}");
+        let error = refused(ContextConfig { skip_tokens: vec![TokenName::Id(99)], ..default() });
+        assert!(error.contains("skip_tokens: the tokenizer has no token 99"), "{error}");
+    }
+
+    #[test]
+    fn windows_must_begin_and_part_with_tokens_that_the_model_has() {
+        let tokenizer = tests::tokenizer(true);
+        let check = |config: &ContextConfig, d_vocab| {
+            let plan = ContextPlan::new(config, &tokenizer).unwrap();
+            plan.check_vocabulary(&tokenizer, d_vocab).map_err(|e| e.to_string())
+        };
+        // `<s>` is 1 and `</s>` 2; that words reach up to 5 shows when one of them is read.
+        assert_eq!(check(&ContextConfig::default(), 3), Ok(()));
+        let separator = check(&ContextConfig::default(), 2).unwrap_err();
+        assert!(separator.contains("separator: `</s>` is token 2, and the model embeds 2"), "{separator}");
+        let bos = check(&ContextConfig::default(), 1).unwrap_err();
+        assert!(bos.contains("bos: `<s>` is token 1"), "{bos}");
+        let none = ContextConfig { bos: Bos::Never, separator: Separator::None, ..ContextConfig::default() };
+        assert_eq!(check(&none, 1), Ok(()));
+    }
+
+    #[test]
+    fn the_rule_says_what_counts() {
+        let tokenizer = tests::tokenizer(true);
+        let rule = |config: &ContextConfig| ContextPlan::new(config, &tokenizer).unwrap().rule();
+        let default = rule(&ContextConfig::default());
+        assert_eq!(
+            default,
+            "the first position of each is skipped, BOS and other special tokens are skipped"
+        );
+        let config = ContextConfig {
+            positions: Some("1..9,last".parse().unwrap()),
+            skip_special: false,
+            only_tokens: Some(vec![text("a"), text("b")]),
+            skip_tokens: vec![text("b")],
+            ..ContextConfig::default()
+        };
+        for part in [
+            "only positions 1..9,last of the others are chosen",
+            "BOS is skipped and other special tokens count",
+            "only 2 chosen token(s) count, 1 chosen token(s) are skipped",
+        ] {
+            assert!(rule(&config).contains(part), "{}", rule(&config));
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
+    ops::AddAssign,
     path::{Path, PathBuf},
 };
 
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     TextError,
-    formats::{self, Fields, Format, Texts},
+    formats::{self, Format, Settings, Text, Texts},
 };
 
 /// Which text to read.
@@ -20,8 +21,8 @@ use crate::{
 pub struct TextConfig {
     /// Files (`.txt`, `.jsonl`, `.parquet`), directories (searched through, hidden files aside) or globs
     /// (`data/19[0-8]*.txt`), read in this order, each sorted by path. A file named twice is read once. A `.txt`
-    /// file is one document, which is held and tokenised whole: at most 256 MiB. More text belongs in the other two,
-    /// or in several files.
+    /// file is one document, which is held and tokenised whole: at most 64 MiB, and so are a line and a row of the other
+    /// two. More text belongs in several documents.
     pub files: Vec<String>,
     /// The field of a `.jsonl` line that holds the text. Default `text`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -32,6 +33,43 @@ pub struct TextConfig {
     /// Stop after so many documents. Default: read them all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_documents: Option<u64>,
+    /// What to do with bytes that are not UTF-8. Default `error`.
+    #[serde(default)]
+    pub invalid_utf8: InvalidUtf8,
+}
+
+impl TextConfig {
+    /// All of `files`, everything else as by default.
+    pub fn new(files: Vec<String>) -> Self {
+        Self { files, field: None, column: None, max_documents: None, invalid_utf8: InvalidUtf8::default() }
+    }
+}
+
+/// What to do with bytes that are not UTF-8.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InvalidUtf8 {
+    /// Refuse the file.
+    #[default]
+    Error,
+    /// Put U+FFFD in the place of each invalid sequence, as Python's `errors="replace"` does, and count them.
+    Replace,
+}
+
+/// What there was in a text that is seldom meant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flaws {
+    /// Invalid sequences that U+FFFD stands for.
+    pub invalid_utf8: u64,
+    /// NUL characters. They are kept as they are: a tokenizer has tokens for them, or one for what it does not know.
+    pub nul: u64,
+}
+
+impl AddAssign for Flaws {
+    fn add_assign(&mut self, other: Self) {
+        self.invalid_utf8 += other.invalid_utf8;
+        self.nul += other.nul;
+    }
 }
 
 /// One text of a corpus.
@@ -43,6 +81,8 @@ pub struct Document {
     pub source: PathBuf,
     /// The text. A byte order mark at the beginning of a file is not part of it.
     pub text: String,
+    /// What there was in it that is seldom meant.
+    pub flaws: Flaws,
 }
 
 /// Files of text, found and in order, not yet read.
@@ -50,7 +90,7 @@ pub struct Document {
 pub struct Corpus {
     /// All of a known format.
     files: Vec<PathBuf>,
-    fields: Fields,
+    settings: Settings,
     max_documents: Option<u64>,
     bytes: u64,
 }
@@ -78,11 +118,12 @@ impl Corpus {
         for path in &files {
             bytes += fs::metadata(path).map_err(|source| TextError::Io { path: path.clone(), source })?.len();
         }
-        let fields = Fields {
-            jsonl: config.field.clone().unwrap_or_else(|| "text".into()),
-            parquet: config.column.clone().unwrap_or_else(|| "text".into()),
+        let settings = Settings {
+            field: config.field.clone().unwrap_or_else(|| "text".into()),
+            column: config.column.clone().unwrap_or_else(|| "text".into()),
+            invalid_utf8: config.invalid_utf8,
         };
-        Ok(Self { files, fields, max_documents: config.max_documents, bytes })
+        Ok(Self { files, settings, max_documents: config.max_documents, bytes })
     }
 
     /// Reads the documents, one after the other. A file is opened when its turn comes; after an error the
@@ -119,7 +160,7 @@ impl Corpus {
     /// About how many bytes of text there are, `max_documents` aside.
     pub(crate) fn text_bytes(&self, file: usize) -> Result<u64, TextError> {
         let path = &self.files[file];
-        (format_of(path).text_bytes)(path, &self.fields)
+        (format_of(path).text_bytes)(path, &self.settings)
     }
 
     /// The size of the largest file that is one document; 0 if there is none. Documents within other files are taken
@@ -152,13 +193,14 @@ impl Documents {
             if let Some((source, texts)) = &mut self.open
                 && let Some(text) = texts.next()
             {
-                let document = Document { id: self.next_id, source: source.clone(), text: text? };
+                let Text { text, flaws } = text?;
+                let document = Document { id: self.next_id, source: source.clone(), text, flaws };
                 self.next_id += 1;
                 return Ok(Some(document));
             }
             let Some(path) = self.corpus.files.get(self.next_file) else { return Ok(None) };
             self.next_file += 1;
-            self.open = Some((path.clone(), (format_of(path).open)(path, &self.corpus.fields)?));
+            self.open = Some((path.clone(), (format_of(path).open)(path, &self.corpus.settings)?));
         }
     }
 }
@@ -243,7 +285,7 @@ mod tests {
     use super::*;
 
     fn config(files: &[String]) -> TextConfig {
-        TextConfig { files: files.to_vec(), field: None, column: None, max_documents: None }
+        TextConfig::new(files.to_vec())
     }
 
     fn corpus_dir() -> tempfile::TempDir {

@@ -43,17 +43,29 @@ pub enum TextError {
         /// The cause.
         source: io::Error,
     },
+    /// A file that holds something else than its name says.
+    #[error("{}: expected {expected}, found {found}; {advice}", file.display())]
+    WrongKind {
+        /// The file.
+        file: PathBuf,
+        /// What a file of this name holds.
+        expected: &'static str,
+        /// What it begins as.
+        found: &'static str,
+        /// What to do.
+        advice: &'static str,
+    },
     /// Bytes that are not UTF-8.
     #[error(
-        "{}: expected UTF-8, found an invalid sequence at byte {offset}; convert the file (for instance \
-         `iconv -f latin1 -t utf-8`)",
+        "{}: expected UTF-8, found an invalid sequence at {place}; convert the file (for instance `iconv -f latin1 -t \
+         utf-8`), or read U+FFFD in its place: invalid_utf8 = \"replace\"",
         file.display()
     )]
     NotUtf8 {
         /// The file.
         file: PathBuf,
-        /// The first byte of the first invalid sequence, counted from 0.
-        offset: u64,
+        /// Where the first invalid sequence begins.
+        place: String,
     },
     /// A line of a `.jsonl` file without usable text.
     #[error("{}:{line}: {reason}", file.display())]
@@ -110,8 +122,9 @@ pub enum TextError {
     },
     /// A token that the model has no embedding for.
     #[error(
-        "document {document}: token {token} is outside the model's vocabulary of {d_vocab}; the tokenizer is \
-         not this model's"
+        "document {document}: token {token} is outside the model's vocabulary of {d_vocab}; either it is one that was \
+         added to the tokenizer, which stands spelt out in the text (take it out of there), or the tokenizer is not this \
+         model's"
     )]
     OutsideVocabulary {
         /// The document's number.

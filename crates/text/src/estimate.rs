@@ -90,7 +90,7 @@ mod tests {
             std::fs::write(dir.path().join(format!("{i:02}.txt")), "a b c a b ".repeat(10_000)).unwrap();
         }
         let files = vec![dir.path().display().to_string()];
-        let mut config = TextConfig { files, field: None, column: None, max_documents: None };
+        let mut config = TextConfig::new(files);
         // 20 documents of 50,000 tokens each; 1 of 10 positions does not count.
         assert_eq!(estimate(&config), Estimate { tokens: 1_000_000, counted: 900_000 });
         config.max_documents = Some(3);
@@ -102,7 +102,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("a.txt"), "a b c a b ".repeat(1_000_000)).unwrap();
         let files = vec![dir.path().display().to_string()];
-        let mut config = TextConfig { files, field: None, column: None, max_documents: None };
+        let mut config = TextConfig::new(files);
         for max_documents in [None, Some(1)] {
             config.max_documents = max_documents;
             let tokens = estimate(&config).tokens;
@@ -116,7 +116,7 @@ mod tests {
         let path = dir.path().join("a.txt");
         std::fs::write(&path, " ").unwrap();
         let files = vec![path.display().to_string()];
-        let config = TextConfig { files, field: None, column: None, max_documents: None };
+        let config = TextConfig::new(files);
         assert_eq!(estimate(&config), Estimate { tokens: 0, counted: 0 });
     }
 }

@@ -125,12 +125,14 @@ impl<I: Iterator<Item = Result<Document, TextError>>> Iterator for Contexts<'_, 
 struct Packer {
     plan: ContextPlan,
     open: Context,
+    /// The document of the last token, and how many of its tokens there have been.
+    last: (u64, u64),
     ready: VecDeque<Context>,
 }
 
 impl Packer {
     fn new(plan: ContextPlan) -> Self {
-        Self { plan, open: Context::default(), ready: VecDeque::new() }
+        Self { plan, open: Context::default(), last: (0, 0), ready: VecDeque::new() }
     }
 
     fn push(&mut self, document: u64, tokens: &[u32], tokenizer: &Tokenizer) {
@@ -142,21 +144,27 @@ impl Packer {
         }
         // An open window holds an earlier document. A closed one needs no separator: nothing crosses its edge.
         if let (Some(separator), Some(&earlier)) = (self.plan.separator, self.open.documents.last()) {
-            self.put(separator, earlier, tokenizer);
+            self.put(separator, earlier, false, tokenizer);
         }
-        for &token in tokens {
+        for (i, &token) in tokens.iter().enumerate() {
             if let (Some(bos), true) = (self.plan.bos, self.open.is_empty()) {
-                self.put(bos, document, tokenizer);
+                self.put(bos, document, false, tokenizer);
             }
-            self.put(token, document, tokenizer);
+            self.put(token, document, i + 1 == tokens.len(), tokenizer);
         }
     }
 
-    fn put(&mut self, token: u32, document: u64, tokenizer: &Tokenizer) {
-        let counts = self.plan.counts(self.open.len(), token, tokenizer);
+    /// Appends a token; `is_last` if it is the last of its document.
+    fn put(&mut self, token: u32, document: u64, is_last: bool, tokenizer: &Tokenizer) {
+        let verdict = self.plan.judge(self.open.len(), is_last, token, tokenizer);
+        let place = if self.last.0 == document { self.last.1 } else { 0 };
+        self.last = (document, place + 1);
+        if self.open.is_empty() {
+            self.open.before = place;
+        }
         self.open.tokens.push(token);
         self.open.documents.push(document);
-        self.open.counted.push(counts);
+        self.open.verdicts.push(verdict);
         if self.open.len() == self.plan.length {
             self.close_window();
         }
@@ -174,15 +182,19 @@ impl Packer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::special::tests::tokenizer;
-    use std::path::PathBuf;
+    use crate::{Flaws, special::tests::tokenizer};
+    use std::{collections::BTreeSet, path::PathBuf};
 
     /// Words of the test tokenizer: a 3, b 4, c 5; `<s>` 1, `</s>` 2.
     fn pack(texts: &[&str], plan: &ContextPlan) -> Result<Vec<Context>, TextError> {
-        let documents = texts.iter().enumerate().map(|(id, text)| {
-            Ok(Document { id: id as u64, source: PathBuf::from("x.txt"), text: (*text).to_owned() })
-        });
-        contexts(documents, &tokenizer(false), plan).collect()
+        contexts(documents(texts), &tokenizer(false), plan).collect()
+    }
+
+    fn documents(texts: &[&str]) -> impl Iterator<Item = Result<Document, TextError>> {
+        texts.iter().enumerate().map(|(id, text)| {
+            let (source, flaws) = (PathBuf::from("x.txt"), Flaws::default());
+            Ok(Document { id: id as u64, source, text: (*text).to_owned(), flaws })
+        })
     }
 
     fn plan(length: usize) -> ContextPlan {
@@ -192,7 +204,11 @@ mod tests {
             separator: None,
             span_documents: true,
             skip_first: 0,
+            positions: None,
+            skip_bos: false,
             skip_special: false,
+            only_tokens: None,
+            skip_tokens: BTreeSet::new(),
         }
     }
 
@@ -247,10 +263,21 @@ mod tests {
     #[test]
     fn first_positions_and_special_tokens_do_not_count() {
         let counted = |skip_first, skip_special| {
-            let plan = ContextPlan { bos: Some(1), separator: Some(2), skip_first, skip_special, ..plan(5) };
+            let skip_bos = skip_special;
+            let plan = ContextPlan {
+                bos: Some(1),
+                separator: Some(2),
+                skip_first,
+                skip_bos,
+                skip_special,
+                ..plan(5)
+            };
             let packed = pack(&["a </s> b", "c"], &plan).unwrap();
             assert_eq!(tokens(&packed), [[1, 3, 2, 4, 2].as_slice(), &[1, 5]]);
-            packed.into_iter().map(|c| c.counted).collect::<Vec<_>>()
+            packed
+                .iter()
+                .map(|c| (0..c.len()).map(|position| c.counts(position)).collect())
+                .collect::<Vec<Vec<bool>>>()
         };
         let (yes, no) = (true, false);
         assert_eq!(counted(0, false), [vec![yes; 5], vec![yes; 2]]);
@@ -260,13 +287,42 @@ mod tests {
     }
 
     #[test]
+    fn a_token_keeps_its_place_within_its_document_through_all_windows() {
+        let places = |packed: &[Context]| -> Vec<(u64, u64)> {
+            packed.iter().flat_map(|c| c.documents.iter().copied().zip(c.places())).collect()
+        };
+        let plan = ContextPlan { bos: Some(1), separator: Some(2), ..plan(4) };
+        // <s> a b c | <s> a </s> b | <s> c
+        let packed = pack(&["a b c a", "b c"], &plan).unwrap();
+        assert_eq!(tokens(&packed), [[1, 3, 4, 5].as_slice(), &[1, 3, 2, 4], &[1, 5]]);
+        let expected = [(0, 0), (0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (0, 6), (1, 0), (1, 1), (1, 2)];
+        assert_eq!(places(&packed), expected);
+        // A window that is too short to be one takes its places with it.
+        let apart = ContextPlan { span_documents: false, bos: None, separator: None, ..plan };
+        let packed = pack(&["a b c a b", "b c"], &apart).unwrap();
+        assert_eq!(places(&packed), [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1)]);
+        let alone = pack(&["", "b c"], &apart).unwrap();
+        assert_eq!(places(&alone), [(1, 0), (1, 1)], "what comes before does not matter");
+    }
+
+    #[test]
+    fn the_last_token_of_each_document_can_be_chosen() {
+        let last = |span_documents| {
+            let positions = Some("last".parse().unwrap());
+            let plan = ContextPlan { positions, span_documents, ..plan(3) };
+            let packed = pack(&["a b", "c", "a b c a b"], &plan).unwrap();
+            packed.iter().map(|c| c.counted().collect::<Vec<_>>()).collect::<Vec<_>>()
+        };
+        // `a b c`, `a b c`, `a b`; apart: `a b`, `a b c`, `a b`.
+        assert_eq!(last(true), [vec![1, 2], vec![], vec![1]]);
+        assert_eq!(last(false), [vec![1], vec![], vec![1]]);
+    }
+
+    #[test]
     fn text_without_a_window_is_an_error_and_the_stream_ends() {
         for texts in [[].as_slice(), &["", "  "], &["a"]] {
-            let documents = texts
-                .iter()
-                .map(|text| Ok(Document { id: 0, source: PathBuf::from("x.txt"), text: (*text).to_owned() }));
             let tokenizer = tokenizer(false);
-            let all: Vec<_> = contexts(documents, &tokenizer, &plan(8)).collect();
+            let all: Vec<_> = contexts(documents(texts), &tokenizer, &plan(8)).collect();
             assert_eq!(all.len(), 1);
             let error = all[0].as_ref().unwrap_err();
             let expected = (texts.len() as u64, texts.iter().filter(|t| !t.trim().is_empty()).count() as u64);

@@ -87,6 +87,19 @@ impl Tokenizer {
         self.inner.id_to_token(id)
     }
 
+    /// The id of the token that the vocabulary spells `token`.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// The token that the vocabulary spells most like `text`.
+    pub(crate) fn nearest(&self, text: &str) -> Option<String> {
+        let alike = |(token, id): (String, u32)| (strsim::jaro_winkler(text, &token), id, token);
+        // Of equally near ones the first.
+        let nearer = |a: &(f64, u32, String), b: &(f64, u32, String)| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1));
+        self.inner.get_vocab(true).into_iter().map(alike).max_by(nearer).map(|(_, _, token)| token)
+    }
+
     /// How many tokens there are, added ones included. Ids may have gaps: see [`Tokenizer::max_id`].
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)

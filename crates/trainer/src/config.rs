@@ -73,7 +73,8 @@ numbers! {
     /// Tokens whose gradients are computed at once, and added up to those of a step, where all latents of all tokens are held in
     /// memory (`autodiff`). What chooses in batches then chooses in these.
     micro_batch_tokens: usize,
-    /// Tokens that are shuffled among each other: more shuffle better and need more memory.
+    /// Tokens that are shuffled among each other: more shuffle better and need more memory. A store that is shuffled on disk has no
+    /// need of it.
     shuffle_buffer_tokens: usize,
     /// Tokens from which the activations' scale, mean and geometric median are estimated.
     scale_tokens: u64,

@@ -50,7 +50,7 @@ pub fn short_training(
         precision: if let By::Fused(_, precision) = by { precision } else { Precision::Auto },
         ..TrainConfig::default()
     };
-    let facts = StoreFacts { hooks: vec![column], tokens: STEPS * n as u64 };
+    let facts = StoreFacts { hooks: vec![column], tokens: STEPS * n as u64, ..StoreFacts::default() };
     let plan = TrainPlan::resolve(&config, &facts, Seed(0)).expect("the numbers above make a training");
     let batch = |step| TrainBatch { x: batch([n, size.d_in], step, device), y: None, variance: 1.0 };
 

@@ -29,18 +29,27 @@ const WITHOUT_EFFECT: [&str; 4] = ["expected_l0", "checkpoint_seconds", "disk_by
 const MOST_LATENTS: usize = 1 << 24;
 
 /// What a plan needs to know about the activations.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoreFacts {
     /// The hooks and the widths of their vectors.
     pub hooks: Vec<HookColumn>,
     /// How many tokens there are.
     pub tokens: u64,
+    /// Whether they lie in a random order, so that nothing is shuffled in memory.
+    pub shuffled: bool,
+    /// Bytes of memory that reading takes beside batches and the shuffle buffer.
+    pub reading_bytes: u64,
 }
 
 impl StoreFacts {
     /// Those of activations that can be read.
     pub fn of(activations: &dyn Activations) -> Self {
-        Self { hooks: activations.schema().hooks.clone(), tokens: activations.tokens() }
+        Self {
+            hooks: activations.schema().hooks.clone(),
+            tokens: activations.tokens(),
+            shuffled: activations.permutation().is_some(),
+            reading_bytes: activations.reading_bytes(),
+        }
     }
 }
 
@@ -107,8 +116,8 @@ pub struct TrainPlan {
     /// A latent counts as dead after so many silent tokens: whole batches, and no more than a tenth or half of the run, so
     /// that there is something to look back on.
     pub dead_window_tokens: u64,
-    /// Tokens shuffled among each other.
-    pub shuffle_buffer_tokens: usize,
+    /// Tokens shuffled among each other in memory; none of what is shuffled already.
+    pub shuffle_buffer_tokens: Option<usize>,
     /// Tokens from which scale and mean are estimated.
     pub scale_tokens: u64,
     /// Steps between two lines of the logs.
@@ -176,7 +185,7 @@ impl TrainPlan {
         let most_dead = if config.dead_after_tokens.is_some() { steps / 2 } else { steps / 10 };
         let dead_steps = numbers.dead_after_tokens.div_ceil(batch).min(most_dead).max(1);
         let buffer = numbers.shuffle_buffer_tokens.min(usize::try_from(facts.tokens).unwrap_or(usize::MAX));
-        let buffer = buffer.max(numbers.batch_tokens);
+        let buffer = (!facts.shuffled).then_some(buffer.max(numbers.batch_tokens));
         let shapes = numbers.architecture.shapes(size);
         let parameters: u64 = shapes.iter().map(|(_, shape)| shape.iter().product::<usize>() as u64).sum();
         let every = numbers.resample_every.steps(steps);
@@ -222,7 +231,7 @@ impl TrainPlan {
         };
         // The dictionary, and while it is trained three checkpoints of parameters and moments.
         plan.disk_bytes = 4 * (parameters + size.d_sae as u64 + 3 * 4 * parameters);
-        plan.memory_bytes = plan.estimate_memory(parameters);
+        plan.memory_bytes = plan.estimate_memory(parameters).saturating_add(facts.reading_bytes);
         Ok(plan)
     }
 
@@ -298,7 +307,7 @@ impl TrainPlan {
             hook: self.hook,
             hook_out: self.hook_out,
             batch_tokens: self.batch_tokens,
-            buffer_tokens: self.shuffle_buffer_tokens,
+            buffer_tokens: self.shuffle_buffer_tokens.unwrap_or(self.batch_tokens),
             seed: self.seed,
             tokens,
             delivered,
@@ -326,7 +335,7 @@ impl TrainPlan {
             ("hook_out", self.hook_out.map_or("none".into(), |hook| hook.to_string())),
             ("tokens", self.tokens.to_string()),
             ("batch_tokens", self.batch_tokens.to_string()),
-            ("shuffle_buffer_tokens", self.shuffle_buffer_tokens.to_string()),
+            ("shuffle_buffer_tokens", json!(self.shuffle_buffer_tokens).to_string()),
             ("scale_tokens", self.scale_tokens.to_string()),
             ("normalize", json!(self.normalize).to_string()),
             ("log_every_steps", self.log_every_steps.to_string()),
@@ -343,12 +352,13 @@ impl TrainPlan {
 
     /// Parameters, gradients, both moments, and what Adam computes in between or encoding packs; of a fused step 20 bytes for
     /// every active latent of a token, half of all at the start of a ReLU's training, and of another one five matrices of
-    /// pre-activations, activations and their gradients; a few batches on their way; the shuffle buffer, at most f32.
+    /// pre-activations, activations and their gradients; a few batches on their way; the shuffle buffer, at most f32, if there is
+    /// one.
     fn estimate_memory(&self, parameters: u64) -> u64 {
         let Size { d_in, d_sae, .. } = self.size;
         let (width, d_sae) =
             ((d_in + self.size.output.map_or(0, |output| output.d_out)) as u64, d_sae as u64);
-        let (batch, buffer) = (self.batch_tokens as u64, self.shuffle_buffer_tokens as u64);
+        let (batch, buffer) = (self.batch_tokens as u64, self.shuffle_buffer_tokens.unwrap_or(0) as u64);
         let active = match self.form().map(|form| form.activation) {
             Some(Activation::TopK { k } | Activation::BatchTopK { k }) => batch * (k as u64).min(d_sae),
             Some(Activation::Relu | Activation::JumpRelu { .. } | Activation::Gated) => {

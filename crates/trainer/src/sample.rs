@@ -231,7 +231,8 @@ mod tests {
             batch_tokens: Some(2),
             ..TrainConfig::default()
         };
-        TrainPlan::resolve(&config, &StoreFacts { hooks, tokens: 10 }, Seed(0)).unwrap()
+        TrainPlan::resolve(&config, &StoreFacts { hooks, tokens: 10, ..StoreFacts::default() }, Seed(0))
+            .unwrap()
     }
 
     #[test]

@@ -135,7 +135,8 @@ mod tests {
             shuffle_buffer_tokens: Some(10),
             ..TrainConfig::default()
         };
-        TrainPlan::resolve(&config, &StoreFacts { hooks, tokens: 1000 }, Seed(0)).unwrap()
+        TrainPlan::resolve(&config, &StoreFacts { hooks, tokens: 1000, ..StoreFacts::default() }, Seed(0))
+            .unwrap()
     }
 
     fn record(step: u64, loss: f64, l0: f64) -> Record {

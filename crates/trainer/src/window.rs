@@ -231,7 +231,7 @@ mod tests {
             dead_after_tokens: Some(1 << 62),
             ..TrainConfig::default()
         };
-        let facts = StoreFacts { hooks, tokens: steps * BATCH as u64 };
+        let facts = StoreFacts { hooks, tokens: steps * BATCH as u64, ..StoreFacts::default() };
         Window::new(&TrainPlan::resolve(&config, &facts, Seed(0)).unwrap(), &Device::flex())
     }
 

@@ -91,22 +91,16 @@ impl Checkpoint {
         &self.path
     }
 
-    /// The model's tokenizer: `tokenizer.json`, or rebuilt from the metadata of the GGUF file.
+    /// The model's tokenizer: `tokenizer.json`, or rebuilt from the metadata of the GGUF file. It may have tokens that the
+    /// model cannot embed, as long as no text has them.
     ///
     /// # Errors
-    /// If there is none, if it cannot be rebuilt, or if it has tokens that the model cannot embed.
+    /// If there is none, or if it cannot be rebuilt.
     pub fn tokenizer(&self) -> Result<Tokenizer, ModelError> {
-        let (tokenizer, file) = match &self.files {
-            Files::Directory(_) => (Tokenizer::from_dir(&self.path)?, self.path.join("tokenizer.json")),
-            Files::Gguf(file) => (file.tokenizer()?, self.path.clone()),
-        };
-        let (max_id, d_vocab) = (tokenizer.max_id() as usize, self.info.d_vocab);
-        if max_id >= d_vocab {
-            let reason =
-                format!("it has a token {max_id}, but the model embeds tokens up to {}", d_vocab - 1);
-            return Err(ModelError::Tokenizer { file, reason });
+        match &self.files {
+            Files::Directory(_) => Ok(Tokenizer::from_dir(&self.path)?),
+            Files::Gguf(file) => file.tokenizer(),
         }
-        Ok(tokenizer)
     }
 
     /// A digest of everything the model's behaviour depends on: its weights, configuration, tokenizer and precision.

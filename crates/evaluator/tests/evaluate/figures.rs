@@ -160,7 +160,11 @@ fn what_counted_is_told_exactly() {
     assert!(special > 0, "separators must lie within windows for this to test anything");
     assert_eq!(tally.skipped_special, special as u64);
     assert_eq!(tally.counted_tokens, tally.positions - tally.skipped_position - tally.skipped_special);
-    for part in ["up to 12 tokens", "the first position of each is skipped", "special tokens are skipped"] {
+    for part in [
+        "up to 12 tokens",
+        "the first position of each is skipped",
+        "BOS and other special tokens are skipped",
+    ] {
         assert!(report.counted.rule.contains(part), "{}", report.counted.rule);
     }
 }

@@ -38,9 +38,7 @@ impl Reference {
     /// Activations at the counted positions.
     pub(crate) fn counted(&self) -> Vec<Vec<f32>> {
         let pairs = self.windows.iter().zip(&self.x);
-        pairs
-            .flat_map(|(w, x)| w.counted.iter().zip(x).filter(|(c, _)| **c).map(|(_, x)| x.clone()))
-            .collect()
+        pairs.flat_map(|(w, x)| w.counted().map(|position| x[position].clone())).collect()
     }
 
     pub(crate) fn mean(&self) -> Vec<f64> {
@@ -54,8 +52,8 @@ impl Reference {
         for (window, x) in self.windows.iter().zip(&self.x) {
             let replaced: Vec<f32> = x
                 .iter()
-                .zip(&window.counted)
-                .flat_map(|(x, &counts)| if counts { f(x) } else { x.clone() })
+                .enumerate()
+                .flat_map(|(position, x)| if window.counts(position) { f(x) } else { x.clone() })
                 .collect();
             let value =
                 Tensor::<3>::from_data(TensorData::new(replaced, [1, window.len(), D_MODEL]), &device());
@@ -80,7 +78,7 @@ impl Spliced {
         let logits = model.unembed(hidden).try_into_vec_as::<f32>().unwrap();
         let d_vocab = model.info().d_vocab;
         for t in 0..window.len() - 1 {
-            if window.counted[t] {
+            if window.counts(t) {
                 let row = &logits[t * d_vocab..(t + 1) * d_vocab];
                 let total: f64 = row.iter().map(|&l| f64::from(l).exp()).sum();
                 self.log_p.push(row.iter().map(|&l| f64::from(l) - total.ln()).collect());

@@ -14,7 +14,7 @@ use monosema_evaluator::{
     DictionaryShape, EvalConfig, EvalError, EvalPlan, NamedText, Report, Training, evaluate,
 };
 use monosema_sae::{Description, Dictionary, Metadata, Sae, SaeConfig, Size, Weights};
-use monosema_text::ContextConfig;
+use monosema_text::{ContextConfig, InvalidUtf8};
 use monosema_transformer::{
     Activation, Checkpoint,
     llama::{Llama, LlamaConfig, SavedDtype},
@@ -94,7 +94,14 @@ impl World {
 
     pub(crate) fn text(&self, name: &str, file: &str) -> NamedText {
         let files = vec![self.path(file).display().to_string()];
-        NamedText { name: name.into(), files, field: None, column: None, max_documents: None }
+        NamedText {
+            name: name.into(),
+            files,
+            field: None,
+            column: None,
+            max_documents: None,
+            invalid_utf8: InvalidUtf8::Error,
+        }
     }
 
     pub(crate) fn config(&self) -> EvalConfig {

@@ -70,8 +70,7 @@ impl Fixture {
 
     pub(crate) fn config(&self) -> HarvestConfig {
         let files = vec![self.dir.path().join("text").display().to_string()];
-        let text = TextConfig { files, field: None, column: None, max_documents: None };
-        HarvestConfig { batch_tokens: 40, ..HarvestConfig::new(hooks(), text) }
+        HarvestConfig { batch_tokens: 40, ..HarvestConfig::new(hooks(), TextConfig::new(files)) }
     }
 
     pub(crate) fn plan(&self, config: &HarvestConfig) -> Result<HarvestPlan, HarvestError> {
@@ -102,8 +101,12 @@ impl Fixture {
 
     /// The windows that a harvest should have run over.
     pub(crate) fn windows(&self) -> Vec<Context> {
+        self.windows_of(&context())
+    }
+
+    pub(crate) fn windows_of(&self, context: &ContextConfig) -> Vec<Context> {
         let tokenizer = self.checkpoint.tokenizer().unwrap();
-        let plan = ContextPlan::new(&context(), &tokenizer).unwrap();
+        let plan = ContextPlan::new(context, &tokenizer).unwrap();
         let corpus = Corpus::open(&self.config().text).unwrap();
         contexts(corpus.documents(), &tokenizer, &plan).collect::<Result<_, _>>().unwrap()
     }

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod filters;
 mod fixture;
+mod padding;
 mod stream;
 
 use std::{collections::BTreeMap, fs};
@@ -21,6 +23,32 @@ fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
 }
 
 #[test]
+fn what_f16_cannot_hold_is_named() {
+    let fixture = Fixture::new(&[100]);
+    let file = fixture.dir.path().join("tiny/model.safetensors");
+    let mut bytes = fs::read(&file).unwrap();
+    // Weights beyond 65504, all of them; embeddings are what they are.
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    for value in bytes[header..].chunks_exact_mut(4) {
+        value.copy_from_slice(&7e4_f32.to_le_bytes());
+    }
+    fs::write(&file, bytes).unwrap();
+    let checkpoint = Checkpoint::open(&fixture.dir.path().join("tiny")).unwrap();
+    let config = HarvestConfig { dtype: VectorDtype::F16, hooks: vec![HookPoint::Embed], ..fixture.config() };
+    let error = fixture.run_plan(&fixture.plan(&config).unwrap(), &checkpoint).unwrap_err().to_string();
+    for part in [
+        "hook_embed: found 70000",
+        "position 2 of document 0 (token ",
+        "f16 ends at 65504",
+        "bf16",
+        "max_norm",
+    ] {
+        assert!(error.contains(part), "{part:?} is not in {error:?}");
+    }
+    assert!(!fixture.out().join("manifest.json").exists());
+}
+
+#[test]
 fn documents_kept_apart_are_stored_as_the_model_computes_them_one_by_one() {
     // Products over another number of rows may sum in another order.
     const ROUNDING: f32 = 1e-5;
@@ -31,7 +59,7 @@ fn documents_kept_apart_are_stored_as_the_model_computes_them_one_by_one() {
         let plan = HarvestPlan::resolve(&config, &context, &fixture.checkpoint, Seed(1)).unwrap();
         let out = fixture.dir.path().join(batch_tokens.to_string());
         let summary = fixture.run_plan_into(&out, &plan, &fixture.checkpoint).unwrap();
-        assert_eq!((summary.documents, summary.contexts), (8, 10));
+        assert_eq!((summary.counts.documents, summary.counts.contexts), (8, 10));
         hooks().into_iter().map(|hook| stored(&out, hook)).collect::<Vec<_>>()
     };
     // Five windows at once, of several lengths; and each alone, without padding.
@@ -49,15 +77,13 @@ fn what_is_stored_is_what_the_model_computes() {
     let windows = fixture.windows();
     // 144 words and 2 separators (document 0 ends with its window), 7 places a window beside BOS.
     assert_eq!(windows.len(), 21);
-    let expected: Vec<(u32, u64, u32)> = windows
-        .iter()
-        .flat_map(|w| (0..w.len()).filter(|&p| w.counted[p]).map(|p| (w.tokens[p], w.documents[p], p as u32)))
-        .collect();
+    let expected: Vec<(u32, u64, u32)> =
+        windows.iter().flat_map(|w| w.counted().map(|p| (w.tokens[p], w.documents[p], p as u32))).collect();
     assert!(expected.iter().all(|&(token, _, position)| token > 2 && position >= 2));
-    assert_eq!((summary.tokens, summary.contexts, summary.shards), (expected.len() as u64, 21, 1));
+    assert_eq!((summary.tokens, summary.counts.contexts, summary.shards), (expected.len() as u64, 21, 1));
     assert_eq!(
-        summary.documents, 3,
-        "the word of document 1 stands where nothing counts, document 2 is empty"
+        summary.counts.documents, 4,
+        "the word of document 1 is seen where nothing counts, document 2 is empty"
     );
 
     let model = fixture.checkpoint.load(&Device::flex()).unwrap();
@@ -85,7 +111,7 @@ fn what_is_stored_is_what_the_model_computes() {
                 let tokens = Tensor::<2, Int>::from_data(TensorData::new(ids, shape), &Device::flex());
                 model.forward(tokens, &mut capture);
                 let values = capture.take(hook).unwrap().into_data().try_to_vec::<f32>().unwrap();
-                let counted = rest[..n].iter().flat_map(|w| w.counted.clone());
+                let counted = rest[..n].iter().flat_map(|w| (0..w.len()).map(|p| w.counts(p)));
                 let kept = values.chunks(D_MODEL).zip(counted).filter(|(_, counted)| *counted);
                 rows.extend(kept.flat_map(|(x, _)| x.to_vec()));
                 rest = &rest[n..];
@@ -125,7 +151,7 @@ fn a_limit_is_kept_to_the_token() {
     let config = HarvestConfig { tokens: Some(123), dtype: VectorDtype::F16, ..fixture.config() };
     assert_eq!(fixture.plan(&config).unwrap().tokens, 123);
     let summary = fixture.run(&config).unwrap();
-    assert_eq!((summary.tokens, summary.documents), (123, 1));
+    assert_eq!((summary.tokens, summary.counts.documents), (123, 1));
     let some = stored(&fixture.out(), hooks()[1]);
     assert_eq!(some.token_ids, all.token_ids[..123]);
     // Half a unit in the last place of f16, of values below 1/8.
@@ -242,7 +268,7 @@ fn a_sample_without_tokens_does_not_stop_a_harvest() {
     let documents: Vec<usize> = (0..16).map(|i| if i % 2 == 0 { 0 } else { 10 }).collect();
     let fixture = Fixture::new(&documents);
     assert_eq!(fixture.plan(&fixture.config()).unwrap().tokens, 1);
-    assert_eq!(fixture.run(&fixture.config()).unwrap().documents, 8);
+    assert_eq!(fixture.run(&fixture.config()).unwrap().counts.documents, 8);
 }
 
 #[test]

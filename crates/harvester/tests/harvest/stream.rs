@@ -80,6 +80,30 @@ fn a_stream_delivers_what_a_harvest_stores() {
 }
 
 #[test]
+fn a_stream_leaves_out_what_a_harvest_leaves_out() {
+    let fixture = Fixture::new(&[28, 1, 0, 25, 90]);
+    for tokens in [None, Some(33)] {
+        // The filter looks at a hook that is not read, too.
+        let config = HarvestConfig { max_norm_multiple: Some(1.2), tokens, ..fixture.streamed() };
+        let out = fixture.dir.path().join(format!("{tokens:?}"));
+        let stored = HarvestConfig { stream: false, ..config.clone() };
+        fixture.run_plan_into(&out, &fixture.plan(&stored).unwrap(), &fixture.checkpoint).unwrap();
+        let store: Arc<dyn Activations> = Arc::new(Store::open(&out).unwrap());
+        let expected = rows(&read(&store, plan(store.tokens(), 50)));
+        let once = rows(&read(&fixture.stream(&config), plan(store.tokens(), 50)));
+        assert!(once == expected, "{tokens:?}");
+        let stream = fixture.stream(&config);
+        let all = read(&stream, plan(3 * store.tokens(), 50));
+        let thrice = rows(&all);
+        assert!(thrice.chunks(3).all(|same| same.iter().all(|row| *row == same[0])), "{tokens:?}");
+        assert!(thrice.chunks(3).map(|same| &same[0]).eq(&expected));
+        let delivered = 2 * BATCH as u64;
+        let rest = read(&stream, BatchPlan { delivered, ..plan(3 * store.tokens(), 50) });
+        assert!(rest == all[2..], "{tokens:?}: taken up");
+    }
+}
+
+#[test]
 fn a_stream_is_taken_up_where_it_was() {
     let fixture = Fixture::new(&[200, 50]);
     let stream = fixture.stream(&fixture.streamed());

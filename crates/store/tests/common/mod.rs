@@ -7,16 +7,24 @@ use std::{collections::BTreeMap, path::Path};
 
 use monosema_core::{BlockHook, HookPoint, Manifest, Seed, Stage, manifest::Work};
 use monosema_store::{
-    Batch, HookColumn, Layout, Rows, Store, StoreError, StoreSchema, VectorDtype, Writer, WriterOptions,
+    Batch, HookColumn, Layout, Order, Rows, Store, StoreError, StoreSchema, VectorDtype, Writer,
+    WriterOptions,
 };
 
 pub fn hook(layer: usize) -> HookPoint {
     HookPoint::block(layer, BlockHook::ResidPost)
 }
 
+/// Of rows in the order of their numbers.
 pub fn schema(widths: &[usize], dtype: VectorDtype, layout: Layout) -> StoreSchema {
     let hooks = widths.iter().enumerate().map(|(layer, &width)| HookColumn { hook: hook(layer), width });
-    StoreSchema { hooks: hooks.collect(), dtype, layout }
+    StoreSchema { hooks: hooks.collect(), dtype, layout, order: Order::Text }
+}
+
+/// What all stores here are of.
+pub fn work(seed: u64) -> Work {
+    let config = serde_json::json!({});
+    Work { stage: Stage::Harvest, config, seed: Seed(seed), inputs: BTreeMap::new() }
 }
 
 /// The vector of hook `layer` for token `i`: small integers, which every dtype holds exactly.
@@ -26,13 +34,25 @@ pub fn vector(i: usize, layer: usize, width: usize) -> Vec<f32> {
 
 /// Writes tokens `0..n`, appended in parts of `part`, and seals the directory.
 pub fn write(dir: &Path, schema: &StoreSchema, options: WriterOptions, n: usize, part: usize) -> Vec<String> {
-    let mut writer = Writer::create(dir, schema.clone(), options).unwrap();
+    write_seeded(dir, schema, options, n, part, 0)
+}
+
+/// Likewise, in the order that `seed` draws, if it is a random one.
+pub fn write_seeded(
+    dir: &Path,
+    schema: &StoreSchema,
+    options: WriterOptions,
+    n: usize,
+    part: usize,
+    seed: u64,
+) -> Vec<String> {
+    let mut writer = Writer::create(dir, schema.clone(), options, &work(seed)).unwrap();
     for start in (0..n).step_by(part) {
         append(&mut writer, schema, start..(start + part).min(n)).unwrap();
     }
     let written = writer.finish().unwrap();
     assert_eq!(written.tokens, n as u64);
-    seal(dir, n as u64, &written.shards);
+    seal_work(dir, work(seed), n as u64, &written.shards);
     written.shards
 }
 
@@ -44,6 +64,7 @@ pub fn append(
     let token_ids: Vec<u32> = tokens.clone().map(|i| i as u32).collect();
     let documents: Vec<u64> = tokens.clone().map(|i| (i / 10) as u64).collect();
     let positions: Vec<u32> = tokens.clone().map(|i| (i % 10) as u32).collect();
+    let places: Vec<u64> = tokens.clone().map(|i| (i % 10) as u64).collect();
     let vectors: Vec<Vec<f32>> = schema
         .hooks
         .iter()
@@ -55,13 +76,16 @@ pub fn append(
         token_ids: &token_ids,
         documents: &documents,
         positions: &positions,
+        places: &places,
         vectors: &vectors,
     })
 }
 
 pub fn seal(dir: &Path, tokens: u64, shards: &[String]) {
-    let work =
-        Work { stage: Stage::Harvest, config: serde_json::json!({}), seed: Seed(0), inputs: BTreeMap::new() };
+    seal_work(dir, work(0), tokens, shards);
+}
+
+pub fn seal_work(dir: &Path, work: Work, tokens: u64, shards: &[String]) {
     Manifest::new(work, "cpu").seal(dir, BTreeMap::from([("tokens".to_owned(), tokens)]), shards).unwrap();
 }
 

@@ -1,15 +1,18 @@
 //! JSON lines: a line is one document, in a field of the line's object. Blank lines are skipped.
 
 use std::{
-    fs::File,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
 };
 
 use serde_json::Value;
 
-use super::{Fields, Format, Texts, file_bytes, open_file, strip_bom, utf8};
-use crate::TextError;
+use super::{
+    Format, MOST_BYTES, Settings, Text, Texts, file_bytes,
+    sniff::open_text,
+    utf8::{decode, nuls, strip_bom},
+};
+use crate::{Flaws, TextError};
 
 pub(super) const FORMAT: Format =
     Format { name: "jsonl", endings: &["jsonl", "ndjson"], whole: false, open, text_bytes };
@@ -17,81 +20,103 @@ pub(super) const FORMAT: Format =
 /// Bytes of a file to read for a guess at how much of it is text.
 const SAMPLE_BYTES: u64 = 1 << 16;
 
-fn open(path: &Path, fields: &Fields) -> Result<Texts, TextError> {
-    Ok(Box::new(lines(path, fields)?))
+fn open(path: &Path, settings: &Settings) -> Result<Texts, TextError> {
+    Ok(Box::new(lines(path, settings)?))
 }
 
-fn lines(path: &Path, fields: &Fields) -> Result<Lines, TextError> {
-    let reader = BufReader::with_capacity(1 << 16, open_file(path)?);
-    Ok(Lines { path: path.to_owned(), field: fields.jsonl.clone(), reader, line: 0, offset: 0 })
+fn lines(path: &Path, settings: &Settings) -> Result<Lines<impl Read + use<>>, TextError> {
+    Ok(Lines::new(open_text(path, "JSON lines")?, path, settings))
 }
 
-fn text_bytes(path: &Path, fields: &Fields) -> Result<u64, TextError> {
-    let mut lines = lines(path, fields)?;
+fn text_bytes(path: &Path, settings: &Settings) -> Result<u64, TextError> {
+    let mut lines = lines(path, settings)?;
     let mut text = 0;
     while lines.offset < SAMPLE_BYTES {
         match lines.next() {
-            Some(line) => text += line?.len() as u64,
+            Some(line) => text += line?.text.len() as u64,
             None => return Ok(text),
         }
     }
     let share = text as f64 / lines.offset as f64;
-    Ok((share * file_bytes(path, fields)? as f64) as u64)
+    Ok((share * file_bytes(path)? as f64) as u64)
 }
 
-struct Lines {
+struct Lines<R> {
     path: PathBuf,
-    field: String,
-    reader: BufReader<File>,
+    settings: Settings,
+    reader: BufReader<R>,
     /// The line last read, from 1, and where the next one begins.
     line: u64,
     offset: u64,
 }
 
-impl Lines {
-    /// The next line that is not blank.
-    fn read_line(&mut self) -> Result<Option<String>, TextError> {
+impl<R: Read> Lines<R> {
+    fn new(reader: R, path: &Path, settings: &Settings) -> Self {
+        let reader = BufReader::with_capacity(1 << 16, reader);
+        Self { path: path.to_owned(), settings: settings.clone(), reader, line: 0, offset: 0 }
+    }
+
+    /// The next line that is not blank. Of one that is too long no more is read than a line may have.
+    fn read_line(&mut self) -> Result<Option<Text>, TextError> {
         loop {
             let mut bytes = Vec::new();
-            let read = self.reader.read_until(b'\n', &mut bytes);
-            let length = read.map_err(|source| TextError::Io { path: self.path.clone(), source })?;
+            let read = (&mut self.reader).take(MOST_BYTES + 1).read_until(b'\n', &mut bytes);
+            let length = read.map_err(|source| TextError::Io { path: self.path.clone(), source })? as u64;
             if length == 0 {
                 return Ok(None);
             }
             self.line += 1;
-            let mut line = utf8(bytes, &self.path, self.offset)?;
-            self.offset += length as u64;
-            if self.line == 1 {
-                line = strip_bom(line);
+            if length > MOST_BYTES {
+                return Err(self.bad(format!(
+                    "expected at most {MOST_BYTES} bytes in a line, found more: a line is one document; cut it into \
+                     several, each on a line of its own"
+                )));
             }
-            if !line.trim().is_empty() {
+            let (start, number) = (self.offset, self.line);
+            let place = |offset| format!("byte {}, in line {number}", start + offset as u64);
+            let mut line = decode(bytes, &self.path, &self.settings, place)?;
+            self.offset += length;
+            if self.line == 1 {
+                strip_bom(&mut line.text);
+            }
+            if !line.text.trim().is_empty() {
                 return Ok(Some(line));
             }
         }
     }
 
-    fn text(&self, line: &str) -> Result<String, TextError> {
-        let bad = |reason: String| TextError::BadLine { file: self.path.clone(), line: self.line, reason };
-        let value: Value = serde_json::from_str(line).map_err(|e| bad(format!("not JSON: {e}")))?;
+    fn bad(&self, reason: String) -> TextError {
+        TextError::BadLine { file: self.path.clone(), line: self.line, reason }
+    }
+
+    fn text(&self, line: &Text) -> Result<Text, TextError> {
+        let value: Value = serde_json::from_str(&line.text)
+            .map_err(|e| self.bad(format!("not JSON: {e}; each line has to be one whole JSON object")))?;
         let Value::Object(mut object) = value else {
-            return Err(bad("expected a JSON object".into()));
+            return Err(self.bad("expected a JSON object on each line, found another value".into()));
         };
-        match object.remove(&self.field) {
-            Some(Value::String(text)) => Ok(text),
+        let field = &self.settings.field;
+        let text = match object.remove(field) {
+            Some(Value::String(text)) => text,
             // An absent text, as dataset exports write it.
-            Some(Value::Null) => Ok(String::new()),
-            Some(_) => Err(bad(format!("field `{}`: expected a string", self.field))),
+            Some(Value::Null) => String::new(),
+            Some(_) => return Err(self.bad(format!("field `{field}`: expected a string"))),
             None => {
                 let others: Vec<_> = object.keys().map(|key| format!("`{key}`")).collect();
                 let found = if others.is_empty() { "none".into() } else { others.join(", ") };
-                Err(bad(format!("expected a field `{}`, found {found}; name it with `field`", self.field)))
+                return Err(
+                    self.bad(format!("expected a field `{field}`, found {found}; name it with `field`"))
+                );
             }
-        }
+        };
+        // Those of the whole line, as it was read; NUL is written `\u0000` there.
+        let flaws = Flaws { invalid_utf8: line.flaws.invalid_utf8, nul: nuls(&text) };
+        Ok(Text { text, flaws })
     }
 }
 
-impl Iterator for Lines {
-    type Item = Result<String, TextError>;
+impl<R: Read> Iterator for Lines<R> {
+    type Item = Result<Text, TextError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let line = self.read_line().transpose()?;
@@ -101,14 +126,21 @@ impl Iterator for Lines {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
-    fn read(contents: &[u8], field: &str) -> Result<Vec<String>, String> {
+    use super::*;
+    use crate::{InvalidUtf8, formats::settings};
+
+    fn read_as(contents: &[u8], field: &str, policy: InvalidUtf8) -> Result<Vec<Text>, String> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.jsonl");
         std::fs::write(&path, contents).unwrap();
-        let fields = Fields { jsonl: field.into(), parquet: "text".into() };
-        open(&path, &fields).unwrap().collect::<Result<_, _>>().map_err(|e: TextError| e.to_string())
+        let texts = open(&path, &settings(field, policy)).map_err(|e| e.to_string())?;
+        texts.collect::<Result<_, _>>().map_err(|e| e.to_string())
+    }
+
+    fn read(contents: &[u8], field: &str) -> Result<Vec<String>, String> {
+        Ok(read_as(contents, field, InvalidUtf8::Error)?.into_iter().map(|text| text.text).collect())
     }
 
     #[test]
@@ -123,13 +155,13 @@ mod tests {
     fn how_much_is_text_is_guessed_from_the_beginning() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.jsonl");
-        let fields = Fields { jsonl: "t".into(), parquet: "text".into() };
+        let settings = settings("t", InvalidUtf8::Error);
         // 100 bytes a line, of which 20 are text.
         let line = format!("{{\"t\": \"{}\", \"other\": \"{}\"}}\n", "x".repeat(20), "y".repeat(57));
         assert_eq!(line.len(), 100);
         for n in [3, 10_000] {
             std::fs::write(&path, line.repeat(n)).unwrap();
-            assert_eq!(text_bytes(&path, &fields).unwrap(), 20 * n as u64);
+            assert_eq!(text_bytes(&path, &settings).unwrap(), 20 * n as u64);
         }
     }
 
@@ -144,6 +176,45 @@ mod tests {
         assert!(missing.contains("a.jsonl:3: expected a field `t`, found `id`, `content`"), "{missing}");
         // 11 bytes of the good line, 1 blank, then 7 more.
         let utf8 = error(b"{\"t\": \"\xff\"}");
-        assert!(utf8.contains("invalid sequence at byte 19"), "{utf8}");
+        assert!(utf8.contains("invalid sequence at byte 19, in line 3"), "{utf8}");
+    }
+
+    #[test]
+    fn flaws_are_counted() {
+        let line = b"{\"id\": \"\xff\", \"t\": \"a\xfe\\u0000 b\"}\n{\"t\": \"c\"}\n";
+        let texts = read_as(line, "t", InvalidUtf8::Replace).unwrap();
+        assert_eq!(texts[0].text, "a\u{fffd}\0 b");
+        assert_eq!((texts[0].flaws, texts[1].flaws), (Flaws { invalid_utf8: 2, nul: 1 }, Flaws::default()));
+    }
+
+    #[test]
+    fn of_an_endless_line_no_more_is_read_than_a_line_may_have() {
+        struct Endless<'a>(&'a AtomicU64);
+        impl Read for Endless<'_> {
+            fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+                buffer.fill(b'x');
+                self.0.fetch_add(buffer.len() as u64, Ordering::Relaxed);
+                Ok(buffer.len())
+            }
+        }
+        let read = AtomicU64::new(0);
+        let first = b"{\"t\": \"one\"}\n".as_slice();
+        let settings = settings("t", InvalidUtf8::Error);
+        let mut lines = Lines::new(first.chain(Endless(&read)), Path::new("a.jsonl"), &settings);
+        assert_eq!(lines.next().unwrap().unwrap().text, "one");
+        let error = lines.next().unwrap().unwrap_err().to_string();
+        assert!(error.contains("a.jsonl:2: expected at most 67108864 bytes in a line"), "{error}");
+        let read = read.into_inner();
+        assert!(read <= MOST_BYTES + (1 << 17), "{read}");
+    }
+
+    #[test]
+    fn a_line_may_have_as_much_as_it_says() {
+        let text = "x".repeat(MOST_BYTES as usize - 9);
+        let line = format!("{{\"t\":\"{text}\"}}\n");
+        assert_eq!(line.len() as u64, MOST_BYTES);
+        let settings = settings("t", InvalidUtf8::Error);
+        let mut lines = Lines::new(line.as_bytes(), Path::new("a.jsonl"), &settings);
+        assert_eq!(lines.next().unwrap().unwrap().text.len(), text.len());
     }
 }

@@ -4,24 +4,38 @@ mod jsonl;
 mod parquet;
 mod txt;
 
-use std::{
-    fs::File,
-    path::{Path, PathBuf},
-};
+mod sniff;
+mod utf8;
 
-use crate::TextError;
+use std::path::Path;
+
+use crate::{Flaws, InvalidUtf8, TextError};
 
 /// Every kind of text file that can be read.
 const FORMATS: &[&Format] = &[&txt::FORMAT, &jsonl::FORMAT, &parquet::FORMAT];
 
-/// The texts of one file, in order.
-pub(crate) type Texts = Box<dyn Iterator<Item = Result<String, TextError>> + Send>;
+/// Bytes of one document at most, wherever it stands. Tokenised whole, so many take 6 GB (see
+/// [`Corpus::tokenizing_bytes`](crate::Corpus::tokenizing_bytes)).
+const MOST_BYTES: u64 = 64 << 20;
 
-/// Where structured files hold their text.
+/// One document's text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Text {
+    pub(crate) text: String,
+    pub(crate) flaws: Flaws,
+}
+
+/// The texts of one file, in order.
+pub(crate) type Texts = Box<dyn Iterator<Item = Result<Text, TextError>> + Send>;
+
+/// How files are read.
 #[derive(Clone, Debug)]
-pub(crate) struct Fields {
-    pub(crate) jsonl: String,
-    pub(crate) parquet: String,
+pub(crate) struct Settings {
+    /// Where a `.jsonl` line holds its text.
+    pub(crate) field: String,
+    /// Where a `.parquet` row does.
+    pub(crate) column: String,
+    pub(crate) invalid_utf8: InvalidUtf8,
 }
 
 /// A kind of text file.
@@ -32,11 +46,11 @@ pub(crate) struct Format {
     /// How its files end, in lower case and without the dot.
     endings: &'static [&'static str],
     /// Opens a file.
-    pub(crate) open: fn(&Path, &Fields) -> Result<Texts, TextError>,
+    pub(crate) open: fn(&Path, &Settings) -> Result<Texts, TextError>,
     /// Whether a file is one document.
     pub(crate) whole: bool,
     /// About how many bytes of text a file holds, without reading it.
-    pub(crate) text_bytes: fn(&Path, &Fields) -> Result<u64, TextError>,
+    pub(crate) text_bytes: fn(&Path, &Settings) -> Result<u64, TextError>,
 }
 
 /// The kind of file that `path` is by its ending.
@@ -51,27 +65,12 @@ pub(crate) fn endings() -> String {
     endings.join(", ")
 }
 
-fn open_file(path: &Path) -> Result<File, TextError> {
-    File::open(path).map_err(|source| TextError::Io { path: path.to_owned(), source })
-}
-
-fn file_bytes(path: &Path, _: &Fields) -> Result<u64, TextError> {
+fn file_bytes(path: &Path) -> Result<u64, TextError> {
     let metadata = path.metadata().map_err(|source| TextError::Io { path: path.to_owned(), source })?;
     Ok(metadata.len())
 }
 
-/// `bytes` as text; `start` is where they lie in `file`.
-fn utf8(bytes: Vec<u8>, file: &Path, start: u64) -> Result<String, TextError> {
-    String::from_utf8(bytes).map_err(|e| {
-        let offset = start + e.utf8_error().valid_up_to() as u64;
-        TextError::NotUtf8 { file: PathBuf::from(file), offset }
-    })
-}
-
-/// Takes a byte order mark off the beginning of a file.
-fn strip_bom(mut text: String) -> String {
-    if text.starts_with('\u{feff}') {
-        text.drain(..'\u{feff}'.len_utf8());
-    }
-    text
+#[cfg(test)]
+fn settings(name: &str, invalid_utf8: InvalidUtf8) -> Settings {
+    Settings { field: name.into(), column: name.into(), invalid_utf8 }
 }

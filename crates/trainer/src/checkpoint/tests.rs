@@ -47,7 +47,7 @@ fn configs() -> Vec<TrainConfig> {
 
 fn plan(config: &TrainConfig) -> TrainPlan {
     let hooks = vec![HookColumn { hook: HookPoint::block(0, BlockHook::ResidPost), width: D_IN }];
-    let facts = StoreFacts { hooks, tokens: STEPS * N as u64 };
+    let facts = StoreFacts { hooks, tokens: STEPS * N as u64, ..StoreFacts::default() };
     TrainPlan::resolve(config, &facts, Seed(1)).unwrap()
 }
 

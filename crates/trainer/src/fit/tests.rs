@@ -28,7 +28,8 @@ fn plan(steps: u64) -> TrainPlan {
         log_every_steps: Some(3),
         ..TrainConfig::default()
     };
-    TrainPlan::resolve(&config, &StoreFacts { hooks, tokens: 2 * steps }, Seed(0)).unwrap()
+    TrainPlan::resolve(&config, &StoreFacts { hooks, tokens: 2 * steps, ..StoreFacts::default() }, Seed(0))
+        .unwrap()
 }
 
 /// Learns nothing; says that the latents fired as told.

@@ -72,7 +72,7 @@ fn run(keys: &str, says: &[Says]) -> (Member, Given) {
         ..config
     };
     let hooks = vec![HookColumn { hook: HookPoint::block(0, BlockHook::ResidPost), width: 2 }];
-    let facts = StoreFacts { hooks, tokens: (says.len() * N) as u64 };
+    let facts = StoreFacts { hooks, tokens: (says.len() * N) as u64, ..StoreFacts::default() };
     let plan = TrainPlan::resolve(&config, &facts, Seed(0)).unwrap();
     let device = Device::flex();
     let sae = Sae::init(&plan.architecture, plan.size, &Init::new(Seed(0), 1.0), &device);

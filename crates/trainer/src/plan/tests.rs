@@ -8,7 +8,7 @@ use crate::config::DecayShape;
 
 fn facts(tokens: u64) -> StoreFacts {
     let column = |layer, width| HookColumn { hook: HookPoint::block(layer, BlockHook::ResidPost), width };
-    StoreFacts { hooks: vec![column(8, 64), column(9, 32)], tokens }
+    StoreFacts { hooks: vec![column(8, 64), column(9, 32)], tokens, ..StoreFacts::default() }
 }
 
 fn resolve(toml: &str, tokens: u64) -> Result<TrainPlan, TrainError> {

@@ -6,7 +6,9 @@ use monosema_core::{
     BlockHook, HookPoint, Manifest, Seed, Stage, digest_bytes,
     manifest::{Input, Work},
 };
-use monosema_store::{HookColumn, Layout, Rows, Store, StoreSchema, VectorDtype, Writer, WriterOptions};
+use monosema_store::{
+    HookColumn, Layout, Order, Rows, Store, StoreSchema, VectorDtype, Writer, WriterOptions,
+};
 use rand::Rng;
 
 /// The hook of all stores here.
@@ -49,19 +51,23 @@ pub(crate) fn store(directory: &Path, x: &[f32], d_in: usize) -> Store {
         hooks: vec![HookColumn { hook: hook(), width: d_in }],
         dtype: VectorDtype::F32,
         layout: Layout::default(),
+        order: Order::Text,
     };
     let options = WriterOptions { shard_tokens: 4096, row_group_tokens: 512, ..WriterOptions::default() };
-    let mut writer = Writer::create(directory, schema, options).unwrap();
     let n = x.len() / d_in;
     let ids: Vec<u32> = (0..n as u32).collect();
     let documents: Vec<u64> = vec![0; n];
-    writer.append(Rows { token_ids: &ids, documents: &documents, positions: &ids, vectors: &[x] }).unwrap();
-    let written = writer.finish().unwrap();
+    let places: Vec<u64> = (0..n as u64).collect();
     let config = serde_json::json!({ "context": { "length": 64, "bos": null } });
     let input = |name: &str| Input { name: name.into(), sha256: digest_bytes(name.as_bytes()) };
     let inputs =
         [("model", "synthetic"), ("text", "a.txt, b.txt")].map(|(role, name)| (role.into(), input(name)));
     let work = Work { stage: Stage::Harvest, config, seed: Seed(0), inputs: inputs.into() };
+    let mut writer = Writer::create(directory, schema, options, &work).unwrap();
+    let (token_ids, positions) = (&ids, &ids);
+    let rows = Rows { token_ids, documents: &documents, positions, places: &places, vectors: &[x] };
+    writer.append(rows).unwrap();
+    let written = writer.finish().unwrap();
     let counts = [("tokens".to_owned(), written.tokens)].into();
     Manifest::new(work, "cpu").seal(directory, counts, &written.shards).unwrap();
     Store::open(directory).unwrap()

@@ -25,12 +25,7 @@ pub(crate) const END_OF_TEXT_ID: u32 = 0;
 
 /// The texts in `file`.
 pub(crate) fn read_stories(file: &Path) -> anyhow::Result<Vec<String>> {
-    let config = TextConfig {
-        files: vec![file.display().to_string()],
-        field: None,
-        column: None,
-        max_documents: None,
-    };
+    let config = TextConfig::new(vec![file.display().to_string()]);
     let documents = Corpus::open(&config)?.documents();
     Ok(documents.map(|d| d.map(|d| d.text)).collect::<Result<_, _>>()?)
 }

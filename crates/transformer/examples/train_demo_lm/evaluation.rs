@@ -57,12 +57,7 @@ pub(crate) fn evaluate(
     training: &[u32],
 ) -> anyhow::Result<Figures> {
     let counts = Counts::new(training, tokenizer.vocab_size());
-    let corpus = Corpus::open(&TextConfig {
-        files: vec![file.display().to_string()],
-        field: None,
-        column: None,
-        max_documents: None,
-    })?;
+    let corpus = Corpus::open(&TextConfig::new(vec![file.display().to_string()]))?;
     let plan = ContextPlan::new(&ContextConfig { length, ..ContextConfig::default() }, tokenizer)?;
     let mut figures = Figures { length, ..Figures::default() };
     for batch in batches(contexts(corpus.documents(), tokenizer, &plan), BATCH * length) {
@@ -78,7 +73,7 @@ pub(crate) fn evaluate(
                 let (token, next) = (context.tokens[position], context.tokens[position + 1]);
                 let (unigram, bigram) = (counts.unigram_loss(next), counts.bigram_loss(token, next));
                 figures.all.add(f64::from(loss), unigram, bigram);
-                if context.counted[position] {
+                if context.counts(position) {
                     figures.counted.add(f64::from(loss), unigram, bigram);
                 }
             }
