@@ -54,7 +54,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let device = Device::flex();
     let checkpoint = Checkpoint::open(&args.model)?;
     let files = vec![args.text.display().to_string()];
-    let text = TextConfig { files, field: None, column: None, max_documents: None };
+    let text = TextConfig::new(files);
     // Every token counts, as it does for the peers.
     let context = ContextConfig {
         length: args.context,

@@ -18,7 +18,8 @@ pub(crate) fn list(json: bool) -> Outcome {
             [] => "all".into(),
             some => format!("all, but not in every block {}", join(some.iter().map(name))),
         };
-        let [types, gguf] = [family.model_types(), family.gguf_architecture().as_slice()].map(|s| s.join(", "));
+        let [types, gguf] =
+            [family.model_types(), family.gguf_architecture().as_slice()].map(|s| s.join(", "));
         vec![family.to_string(), types, gguf, hooks]
     });
     let head = ["family", "config.json: model_type", "GGUF: general.architecture", "hooks"];

@@ -128,7 +128,7 @@ impl LlamaConfig {
                 soft_cap: None,
                 rope: Some(rope),
                 window: self.sliding_window,
-            latent: None,
+                latent: None,
             },
             mlp: MlpShape {
                 d_mlp: self.d_mlp,

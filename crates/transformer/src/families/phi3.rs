@@ -5,7 +5,8 @@
 //! where the context was made longer), and a sliding window. Reference: `modeling_phi3.py` of transformers.
 
 use super::{
-    Description, GgufDescription, LLAMA_NORMS, LLAMA_WHOLE, as_is, as_written, config_json, gguf, rotary_buffers,
+    Description, GgufDescription, LLAMA_NORMS, LLAMA_WHOLE, as_is, as_written, config_json, gguf,
+    rotary_buffers,
 };
 use crate::{
     ModelError, RopeScaling,
