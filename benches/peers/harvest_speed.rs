@@ -66,7 +66,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let config = HarvestConfig {
         tokens: Some(args.tokens),
-        batch_tokens: args.batch * args.context,
+        batch_tokens: Some(args.batch * args.context),
         dtype: if args.implementation == Implementation::OursF16 {
             VectorDtype::F16
         } else {

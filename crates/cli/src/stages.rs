@@ -50,8 +50,11 @@ pub(crate) fn run(args: &RunArgs, stages: &[Stage], part: Option<Part>) -> Outco
     }
     let (began, failed) = (Cell::new(false), RefCell::default());
     let runner = Runner { args, experiment, places, members, checkpoint, began, failed };
-    let plans = runner.plan(stages)?;
+    let mut plans = runner.plan(stages)?;
     let chosen = device::resolve(runner.experiment.device)?;
+    if let Some(free) = chosen.free_memory() {
+        plans.harvest = plans.harvest.map(|plan| plan.for_gpu(free));
+    }
     for (_, plan) in &plans.train {
         plan.check_device(&chosen.device).map_err(|error| usage_in(&args.config, error))?;
     }

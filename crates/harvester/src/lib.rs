@@ -12,10 +12,12 @@
 mod config;
 mod counts;
 mod error;
+mod forward;
 mod harvest;
 mod norms;
 mod plan;
 mod rows;
+mod running;
 mod stream;
 mod windows;
 

@@ -70,7 +70,7 @@ impl Fixture {
 
     pub(crate) fn config(&self) -> HarvestConfig {
         let files = vec![self.dir.path().join("text").display().to_string()];
-        HarvestConfig { batch_tokens: 40, ..HarvestConfig::new(hooks(), TextConfig::new(files)) }
+        HarvestConfig { batch_tokens: Some(40), ..HarvestConfig::new(hooks(), TextConfig::new(files)) }
     }
 
     pub(crate) fn plan(&self, config: &HarvestConfig) -> Result<HarvestPlan, HarvestError> {

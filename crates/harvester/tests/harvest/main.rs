@@ -55,7 +55,7 @@ fn documents_kept_apart_are_stored_as_the_model_computes_them_one_by_one() {
     let fixture = Fixture::new(&[3, 6, 5, 4, 20, 2, 7, 6]);
     let context = ContextConfig { span_documents: false, skip_first: 1, ..context() };
     let store = |batch_tokens: usize| {
-        let config = HarvestConfig { batch_tokens, ..fixture.config() };
+        let config = HarvestConfig { batch_tokens: Some(batch_tokens), ..fixture.config() };
         let plan = HarvestPlan::resolve(&config, &context, &fixture.checkpoint, Seed(1)).unwrap();
         let out = fixture.dir.path().join(batch_tokens.to_string());
         let summary = fixture.run_plan_into(&out, &plan, &fixture.checkpoint).unwrap();
@@ -132,8 +132,13 @@ fn batch_size_and_files_change_rounding_at_most() {
         [(1, 1 << 18, 4096, Layout::Binary), (8, 7, 3, Layout::List), (100_000, 50, 16, Layout::Binary)]
     {
         fs::remove_dir_all(fixture.out()).unwrap();
-        let config =
-            HarvestConfig { batch_tokens, shard_tokens, row_group_tokens, layout, ..fixture.config() };
+        let config = HarvestConfig {
+            batch_tokens: Some(batch_tokens),
+            shard_tokens,
+            row_group_tokens,
+            layout,
+            ..fixture.config()
+        };
         let summary = fixture.run(&config).unwrap();
         assert_eq!(summary.shards, summary.tokens.div_ceil(shard_tokens));
         let found = stored(&fixture.out(), hooks()[0]);
@@ -223,7 +228,9 @@ fn what_cannot_work_is_refused_before_anything_is_written() {
     let twice = error(HarvestConfig { hooks: vec![HookPoint::Embed; 2], ..config.clone() });
     assert!(twice.contains("hook_embed is named twice"), "{twice}");
     assert!(error(HarvestConfig { hooks: vec![], ..config.clone() }).contains("no hook is named"));
-    assert!(error(HarvestConfig { batch_tokens: 0, ..config.clone() }).contains("[harvest] batch_tokens"));
+    assert!(
+        error(HarvestConfig { batch_tokens: Some(0), ..config.clone() }).contains("[harvest] batch_tokens")
+    );
     assert!(error(HarvestConfig { tokens: Some(0), ..config.clone() }).contains("[harvest] tokens"));
     assert!(
         error(HarvestConfig { shard_tokens: 0, ..config.clone() })
