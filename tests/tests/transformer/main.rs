@@ -9,5 +9,6 @@ mod fixture;
 mod golden;
 mod hooks;
 mod pickles;
+mod refusals;
 mod strict;
 mod training;
