@@ -104,6 +104,7 @@ fn phi3() {
     let scaling = |rope: Value| with("phi3", "rope_scaling", rope);
     refused(scaling(json!({"type": "yarn", "factor": 2.0})), &["Yarn", "of Phi-3", "longrope"]);
     let four = [1.0; 4];
+    scaling(json!({"type": "su", "short_factor": four, "long_factor": four})).unwrap();
     let longrope = json!({"type": "longrope", "short_factor": [1.0, 1.0], "long_factor": four});
     refused(scaling(longrope), &["short_factor", "expected 4 divisors, found 2"]);
     refused(
