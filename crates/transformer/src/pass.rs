@@ -111,22 +111,24 @@ impl Group {
             BlockHook::AttnOut => {
                 normed(block.post_attention_norm.as_ref(), attention.output(self.take_made()))
             }
-            BlockHook::MlpPre => block.mlp.pre(self.read_by_mlp(block)),
+            BlockHook::MlpPre => {
+                let (group, x) = self.read_by_mlp(block);
+                self = group;
+                block.mlp.pre(x)
+            }
             BlockHook::MlpPost => block.mlp.post(self.take_made()),
             BlockHook::MlpOut => {
                 let written = match &block.experts {
                     None => block.mlp.down(self.take_made()),
                     Some(experts) => {
-                        let x = self.read_by_mlp(block);
+                        let (group, x) = self.read_by_mlp(block);
+                        self = group;
                         block.mlp.forward(x.clone()) + experts.forward(x)
                     }
                 };
                 normed(block.post_mlp_norm.as_ref(), written)
             }
-            BlockHook::ResidMid | BlockHook::ResidPost => {
-                self.add();
-                return self;
-            }
+            BlockHook::ResidMid | BlockHook::ResidPost => return self.added(),
         };
         self.made = Some(made);
         self
@@ -138,22 +140,19 @@ impl Group {
     }
 
     /// What the MLP reads. In a parallel block that is the stream before what attention made is added.
-    fn read_by_mlp(&mut self, block: &Block) -> Tensor<3> {
+    fn read_by_mlp(self, block: &Block) -> (Self, Tensor<3>) {
         let x = self.read(block.mlp_norm.as_ref());
-        if block.parallel {
-            self.add();
-        }
-        x
+        (if block.parallel { self.added() } else { self }, x)
     }
 
     fn take_made(&mut self) -> Tensor<3> {
         self.made.take().expect("the step before made something")
     }
 
-    /// Adds what was made to the stream.
-    fn add(&mut self) {
+    /// What was made, added to the stream.
+    fn added(mut self) -> Self {
         let made = self.take_made();
-        self.stream = self.stream.clone() + made;
+        Self::new(self.stream + made)
     }
 
     /// What there is to see at `hook`, to which the last step led.

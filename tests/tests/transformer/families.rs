@@ -1,141 +1,141 @@
-//! What is particular to a family: which hooks its blocks may lack, and which configurations of it are refused.
+//! What checkpoints of one family write in several ways, and what of their neighbours is refused.
 
-use std::collections::BTreeSet;
-
-use monosema_core::{BlockHook, HookPoint};
-use monosema_transformer::{Family, ModelError};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
     damaged::{Copy, Raw, refused},
     fixture::Case,
 };
+use monosema_transformer::{Checkpoint, Family};
 
-/// `case` with another value at `key`.
-fn with(case: &str, key: &str, value: Value) -> Result<(), ModelError> {
-    Copy::of(case).config(|config| config[key] = value).open_directory()
+#[test]
+fn every_family_has_its_own_types() {
+    let mut types: Vec<&str> = Family::ALL.iter().flat_map(|family| family.model_types()).copied().collect();
+    let mut architectures: Vec<&str> = Family::ALL.iter().filter_map(|f| f.gguf_architecture()).collect();
+    for names in [&mut types, &mut architectures] {
+        let n = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), n, "two families have one of {names:?}");
+    }
+    // A fixture of each, of either kind.
+    let fixtures: Vec<String> =
+        Case::all().iter().map(|case| case.checkpoint().info().family.to_string()).collect();
+    assert!(Family::ALL.iter().all(|family| fixtures.contains(&family.to_string())), "{fixtures:?}");
+}
+
+/// Renamed, so that `from` in a name becomes `to`.
+fn renamed(case: &str, from: &str, to: &str) -> Copy {
+    Copy::of(case).tensors(|tensors| {
+        *tensors = std::mem::take(tensors)
+            .into_iter()
+            .map(|(name, raw)| (name.replacen(from, to, 1), raw))
+            .collect();
+    })
 }
 
 #[test]
-fn families_say_which_hooks_a_block_may_lack() {
-    let mut lacked: Vec<BTreeSet<&str>> = vec![BTreeSet::new(); Family::ALL.len()];
-    for case in Case::all() {
-        let info = case.checkpoint().info().clone();
-        let hooks: Vec<HookPoint> = info.hooks().collect();
-        let index = Family::ALL.iter().position(|family| *family == info.family).unwrap();
-        for layer in 0..info.n_layers {
-            let lacks =
-                BlockHook::ALL.iter().filter(|site| !hooks.contains(&HookPoint::block(layer, **site)));
-            lacked[index].extend(lacks.map(|site| site.name()));
+fn pythia_carries_buffers_along_and_calls_its_output_otherwise() {
+    for (from, to) in [("embed_out.", "lm_head."), ("lm_head.", "embed_out.")] {
+        renamed("pythia", from, to).open_directory().unwrap();
+    }
+    let original = Copy::of("pythia").tensors(|t| {
+        for buffer in ["attention.bias", "attention.masked_bias", "attention.rotary_emb.inv_freq"] {
+            t.insert(format!("gpt_neox.layers.0.{buffer}"), Raw::zeros(&[2]));
         }
-    }
-    for (family, lacked) in Family::ALL.iter().zip(lacked) {
-        let said: BTreeSet<&str> = family.not_in_every_block().iter().map(|site| site.name()).collect();
-        assert_eq!(said, lacked, "{family}");
-    }
+    });
+    original.open_directory().unwrap();
+    let counted = Checkpoint::open(original.0.path()).unwrap().info().n_parameters;
+    assert_eq!(counted, Case::read("pythia").checkpoint().info().n_parameters);
+    let extra =
+        original.tensors(|t| drop(t.insert("gpt_neox.layers.0.attention.gate".into(), Raw::zeros(&[2]))));
+    refused(extra.open_directory(), &["no tensor gpt_neox.layers.0.attention.gate"]);
 }
 
 #[test]
-fn hooks_that_a_block_lacks_are_refused_with_the_reason() {
-    let check = |case: &str, hook: &str| Case::read(case).checkpoint().check_hook(hook.parse().unwrap());
-    refused(
-        check("pythia", "blocks.1.hook_resid_mid"),
-        &["pythia has no blocks.1.hook_resid_mid", "both read"],
-    );
-    check("gpt_neox_sequential", "blocks.1.hook_resid_mid").unwrap();
-    // The first block's MLP is dense.
-    check("deepseek_v3", "blocks.0.mlp.hook_pre").unwrap();
-    refused(
-        check("deepseek_v3", "blocks.1.mlp.hook_post"),
-        &["no blocks.1.mlp.hook_post", "mixture of experts"],
-    );
-    check("deepseek_v3", "blocks.1.hook_mlp_out").unwrap();
-}
-
-#[test]
-fn numbers_of_blocks_beyond_reason_are_refused() {
-    for (case, key) in [
-        ("llama_gqa_tied", "num_hidden_layers"),
-        ("gpt2", "n_layer"),
-        ("gpt_neo", "num_layers"),
-        ("pythia", "num_hidden_layers"),
+fn the_language_model_of_one_that_sees_is_found_under_every_prefix() {
+    let seeing = "gemma3_vision";
+    let n_parameters = Case::read(seeing).checkpoint().info().n_parameters;
+    let text = |copy: &Copy| Checkpoint::open(copy.0.path()).unwrap().info().n_parameters;
+    for (prefix, other) in [
+        ("model.language_model.", "language_model.model."),
+        ("language_model.model.", "model.language_model."),
     ] {
-        refused(with(case, key, json!(1u64 << 50)), &["config.json", key, "1125899906842624"]);
+        let renamed = renamed(seeing, prefix, other);
+        renamed.open_directory().unwrap();
+        assert_eq!(text(&renamed), n_parameters);
     }
-    let millions = Copy::of("gguf_llama").gguf("llama.block_count", 4, &50_000_000u32.to_le_bytes());
-    refused(millions.open_gguf(), &["model.gguf", "block_count", "50000000"]);
+    let missing =
+        Copy::of(seeing).tensors(|t| t.retain(|name, _| !name.ends_with("layers.1.mlp.up_proj.weight")));
+    refused(missing.open_directory(), &["model.layers.1.mlp.up_proj.weight", "missing"]);
+    // Nothing of the images' side is missed, and nothing beside it is let pass.
+    let blind = Copy::of(seeing).tensors(|t| t.retain(|name, _| !name.contains("vision_tower")));
+    blind.open_directory().unwrap();
+    let extra =
+        Copy::of(seeing).tensors(|t| drop(t.insert("model.audio_tower.weight".into(), Raw::zeros(&[2]))));
+    refused(extra.open_directory(), &["no tensor model.audio_tower.weight"]);
+}
+
+/// Gemma 3's larger models leave out whatever is as in the configuration's code.
+#[test]
+fn what_gemma_leaves_out_is_what_its_code_has() {
+    let config = json!({
+        "architectures": ["Gemma3ForConditionalGeneration"],
+        "model_type": "gemma3",
+        "text_config": {
+            "hidden_size": 2560, "intermediate_size": 10240, "model_type": "gemma3_text", "num_hidden_layers": 34,
+            "rope_scaling": {"factor": 8.0, "rope_type": "linear"}, "sliding_window": 1024
+        },
+        "vision_config": {"hidden_size": 1152},
+    });
+    let model = Copy::of("gemma3_vision").config(|c| *c = config);
+    let info = Checkpoint::open(model.0.path()).unwrap().info().clone();
+    assert_eq!((info.n_layers, info.d_model, info.d_vocab, info.max_context), (34, 2560, 262_208, 131_072));
+    assert_eq!((info.blocks[0].n_heads, info.blocks[0].d_z, info.blocks[0].d_mlp), (8, 8 * 256, 10240));
 }
 
 #[test]
-fn deepseek_v3() {
-    let deepseek = |key: &str, value: Value| with("deepseek_v3", key, value);
-    let fp8 = json!({"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]});
-    refused(deepseek("quantization_config", fp8), &["fp8", "unquantised", "fp8_cast_bf16.py"]);
-    refused(deepseek("scoring_func", json!("softmax")), &["scoring_func", "sigmoid"]);
-    deepseek("scoring_func", json!("sigmoid")).unwrap();
-    refused(deepseek("topk_method", json!("greedy")), &["topk_method", "noaux_tc"]);
-    refused(deepseek("moe_layer_freq", json!(2)), &["moe_layer_freq"]);
-    refused(deepseek("num_key_value_heads", json!(2)), &["num_key_value_heads"]);
-    refused(deepseek("n_group", json!(3)), &["n_group", "groups of equal size"]);
-    refused(deepseek("n_group", json!(8)), &["n_group", "two of 8 experts at least"]);
-    refused(deepseek("topk_group", json!(5)), &["topk_group", "4 groups at most"]);
-    refused(deepseek("num_experts_per_tok", json!(5)), &["num_experts_per_tok", "4 experts of 2 groups"]);
-    refused(
-        deepseek("n_routed_experts", json!(16)),
-        &["model.layers.1.mlp.gate.weight", "[16, 32]", "[8, 32]"],
-    );
-    refused(deepseek("qk_rope_head_dim", json!(3)), &["head_dim", "even"]);
-    refused(deepseek("kv_lora_rank", json!(0)), &["kv_lora_rank"]);
-    refused(deepseek("q_lora_rank", Value::Null), &["model.layers.0.self_attn.q_proj.weight", "missing"]);
-    // The layer behind the last, which predicts one token more, is no part of the model; one behind that is too many.
-    let further = |layer: usize, name: &str| {
-        let name = format!("model.layers.{layer}.{name}.weight");
-        Copy::of("deepseek_v3")
-            .tensors(|tensors| drop(tensors.insert(name, Raw::zeros(&[2]))))
-            .open_directory()
+fn neighbours_that_are_not_implemented_are_named() {
+    let of = |case: &str, key: &str, value: serde_json::Value| {
+        Copy::of(case).config(|c| c[key] = value).open_directory()
     };
-    further(3, "eh_proj").unwrap();
-    further(3, "mlp.up_proj").unwrap();
-    refused(further(4, "mlp.up_proj"), &["no tensor model.layers.4.mlp.up_proj.weight"]);
+    refused(of("qwen3", "model_type", json!("qwen3_moe")), &["qwen3_moe", "qwen2, qwen3"]);
+    refused(of("gemma2", "use_bidirectional_attention", json!(true)), &["use_bidirectional_attention"]);
+    refused(of("gemma3_text", "attn_logit_softcapping", json!(50.0)), &["attn_logit_softcapping"]);
+    refused(of("gemma2", "final_logit_softcapping", json!(0.0)), &["final_logit_softcapping"]);
+    refused(of("gemma2", "sliding_window", json!(null)), &["sliding_window", "found none"]);
+    refused(of("qwen2", "layer_types", json!(["full_attention"])), &["layer_types", "found 1"]);
+    refused(of("pythia", "rotary_pct", json!(3.0)), &["at most the 16 of a head, found 48"]);
+    refused(of("pythia", "rotary_pct", json!(0.2)), &["even number", "found 3"]);
+    let moe = Copy::of("gguf_qwen3").bytes("model.gguf", |bytes| {
+        let at = bytes.windows(5).position(|window| window == b"qwen3").unwrap();
+        bytes[at..at + 5].copy_from_slice(b"qwenM");
+    });
+    refused(moe.open_gguf(), &["general.architecture \"qwenM\"", "qwen3"]);
 }
 
+/// Null switches a soft cap off, and no value is the default.
 #[test]
-fn phi3() {
-    let scaling = |rope: Value| with("phi3", "rope_scaling", rope);
-    refused(scaling(json!({"type": "yarn", "factor": 2.0})), &["Yarn", "of Phi-3", "longrope"]);
-    let four = [1.0; 4];
-    let longrope = json!({"type": "longrope", "short_factor": [1.0, 1.0], "long_factor": four});
-    refused(scaling(longrope), &["short_factor", "expected 4 divisors, found 2"]);
-    refused(
-        scaling(json!({"type": "longrope", "short_factor": four})),
-        &["long_factor", "a list of numbers"],
-    );
-    refused(with("phi3", "sliding_window", json!(0)), &["sliding_window"]);
-}
-
-#[test]
-fn gpt_neo() {
-    refused(with("gpt_neo", "attention_types", json!([[["global"], 3]])), &["attention_layers", "global"]);
-    refused(with("gpt_neo", "num_layers", json!(4)), &["attention_types", "each of the 4 blocks, found 3"]);
-    refused(with("gpt_neo", "num_heads", json!(5)), &["num_heads"]);
-    let bias = Copy::of("gpt_neo").tensors(|tensors| {
-        tensors.insert("transformer.h.0.attn.attention.q_proj.bias".into(), Raw::zeros(&[32]));
-    });
-    refused(bias.open_directory(), &["no tensor transformer.h.0.attn.attention.q_proj.bias"]);
-    let masks = Copy::of("gpt_neo").tensors(|tensors| {
-        tensors.insert("transformer.h.0.attn.attention.bias".into(), Raw::zeros(&[1, 1, 24, 24]));
-        tensors.insert("transformer.h.0.attn.attention.masked_bias".into(), Raw::zeros(&[1]));
-    });
-    masks.open_directory().unwrap();
-}
-
-#[test]
-fn olmo2() {
-    // Norms of queries and keys are of all heads as one.
-    let per_head = Copy::of("olmo2").tensors(|tensors| {
-        let norm = tensors.get_mut("model.layers.0.self_attn.q_norm.weight").unwrap();
-        (norm.shape, norm.bytes) = (vec![8], norm.bytes[..32].to_vec());
-    });
-    refused(per_head.open_directory(), &["q_norm.weight", "expected shape [32], found [8]"]);
-    refused(with("olmo2", "attention_bias", json!(true)), &["self_attn.q_proj.bias", "missing"]);
+fn soft_caps_are_on_unless_they_are_null() {
+    let logits = |caps: Option<serde_json::Value>| {
+        let model = Copy::of("gemma2").config(|c| {
+            let c = c.as_object_mut().unwrap();
+            c.remove("final_logit_softcapping");
+            c.remove("attn_logit_softcapping");
+            c.extend(caps.into_iter().map(|cap| ("final_logit_softcapping".to_owned(), cap)));
+        });
+        let device = burn::tensor::Device::flex();
+        let case = Case::read("gemma2");
+        let model = Checkpoint::open(model.0.path()).unwrap().load(&device).unwrap();
+        let hidden = model.forward(case.tokens(&device), &mut monosema_transformer::NoTap);
+        crate::fixture::values(model.unembed(hidden))
+    };
+    let [default, off] = [None, Some(json!(null))].map(logits);
+    let worst = off
+        .iter()
+        .zip(&default)
+        .map(|(off, default)| (30.0 * (off / 30.0).tanh() - default).abs())
+        .fold(0.0, f64::max);
+    assert!(worst < 1e-4, "{worst:.1e}");
+    assert!(off.iter().zip(&default).any(|(off, default)| (off - default).abs() > 1e-3));
 }

@@ -9,6 +9,6 @@ mod fixture;
 mod golden;
 mod hooks;
 mod pickles;
-mod spellings;
+mod refusals;
 mod strict;
 mod training;

@@ -225,7 +225,8 @@ fn scaling(settings: &Settings, section: &Settings) -> Result<Option<RopeScaling
                 original_max_position_embeddings: original()?,
             }
         }
-        "longrope" => {
+        // What Phi-3's first configurations called it.
+        "longrope" | "su" => {
             let (factor, original) = (stretched()?, original()?);
             let grown = 1.0 + factor.max(1.0).ln() / (original as f64).ln();
             RopeScaling::LongRope {
