@@ -130,7 +130,6 @@ fn counted(report: &Report) -> Markup {
         "skipped: BOS",
         "skipped: other special token",
         "skipped: by token",
-        "padding beside them",
         "invalid UTF-8 sequences replaced",
         "NUL characters",
     ];
@@ -138,7 +137,7 @@ fn counted(report: &Report) -> Markup {
         let Tally { contexts, positions, counted_tokens, predictions, .. } = *tally;
         let skipped = [tally.skipped_position, tally.skipped_bos, tally.skipped_special, tally.skipped_token];
         let all = [contexts, positions, counted_tokens, predictions].into_iter().chain(skipped);
-        all.chain([tally.padding, tally.invalid_utf8, tally.nul]).collect::<Vec<_>>()
+        all.chain([tally.invalid_utf8, tally.nul]).collect::<Vec<_>>()
     };
     // What there is always; the rest only where there is any.
     let always = 4;

@@ -72,7 +72,6 @@ impl Positions {
             skipped_bos: tally.skipped_bos,
             skipped_special: tally.skipped_special,
             skipped_token: tally.skipped_token,
-            padding: batch.n_padding() as u64,
             ..Tally::default()
         }
     }
@@ -165,7 +164,7 @@ mod tests {
             (&[1, 5, 7][..], &[5][..])
         );
         let tally = positions.tally(&batch);
-        assert_eq!((tally.positions, tally.counted_tokens, tally.padding), (7, 3, 5));
+        assert_eq!((tally.positions, tally.counted_tokens), (7, 3));
         assert_eq!((tally.skipped_position, tally.skipped_special), (3, 1));
     }
 

@@ -101,9 +101,6 @@ pub struct Tally {
     /// Positions skipped because their token is not among those asked for.
     #[serde(default)]
     pub skipped_token: u64,
-    /// Places in batches that hold no token: neither seen nor counted.
-    #[serde(default)]
-    pub padding: u64,
     /// Invalid sequences of UTF-8 that U+FFFD was read for.
     #[serde(default)]
     pub invalid_utf8: u64,
@@ -123,7 +120,6 @@ impl Tally {
         self.skipped_bos += other.skipped_bos;
         self.skipped_special += other.skipped_special;
         self.skipped_token += other.skipped_token;
-        self.padding += other.padding;
         self.invalid_utf8 += other.invalid_utf8;
         self.nul += other.nul;
     }

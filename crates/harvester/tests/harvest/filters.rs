@@ -1,10 +1,10 @@
 //! What is left out, by place, by token and by norm, and how it is counted.
 
-use std::fs;
+use std::{collections::BTreeMap, fs};
 
 use monosema_core::Seed;
 use monosema_harvester::{HarvestConfig, HarvestPlan, HarvestSummary};
-use monosema_store::{Batch, Store};
+use monosema_store::{Batch, Order, Store};
 use monosema_text::{ContextConfig, Tally, TokenName, batches};
 use monosema_transformer::Checkpoint;
 
@@ -119,6 +119,34 @@ fn rows_of_a_large_norm_at_any_hook_are_left_out() {
     assert_eq!(some[0].x, all[0].x[..35 * D_MODEL]);
     let manifest = Store::open(&fixture.dir.path().join("limited")).unwrap().manifest().clone();
     assert_eq!(manifest.counts["skipped_norm"], summary.counts.skipped_norm);
+}
+
+#[test]
+fn what_was_interrupted_goes_on_to_the_same_rows_and_counts() {
+    let fixture = Fixture::new(&[28, 1, 0, 25, 90]);
+    for (name, max_norm_multiple) in [("plain", None), ("filtered", Some(1.2))] {
+        let config = HarvestConfig {
+            max_norm_multiple,
+            tokens: Some(52),
+            shard_tokens: 10,
+            order: Order::Shuffled,
+            ..fixture.config()
+        };
+        let out = fixture.dir.path().join(name);
+        let files = || {
+            let entries = fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().path());
+            entries.map(|path| (path.clone(), fs::read(path).unwrap())).collect::<BTreeMap<_, _>>()
+        };
+        fixture.run_as(name, &config, &context());
+        let finished = files();
+        assert_eq!(finished.len(), 7);
+        for lost in [0..1, 1..3, 5..6, 2..6] {
+            fs::remove_file(out.join("manifest.json")).unwrap();
+            lost.for_each(|n| fs::remove_file(out.join(format!("shard-{n:05}.parquet"))).unwrap());
+            fixture.run_as(name, &config, &context());
+            assert!(files() == finished, "{name}: shards and counts, to the byte");
+        }
+    }
 }
 
 #[test]
