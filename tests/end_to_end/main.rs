@@ -3,6 +3,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
+mod elsewhere;
+mod hub;
+// A hub of our own, as the tests of what it is asked use it.
+#[allow(dead_code, reason = "those tests ask for more")]
+#[path = "../../crates/remote/tests/hub/server.rs"]
+mod hub_server;
 mod inspect;
 mod pipeline;
 mod places;

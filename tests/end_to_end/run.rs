@@ -13,6 +13,16 @@ pub(crate) struct Run {
 }
 
 impl Run {
+    /// Runs `command` to its end.
+    pub(crate) fn of(command: &mut Command) -> Self {
+        let output = command.output().unwrap();
+        Self {
+            status: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
     /// Fails the test unless the run ended well.
     pub(crate) fn ok(self) -> Self {
         assert_eq!(self.status, 0, "stderr: {}", self.stderr);
@@ -48,12 +58,7 @@ pub(crate) fn command(args: &[&str]) -> Command {
 
 /// Runs `monosema` with `args` at the root of the repository.
 pub(crate) fn monosema(args: &[&str]) -> Run {
-    let output = command(args).output().unwrap();
-    Run {
-        status: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
+    Run::of(&mut command(args))
 }
 
 /// Starts `monosema` and does not wait for it.

@@ -118,9 +118,10 @@ pub(crate) struct SealArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct InspectArgs {
-    /// A model (directory or .gguf file), or what a stage wrote.
+    /// A model (a directory, a .gguf file, or hf:owner/name@revision), or what a stage wrote.
     pub path: PathBuf,
-    /// Text for a model to read: .txt, .jsonl, .ndjson, .parquet, a directory or a glob; may be repeated.
+    /// Text for a model to read: .txt, .jsonl, .ndjson, .parquet, a directory or a glob, here or elsewhere
+    /// (hf:datasets/owner/name, s3://bucket/prefix); may be repeated.
     #[arg(long, value_name = "FILE")]
     pub text: Vec<String>,
     /// Tokens of text to read at most [default: 4096].

@@ -14,7 +14,7 @@ use monosema_trainer::{
     conformance::{By, Values, short_training},
     step::{Path, Precision},
 };
-use monosema_transformer::{Capture, Checkpoint, LanguageModel, Replace};
+use monosema_transformer::{Capture, LanguageModel, Replace};
 
 use crate::{
     device::{self, DeviceName},
@@ -60,7 +60,7 @@ impl Limits {
 }
 
 pub(crate) fn run(name: DeviceName, model: &std::path::Path) -> Outcome {
-    let checkpoint = Checkpoint::open(model).map_err(Failure::usage)?;
+    let checkpoint = crate::model::open(model).map_err(Failure::usage)?;
     let chosen = device::resolve(name)?;
     let limits = Limits::of(chosen.name);
     let mut rows = Vec::new();

@@ -40,7 +40,8 @@ pub(crate) struct Experiment {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ModelConfig {
-    /// A Hugging Face directory or a GGUF file.
+    /// A Hugging Face directory, a GGUF file, or either of them on the Hugging Face hub: `hf:owner/name@revision`,
+    /// `hf:owner/name/FILE.gguf@revision`.
     pub path: PathBuf,
     /// What its large products are computed in: `f32`, `bf16` or `f16`. Default `f32`. On GPUs the other two take half the
     /// memory and are several times as fast; all between the products stays f32. On the CPU they are slower.

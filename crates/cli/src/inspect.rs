@@ -10,7 +10,7 @@ use burn::tensor::Device;
 use monosema_core::{AtomicFile, Manifest, ManifestError, Stage, manifest};
 use monosema_evaluator::{EvalError, JSON_FILE, ModelInspection, Report, format_figure, inspect_model};
 use monosema_sae::Dictionary;
-use monosema_store::{Activations, Excess, Part, Quality, Store, StoreError, shard_number};
+use monosema_store::{Activations, Excess, Part, Place, Quality, Store, StoreError, shard_number};
 use monosema_text::{ContextConfig, TextConfig};
 use monosema_transformer::{Checkpoint, ModelError};
 use serde_json::{Map, Value, json};
@@ -19,7 +19,7 @@ use crate::{
     args::InspectArgs,
     device::{self, DeviceName},
     failure::{Failure, Outcome},
-    output, table,
+    model, output, table,
 };
 
 /// Tokens of text that a model reads, unless `--tokens` says otherwise.
@@ -49,6 +49,12 @@ enum Kind {
 
 impl Kind {
     fn of(path: &Path) -> Outcome<Self> {
+        if model::is_elsewhere(path) {
+            return Ok(Self::Model(Box::new(model::open(path).map_err(Failure::usage)?)));
+        }
+        if Place::is_elsewhere(path) {
+            return Ok(Self::Activations);
+        }
         if !path.exists() {
             return Err(Failure::usage(anyhow!("{}: no such file or directory", path.display())));
         }
@@ -183,7 +189,8 @@ fn verify(
     found: &mut Found,
 ) -> Outcome {
     if args.verify {
-        manifest.verify(directory).map_err(Failure::run)?;
+        let place = Place::at(directory).map_err(Failure::run)?;
+        manifest.verify(&place).map_err(Failure::run)?;
         let n = manifest.files.len();
         found.lines.push(format!("verified     {n} file(s) have the digests of {holder}"));
         found.json["verified"] = true.into();

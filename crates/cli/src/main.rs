@@ -10,6 +10,7 @@ mod experiment;
 mod failure;
 mod inspect;
 mod models;
+mod model;
 mod output;
 mod places;
 mod plan;

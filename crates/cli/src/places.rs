@@ -7,12 +7,13 @@ use std::{
 };
 
 use anyhow::{Context, anyhow};
-use monosema_core::{Manifest, Stage, manifest, manifest::Work};
+use monosema_core::{Manifest, ManifestError, Stage, manifest, manifest::Work};
 use monosema_evaluator::{JSON_FILE, Report};
-use monosema_store::{Part, StoreError, makers, parts, whole_work};
+use monosema_store::{Part, Place, StoreError, makers, parts, whole_work};
 use monosema_trainer::{Diverged, Found};
 
 use crate::{
+    experiment::Experiment,
     failure::{Failure, Outcome},
     replace,
 };
@@ -27,6 +28,8 @@ pub(crate) struct Places {
     pub out: PathBuf,
     /// The activations: all of them, or the part that is harvested here.
     pub acts: PathBuf,
+    /// All of the activations.
+    all: PathBuf,
     /// The part of the harvest, if it is not all.
     pub part: Option<Part>,
     /// The dictionary.
@@ -49,12 +52,25 @@ pub(crate) enum Standing {
 }
 
 impl Places {
-    /// Of the experiment `config`, in `out` if it says so.
-    pub(crate) fn new(config: &Path, out: Option<&Path>, overwrite: bool, part: Option<Part>) -> Self {
+    /// Of the experiment in the file `config`, in `out` if it says so.
+    pub(crate) fn new(
+        config: &Path,
+        experiment: &Experiment,
+        out: Option<&Path>,
+        overwrite: bool,
+        part: Option<Part>,
+    ) -> Outcome<Self> {
         let name = config.file_stem().unwrap_or("run".as_ref());
         let out = out.map_or_else(|| Path::new("runs").join(name), Path::to_owned);
-        let acts = part.map_or(out.join("acts"), |part| out.join("acts").join(part.directory()));
-        Self { acts, part, dictionary: out.join("dictionary"), out, overwrite }
+        let to = experiment.harvest.as_ref().and_then(|harvest| harvest.to.as_deref());
+        let all = to.map_or_else(|| out.join("acts"), |to| PathBuf::from(to.trim_end_matches('/')));
+        if let Some(to) = to.filter(|_| !Place::is_elsewhere(&all)) {
+            let expected = "expected a place in an object store, such as s3://bucket/acts; a directory is named with --out";
+            return Err(Failure::usage(anyhow!("{}: [harvest] to = \"{to}\": {expected}", config.display())));
+        }
+        Place::at(&all).map_err(Failure::usage)?;
+        let acts = part.map_or(all.clone(), |part| all.join(part.directory()));
+        Ok(Self { acts, all, part, dictionary: out.join("dictionary"), out, overwrite })
     }
 
     /// Those of a member of a sweep, which shares the activations.
@@ -103,7 +119,9 @@ impl Places {
 
     /// Lets what replaces a stage's results take their place, if it is whole.
     pub(crate) fn recover_stage(&self, stage: Stage) -> Outcome {
-        let Some(directory) = self.of(stage) else { return Ok(()) };
+        // Nothing elsewhere is ever replaced.
+        let here = self.of(stage).filter(|directory| !Place::is_elsewhere(directory));
+        let Some(directory) = here else { return Ok(()) };
         let cannot = || format!("{}: cannot be replaced", directory.display());
         if replace::recover(directory, stage).with_context(cannot).map_err(Failure::run)? {
             tracing::info!("{}: replaced; what was there before is removed", directory.display());
@@ -138,6 +156,9 @@ impl Places {
     /// Something that `--overwrite` alone may replace.
     pub(crate) fn standing(&self, directory: &Path, work: &Work) -> anyhow::Result<Standing> {
         let here = found(directory, work.stage);
+        if Place::is_elsewhere(directory) {
+            return self.standing_elsewhere(directory, here, work);
+        }
         if matches!(&here, Found::Finished(there) if whole_work(there) == *work) {
             return Ok(Standing::Done);
         }
@@ -174,6 +195,27 @@ impl Places {
         }
     }
 
+    /// What is to be done in an object store: what is there stays, and is gone on with or refused.
+    fn standing_elsewhere(&self, directory: &Path, here: Found, work: &Work) -> anyhow::Result<Standing> {
+        let remove = "choose another `to`, or remove what is there";
+        let other =
+            |there: &Work| anyhow!("{remove}").context(other_work(directory, there, work).to_string());
+        match here {
+            Found::Finished(there) if whole_work(&there) == *work => return Ok(Standing::Done),
+            Found::Finished(there) | Found::Interrupted(there, _) if there != *work => {
+                return Err(other(&there));
+            }
+            Found::Foreign(reason) => return Err(anyhow!("{}: {reason}; {remove}", directory.display())),
+            _ => {}
+        }
+        self.check_parts(&here)?;
+        let there = makers(directory)?;
+        if there.is_empty() || there == BTreeSet::from([Some(work.digest().to_string())]) {
+            return Ok(Standing::Here);
+        }
+        Err(anyhow!("{}: an interrupted harvest of other work is there; {remove}", directory.display()))
+    }
+
     /// What is to be done where there are shards and no manifest; `None` if there are none.
     fn standing_of_shards(
         &self,
@@ -199,11 +241,12 @@ impl Places {
 
     /// Refuses what would mix a harvest with parts of one. `here` is what is where this harvest goes.
     fn check_parts(&self, here: &Found) -> anyhow::Result<()> {
-        let all = self.out.join("acts");
-        let sealed = Manifest::read_unchecked(&all, Stage::Harvest).ok();
+        let all = &self.all;
+        let place = Place::at(all)?;
+        let sealed = Manifest::read_unchecked(&place, Stage::Harvest).ok();
         let joined = sealed.as_ref().filter(|manifest| whole_work(&manifest.work) != manifest.work);
         let Some(part) = self.part else {
-            let lost = joined.and_then(|manifest| manifest.missing(&all).into_iter().next());
+            let lost = joined.and_then(|manifest| manifest.missing(&place).into_iter().next());
             if let Some(lost) = lost.filter(|_| !self.overwrite) {
                 let part = lost.split('/').next().and_then(Part::of_directory);
                 let part = part.map_or_else(String::new, |part| format!(" --part {part}"));
@@ -213,15 +256,15 @@ impl Places {
                     file.display()
                 ));
             }
-            return match parts(&all)?.first() {
+            return match parts(all)?.first() {
                 Some(part) if sealed.is_none() && !self.overwrite => {
-                    let (found, of) = (parts(&all)?.len() as u64, part.of());
-                    Err(StoreError::Unjoined { directory: all, found, of }.into())
+                    let (found, of) = (parts(all)?.len() as u64, part.of());
+                    Err(StoreError::Unjoined { directory: all.clone(), found, of }.into())
                 }
                 _ => Ok(()),
             };
         };
-        if sealed.is_some() && joined.is_none() || !makers(&all)?.is_empty() {
+        if sealed.is_some() && joined.is_none() || !makers(all)?.is_empty() {
             return Err(anyhow!(
                 "{}: a harvest that is not split into parts is there; choose another --out, or remove it",
                 all.display()
@@ -258,6 +301,7 @@ fn found(directory: &Path, stage: Stage) -> Found {
     match stage {
         Stage::Train => Found::dictionary(directory),
         Stage::Eval => Found::sealed(directory, stage),
+        Stage::Harvest if Place::is_elsewhere(directory) => found_elsewhere(directory),
         Stage::Harvest => match Found::sealed(directory, stage) {
             Found::Foreign(reason) => match Manifest::read_unchecked(directory, stage) {
                 // Shards that were lost are made anew.
@@ -266,6 +310,27 @@ fn found(directory: &Path, stage: Stage) -> Found {
             },
             found => found,
         },
+    }
+}
+
+/// What is at a place in an object store.
+fn found_elsewhere(directory: &Path) -> Found {
+    let foreign = |error: &dyn std::error::Error| Found::Foreign(error.to_string());
+    let place = match Place::at(directory) {
+        Ok(place) => place,
+        Err(error) => return foreign(&error),
+    };
+    match Manifest::read(&place, Stage::Harvest) {
+        Ok(manifest) => Found::Finished(manifest.work),
+        Err(ManifestError::Unsealed { .. }) => Found::Nothing,
+        // Shards that were lost are made anew.
+        Err(error @ ManifestError::Damaged { .. }) => {
+            match Manifest::read_unchecked(&place, Stage::Harvest) {
+                Ok(manifest) => Found::Interrupted(manifest.work, Vec::new()),
+                Err(_) => foreign(&error),
+            }
+        }
+        Err(error) => foreign(&error),
     }
 }
 

@@ -6,6 +6,7 @@ use anyhow::anyhow;
 use monosema_core::manifest;
 use monosema_evaluator::EvalPlan;
 use monosema_harvester::HarvestPlan;
+use monosema_store::Place;
 use monosema_trainer::TrainPlan;
 use serde_json::json;
 use sysinfo::System;
@@ -29,7 +30,9 @@ pub(crate) struct Plans {
 impl Plans {
     /// What the stages will write that is not there yet.
     fn disk_bytes(&self, places: &Places, overwrite: bool) -> u64 {
-        let harvest = self.harvest.iter().map(|plan| (plan.disk_bytes, &places.acts));
+        // What goes elsewhere takes no room here but for what is on its way.
+        let harvest = self.harvest.iter().filter(|_| !Place::is_elsewhere(&places.acts));
+        let harvest = harvest.map(|plan| (plan.disk_bytes, &places.acts));
         let train = self.train.iter().map(|(places, plan)| (plan.disk_bytes, &places.dictionary));
         let needed = harvest.chain(train).filter_map(|(bytes, directory)| {
             // What is sealed is done already, or stays until its replacement is whole.

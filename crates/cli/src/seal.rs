@@ -2,13 +2,12 @@
 
 use monosema_harvester::HarvestPlan;
 use monosema_store::join;
-use monosema_transformer::Checkpoint;
 
 use crate::{
     args::SealArgs,
     experiment::Experiment,
     failure::{Failure, Outcome},
-    output,
+    model, output,
     places::Places,
     stages::{section, usage_in},
     table,
@@ -16,9 +15,8 @@ use crate::{
 
 pub(crate) fn run(args: &SealArgs) -> Outcome {
     let experiment = Experiment::read(&args.config, &args.set)?;
-    let places = Places::new(&args.config, args.out.as_deref(), false, None);
-    let checkpoint =
-        Checkpoint::open(&experiment.model.path).map_err(|error| usage_in(&args.config, error))?;
+    let places = Places::new(&args.config, &experiment, args.out.as_deref(), false, None)?;
+    let checkpoint = model::open(&experiment.model.path).map_err(|error| usage_in(&args.config, error))?;
     let config = section(&args.config, "harvest", experiment.harvest.as_ref())?;
     let plan = HarvestPlan::resolve(config, &experiment.context, &checkpoint, experiment.seed)
         .map_err(|error| usage_in(&args.config, error))?;

@@ -13,11 +13,11 @@ use monosema_core::{Manifest, ManifestError, Stage, manifest::Work};
 use monosema_evaluator::{DictionaryShape, EvalPlan, HTML_FILE, Report, Training, evaluate};
 use monosema_harvester::{HarvestPlan, HarvestSummary, Stream, harvest};
 use monosema_sae::Description;
-use monosema_store::{Activations, Order, Part, Store};
+use monosema_store::{Activations, Order, Part, Place, Store};
 use monosema_trainer::{
     Found, Job, StoreFacts, TrainConfig, TrainError, TrainPlan, TrainSummary, sweep as grid, tidy, train,
 };
-use monosema_transformer::{Checkpoint, ModelError};
+use monosema_transformer::Checkpoint;
 use serde_json::Value;
 
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
     device::{self, Chosen},
     experiment::{Experiment, ModelConfig},
     failure::{Failure, Outcome},
-    inspect, output,
+    inspect, model, output,
     places::{Places, Standing},
     plan::{self, Plans},
     replace, sweep, table,
@@ -34,11 +34,10 @@ use crate::{
 /// `monosema harvest | train | eval | run`.
 pub(crate) fn run(args: &RunArgs, stages: &[Stage], part: Option<Part>) -> Outcome {
     let experiment = Experiment::read(&args.config, &args.set)?;
-    let places = Places::new(&args.config, args.out.as_deref(), args.overwrite, part);
+    let places = Places::new(&args.config, &experiment, args.out.as_deref(), args.overwrite, part)?;
     let stages = &stages_of(&experiment, stages).map_err(|error| usage_in(&args.config, error))?[..];
-    let in_config = |error: ModelError| usage_in(&args.config, error);
     let ModelConfig { path, precision } = &experiment.model;
-    let checkpoint = Checkpoint::open(path).map_err(in_config)?.with_precision(*precision);
+    let checkpoint = model::open(path).map_err(|error| usage_in(&args.config, error))?.with_precision(*precision);
     // Everything is checked before anything is done: a fault in [eval] must not show after hours of harvest.
     let lock = if places.out.is_dir() && !args.dry_run { Some(places.lock()?) } else { None };
     let members = members(&experiment, &places).map_err(|error| usage_in(&args.config, error))?;
@@ -78,7 +77,8 @@ pub(crate) fn run(args: &RunArgs, stages: &[Stage], part: Option<Part>) -> Outco
     // An evaluation has shown its report.
     match stages.last().and_then(|&stage| Some((stage, runner.places.of(stage)?))) {
         Some((stage, directory)) if args.json => {
-            let manifest = Manifest::read(directory, stage).map_err(Failure::run)?;
+            let place = Place::at(directory).map_err(Failure::run)?;
+            let manifest = Manifest::read(&place, stage).map_err(Failure::run)?;
             output::print(serde_json::to_string_pretty(&manifest).map_err(Failure::run)?)
         }
         _ => Ok(()),

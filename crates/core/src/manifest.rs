@@ -4,15 +4,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt, fs, io,
-    path::{Path, PathBuf},
+    fmt, io,
+    path::PathBuf,
 };
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::{AtomicFile, Digest, Seed, digest_bytes, digest_file};
+use crate::{Digest, Files, Seed, digest_bytes};
 
 /// The name of the manifest in every sealed directory.
 pub const FILE_NAME: &str = "manifest.json";
@@ -85,6 +85,16 @@ pub struct Input {
     pub name: String,
     /// Digest of the contents.
     pub sha256: Digest,
+    /// What the name stood for, if it was that of a branch elsewhere: `hf:owner/name@COMMIT`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolved: Option<String>,
+}
+
+impl Input {
+    /// An input whose name says it all.
+    pub fn new(name: impl Into<String>, sha256: Digest) -> Self {
+        Self { name: name.into(), sha256, resolved: None }
+    }
 }
 
 impl PartialEq for Input {
@@ -104,11 +114,11 @@ pub struct FileEntry {
 
 impl FileEntry {
     /// What is wrong with the file of this name, by its length.
-    fn fault(&self, directory: &Path, name: &str, stage: Stage) -> Option<ManifestError> {
-        let file = directory.join(name);
-        let reason = match fs::metadata(&file) {
-            Ok(metadata) if metadata.len() == self.bytes => return None,
-            Ok(metadata) => format!("expected {} bytes, found {}", self.bytes, metadata.len()),
+    fn fault(&self, directory: &(impl Files + ?Sized), name: &str, stage: Stage) -> Option<ManifestError> {
+        let file = directory.locate(name);
+        let reason = match directory.length(name) {
+            Ok(length) if length == self.bytes => return None,
+            Ok(length) => format!("expected {} bytes, found {length}", self.bytes),
             Err(e) => format!("expected {} bytes, found none: {e}", self.bytes),
         };
         Some(ManifestError::Damaged { file, reason, stage })
@@ -246,18 +256,21 @@ impl Manifest {
         }
     }
 
-    /// Digests `files` (names within `directory`) and writes the manifest there: from here on the directory counts.
+    /// Digests `files` (names within `directory`), those aside that it knows already, and writes the manifest there: from here
+    /// on the directory counts.
     pub fn seal(
         mut self,
-        directory: &Path,
+        directory: &(impl Files + ?Sized),
         counts: BTreeMap<String, u64>,
         files: &[String],
     ) -> Result<Self, ManifestError> {
         for name in files {
-            let path = directory.join(name);
-            let io = |source| ManifestError::Io { path: path.clone(), source };
-            let bytes = fs::metadata(&path).map_err(io)?.len();
-            let sha256 = digest_file(&path).map_err(io)?;
+            if self.files.contains_key(name) {
+                continue;
+            }
+            let io = |source| ManifestError::Io { path: directory.locate(name), source };
+            let bytes = directory.length(name).map_err(io)?;
+            let sha256 = directory.digest(name).map_err(io)?;
             self.files.insert(name.clone(), FileEntry { bytes, sha256 });
         }
         self.counts = counts;
@@ -266,15 +279,15 @@ impl Manifest {
     }
 
     /// Writes the manifest of a directory whose files it knows already.
-    pub fn write(&self, directory: &Path) -> Result<(), ManifestError> {
-        let path = directory.join(FILE_NAME);
+    pub fn write(&self, directory: &(impl Files + ?Sized)) -> Result<(), ManifestError> {
         let json = serde_json::to_vec_pretty(self).expect("a manifest has string keys only");
-        AtomicFile::write(&path, &json).map_err(|source| ManifestError::Io { path, source })
+        let io = |source| ManifestError::Io { path: directory.locate(FILE_NAME), source };
+        directory.write(FILE_NAME, &json).map_err(io)
     }
 
     /// Reads the manifest of a directory that `stage` wrote, and checks that its files are there, whole in
     /// length. [`Manifest::verify`] checks their digests too.
-    pub fn read(directory: &Path, stage: Stage) -> Result<Self, ManifestError> {
+    pub fn read(directory: &(impl Files + ?Sized), stage: Stage) -> Result<Self, ManifestError> {
         let manifest = Self::read_unchecked(directory, stage)?;
         match manifest.files.iter().find_map(|(name, entry)| entry.fault(directory, name, stage)) {
             Some(fault) => Err(fault),
@@ -283,20 +296,21 @@ impl Manifest {
     }
 
     /// The names of files that are not there, or not whole in length.
-    pub fn missing(&self, directory: &Path) -> BTreeSet<String> {
+    pub fn missing(&self, directory: &(impl Files + ?Sized)) -> BTreeSet<String> {
         let is_missing =
             |(name, entry): &(&String, &FileEntry)| entry.fault(directory, name, self.work.stage).is_some();
         self.files.iter().filter(is_missing).map(|(name, _)| name.clone()).collect()
     }
 
     /// Reads the manifest of a directory that `stage` wrote, whatever became of its files.
-    pub fn read_unchecked(directory: &Path, stage: Stage) -> Result<Self, ManifestError> {
-        let file = directory.join(FILE_NAME);
+    pub fn read_unchecked(directory: &(impl Files + ?Sized), stage: Stage) -> Result<Self, ManifestError> {
+        let file = directory.locate(FILE_NAME);
         let invalid = |reason: String| ManifestError::Invalid { file: file.clone(), reason };
-        let bytes = match fs::read(&file) {
+        let bytes = match directory.read(FILE_NAME) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Err(ManifestError::Unsealed { directory: directory.to_owned(), stage });
+                let directory = file.parent().unwrap_or(&file).to_owned();
+                return Err(ManifestError::Unsealed { directory, stage });
             }
             Err(source) => return Err(ManifestError::Io { path: file, source }),
         };
@@ -320,11 +334,11 @@ impl Manifest {
     }
 
     /// Reads every file of `directory`, on all cores, and compares its digest.
-    pub fn verify(&self, directory: &Path) -> Result<(), ManifestError> {
+    pub fn verify(&self, directory: &(impl Files + ?Sized)) -> Result<(), ManifestError> {
         self.files.par_iter().try_for_each(|(name, entry)| {
-            let file = directory.join(name);
-            let found =
-                digest_file(&file).map_err(|source| ManifestError::Io { path: file.clone(), source })?;
+            let file = directory.locate(name);
+            let io = |source| ManifestError::Io { path: file.clone(), source };
+            let found = directory.digest(name).map_err(io)?;
             if found == entry.sha256 {
                 return Ok(());
             }
@@ -343,10 +357,12 @@ impl Manifest {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn work() -> Work {
-        let text = Input { name: "abc.txt".into(), sha256: crate::digest_bytes(b"abc") };
+        let text = Input::new("abc.txt", crate::digest_bytes(b"abc"));
         let inputs = BTreeMap::from([("text".to_owned(), text)]);
         Work { stage: Stage::Harvest, config: json!({"x": 1}), seed: Seed(7), inputs }
     }

@@ -12,7 +12,7 @@ use monosema_core::{
     manifest::{Input, Work},
 };
 use monosema_sae::Metadata;
-use monosema_text::{ContextConfig, ContextPlan, Corpus, Estimate, TextConfig};
+use monosema_text::{ContextConfig, ContextPlan, Corpus, Estimate, SourceFile, TextConfig};
 use monosema_transformer::{Checkpoint, ModelInfo, logit_chunk_rows};
 use serde::{Deserialize, Serialize};
 
@@ -162,22 +162,16 @@ impl EvalPlan {
     /// An input that cannot be read.
     pub fn work(&self, checkpoint: &Checkpoint, dictionary_dir: &Path) -> Result<Work, EvalError> {
         let mut inputs = BTreeMap::from([
-            (
-                "model".to_owned(),
-                Input { name: checkpoint.info().name.clone(), sha256: checkpoint.digest()? },
-            ),
+            ("model".to_owned(), checkpoint.input()?),
             (
                 "dictionary".to_owned(),
-                Input {
-                    name: dictionary_dir.display().to_string(),
-                    sha256: dictionary::digest(dictionary_dir)?,
-                },
+                Input::new(dictionary_dir.display().to_string(), dictionary::digest(dictionary_dir)?),
             ),
         ]);
         for PlannedText { name, text, .. } in &self.texts {
             let in_text = |source| EvalError::Text { name: name.clone(), source };
-            let sha256 = Corpus::open(text).and_then(|corpus| corpus.digest()).map_err(in_text)?;
-            inputs.insert(format!("text {name}"), Input { name: text.files.join(", "), sha256 });
+            let input = Corpus::open(text).and_then(|corpus| corpus.input(text)).map_err(in_text)?;
+            inputs.insert(format!("text {name}"), input);
         }
         Ok(Work::new(Stage::Eval, self, &IRRELEVANT, self.seed, inputs))
     }
@@ -325,8 +319,8 @@ fn files_of(text: &TextConfig) -> BTreeSet<PathBuf> {
     Corpus::open(text).map(|corpus| canonical(corpus.files())).unwrap_or_default()
 }
 
-fn canonical(files: &[PathBuf]) -> BTreeSet<PathBuf> {
-    files.iter().map(|file| fs::canonicalize(file).unwrap_or_else(|_| file.clone())).collect()
+fn canonical(files: &[SourceFile]) -> BTreeSet<PathBuf> {
+    files.iter().map(SourceFile::name).map(|name| fs::canonicalize(&name).unwrap_or(name)).collect()
 }
 
 fn overlap(name: &str, corpus: &Corpus, training_files: &BTreeSet<PathBuf>) -> Option<String> {

@@ -24,6 +24,10 @@ pub struct HarvestConfig {
     /// Whether activations go from the model to the training as they are made, and none is stored. Default `false`.
     #[serde(default)]
     pub stream: bool,
+    /// Where activations are stored, if not in the run's own directory: a place in an object store, such as
+    /// `s3://bucket/acts`, from which training then reads them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
     /// The type activations are stored as. Default `f32`: as computed, and nothing overflows. `f16` halves disk
     /// and buffers at a relative error of 2⁻¹¹, but ends at 65504, which massive activations of large models pass;
     /// `bf16` has the range of f32 and a relative error of 2⁻⁸.
@@ -61,6 +65,7 @@ impl HarvestConfig {
             tokens: None,
             max_norm_multiple: None,
             stream: false,
+            to: None,
             order: Order::default(),
             dtype: VectorDtype::default(),
             layout: Layout::default(),

@@ -11,7 +11,7 @@ use std::{
 
 use burn::tensor::Device;
 use monosema_core::{Ahead, Manifest, ManifestError, Progress, Stage};
-use monosema_store::{StoreError, Stored, Writer, Written};
+use monosema_store::{Place, StoreError, Stored, Writer, Written};
 use monosema_transformer::{Checkpoint, LanguageModel};
 use serde::Serialize;
 
@@ -71,10 +71,14 @@ pub fn harvest(
     let mut named = counts.by_name();
     named.insert("shards".to_owned(), written.shards.len() as u64);
     let elapsed = started.elapsed();
-    let manifest = match Manifest::read(out, Stage::Harvest) {
+    let place = Place::at(out)?;
+    let manifest = match Manifest::read(&place, Stage::Harvest) {
         // What was missing is there again, and what the manifest says.
         Ok(sealed) => sealed,
-        Err(ManifestError::Unsealed { .. }) => manifest.seal(out, named, &written.shards)?,
+        Err(ManifestError::Unsealed { .. }) => {
+            let manifest = Manifest { files: written.files, ..manifest };
+            manifest.seal(&place, named, &written.shards)?
+        }
         Err(error) => return Err(error.into()),
     };
     Ok(HarvestSummary {

@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use monosema_core::{
-    Seed, Stage,
-    manifest::{Input, Work},
-};
+use monosema_core::{Seed, Stage, manifest::Work};
 use monosema_store::{Compression, HookColumn, Layout, Order, Part, StoreSchema, VectorDtype, WriterOptions};
 use monosema_text::{ContextConfig, ContextPlan, Corpus, Tally, TextConfig, Tokenizer, contexts};
 use monosema_transformer::Checkpoint;
@@ -210,8 +207,8 @@ impl HarvestPlan {
     /// # Errors
     /// A file that cannot be read.
     pub fn work(&self, checkpoint: &Checkpoint) -> Result<Work, HarvestError> {
-        let text = Input { name: self.text.files.join(", "), sha256: Corpus::open(&self.text)?.digest()? };
-        let model = Input { name: self.model.clone(), sha256: checkpoint.digest()? };
+        let text = Corpus::open(&self.text)?.input(&self.text)?;
+        let model = checkpoint.input()?;
         let inputs = BTreeMap::from([("model".to_owned(), model), ("text".to_owned(), text)]);
         let mut irrelevant = IRRELEVANT.to_vec();
         if !self.rows_depend_on_values() {

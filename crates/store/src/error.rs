@@ -6,6 +6,8 @@ use std::{
 };
 
 use monosema_core::{Digest, HookPoint, ManifestError};
+use monosema_remote::RemoteError;
+use parquet::errors::ParquetError;
 
 use crate::{Part, VectorDtype};
 
@@ -20,6 +22,9 @@ pub enum StoreError {
         /// The cause.
         source: io::Error,
     },
+    /// An object store that does not answer, or not us.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
     /// The disk is full, or the user may not use more of it.
     #[error(
         "{}: there is no room for the {bytes} bytes of this shard; make room and run the same command again: it goes on from \
@@ -206,6 +211,21 @@ impl StoreError {
                 Self::Full { path, bytes, source }
             }
             _ => Self::Io { path, source },
+        }
+    }
+
+    /// What Parquet's reader says of `path`: an error of the object store that it read from, or `words` of what is wrong with it.
+    pub(crate) fn reading(
+        path: &Path,
+        error: ParquetError,
+        words: impl FnOnce(&ParquetError) -> String,
+    ) -> Self {
+        match error {
+            ParquetError::External(source) => match source.downcast::<RemoteError>() {
+                Ok(remote) => Self::Remote(*remote),
+                Err(other) => Self::damaged(path, words(&ParquetError::External(other))),
+            },
+            error => Self::damaged(path, words(&error)),
         }
     }
 

@@ -10,7 +10,7 @@ use crate::{
     HookColumn, StoreError,
     rank::{Start, start_at},
     row_group::Token,
-    shard::Shard,
+    shard::{BEGUN, Shard},
     values::Values,
 };
 
@@ -33,7 +33,11 @@ impl Merge {
     ) -> Result<Self, StoreError> {
         let Start { rows, skip } = start_at(shards, rank)?;
         let (mut cursors, mut heap) = (Vec::new(), BinaryHeap::new());
-        for (shard, row) in shards.iter().zip(rows) {
+        for (i, (shard, &row)) in shards.iter().zip(&rows).enumerate() {
+            if i.is_multiple_of(BEGUN) {
+                let some = shards.iter().zip(&rows).skip(i).take(BEGUN);
+                some.into_iter().try_for_each(|(shard, &row)| shard.begin(row as usize))?;
+            }
             if row < shard.tokens() {
                 // A shard's rows fit into memory, where they were sorted.
                 let cursor = Cursor::open(shard, columns, row as usize)?;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt, fs,
+    fmt,
     path::Path,
     str::FromStr,
 };
@@ -11,7 +11,7 @@ use monosema_core::{Manifest, ManifestError, Stage, manifest, manifest::Work};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::StoreError;
+use crate::{Place, StoreError};
 
 const PREFIX: &str = "part-";
 const INFIX: &str = "-of-";
@@ -89,16 +89,8 @@ impl FromStr for Part {
 /// # Errors
 /// A directory that cannot be read.
 pub fn parts(directory: &Path) -> Result<BTreeSet<Part>, StoreError> {
-    let entries = match fs::read_dir(directory) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
-        entries => entries.map_err(StoreError::io(directory))?,
-    };
-    let mut found = BTreeSet::new();
-    for entry in entries {
-        let entry = entry.map_err(StoreError::io(directory))?;
-        found.extend(entry.file_name().to_str().and_then(Part::of_directory));
-    }
-    Ok(found)
+    let places = Place::at(directory)?.names()?.places;
+    Ok(places.iter().filter_map(|name| Part::of_directory(name)).collect())
 }
 
 /// The work of the whole that a joined store is of: it says how many parts there were, because windows that span documents
@@ -118,7 +110,7 @@ pub fn whole_work(work: &Work) -> Work {
 pub fn join(directory: &Path, mut work: Work) -> Result<Manifest, StoreError> {
     let cannot =
         |directory: &Path, reason: String| StoreError::CannotJoin { directory: directory.to_owned(), reason };
-    let found = parts(directory)?;
+    let (all, found) = (Place::at(directory)?, parts(directory)?);
     let numbers: BTreeSet<u64> = found.iter().map(|part| part.of).collect();
     let of = match numbers.into_iter().collect::<Vec<_>>()[..] {
         [of] => of,
@@ -142,10 +134,10 @@ pub fn join(directory: &Path, mut work: Work) -> Result<Manifest, StoreError> {
     let mut read = Vec::new();
     for part in Part::all(of) {
         let name = part.directory();
-        let place = directory.join(&name);
+        let place = all.within(&name)?;
         let manifest = match Manifest::read(&place, Stage::Harvest) {
             Err(ManifestError::Unsealed { .. }) => {
-                return Err(StoreError::UnfinishedPart { directory: place, part });
+                return Err(StoreError::UnfinishedPart { directory: place.path().to_owned(), part });
             }
             manifest => manifest?,
         };
@@ -156,7 +148,7 @@ pub fn join(directory: &Path, mut work: Work) -> Result<Manifest, StoreError> {
             let reason = format!(
                 "a part of other work; remove it and make it anew\n(there → wanted):\n  {differences}"
             );
-            return Err(cannot(&place, reason));
+            return Err(cannot(place.path(), reason));
         }
         read.push((name, place, manifest));
     }
@@ -172,7 +164,7 @@ pub fn join(directory: &Path, mut work: Work) -> Result<Manifest, StoreError> {
     config(&mut work, PARTS, json!(of));
     let device = devices.into_iter().collect::<Vec<_>>().join(", ");
     let manifest = Manifest { counts, files, ..Manifest::new(work, &device) };
-    manifest.write(directory)?;
+    manifest.write(&all)?;
     tracing::debug!("{}: {of} parts joined", directory.join(manifest::FILE_NAME).display());
     Ok(manifest)
 }

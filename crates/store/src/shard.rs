@@ -6,6 +6,9 @@ use std::{
     sync::OnceLock,
 };
 
+use monosema_core::Files;
+use monosema_remote::RemoteFile;
+
 use arrow::{
     array::{Array, ArrayRef, AsArray, GenericListArray, OffsetSizeTrait, RecordBatch},
     buffer::Buffer,
@@ -14,12 +17,14 @@ use arrow::{
 use parquet::{
     arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions},
     basic::Compression,
-    file::statistics::Statistics,
+    errors::ParquetError,
+    file::{reader::ChunkReader, statistics::Statistics},
 };
 
 use crate::{
     DOCUMENT, HookColumn, Layout, ORDER, POSITION, StoreError, StoreSchema, TOKEN_ID,
     batches::Columns,
+    place::Place,
     row_group::{RowGroup, Token, Vectors},
     schema::WORK_KEY,
     shard_bytes::ShardBytes,
@@ -28,6 +33,12 @@ use crate::{
 
 const PREFIX: &str = "shard-";
 const SUFFIX: &str = ".parquet";
+
+/// Shards of which something is on its way at once, where many are begun.
+pub(crate) const BEGUN: usize = 64;
+
+/// The ids of a row group, and some vectors.
+const BEGINNING_BYTES: u64 = 1 << 18;
 
 /// The name of the shard numbered `index`, from 0.
 pub(crate) fn name(index: usize) -> String {
@@ -47,8 +58,8 @@ pub(crate) struct Shard {
     bytes: u64,
     schema: StoreSchema,
     footer: ArrowReaderMetadata,
-    /// Mapped when it is needed first.
-    map: OnceLock<ShardBytes>,
+    /// Mapped when it is needed first, if it is not elsewhere.
+    contents: OnceLock<ShardBytes>,
 }
 
 /// A column of a shard.
@@ -64,13 +75,50 @@ pub(crate) struct Column {
 }
 
 impl Shard {
-    pub(crate) fn open(path: PathBuf) -> Result<Self, StoreError> {
-        let bytes = fs::metadata(&path).map_err(StoreError::io(&path))?.len();
-        let file = File::open(&path).map_err(StoreError::io(&path))?;
-        let footer = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())
-            .map_err(|e| StoreError::damaged(&path, e))?;
+    /// The shard `name` in `place`.
+    pub(crate) fn open(place: &Place, name: &str) -> Result<Self, StoreError> {
+        match place.remote(name)? {
+            Some(file) => Self::elsewhere(place.locate(name), file),
+            None => {
+                let path = place.locate(name);
+                let bytes = fs::metadata(&path).map_err(StoreError::io(&path))?.len();
+                let file = File::open(&path).map_err(StoreError::io(&path))?;
+                Self::with_footer(path, bytes, &file, OnceLock::new())
+            }
+        }
+    }
+
+    /// The shards of these names, in their order.
+    pub(crate) fn open_all(place: &Place, names: &[&String]) -> Result<Vec<Self>, StoreError> {
+        let mut shards = Vec::new();
+        for some in names.chunks(BEGUN) {
+            let files: Vec<_> = some.iter().map(|name| place.remote(name)).collect::<Result<_, _>>()?;
+            files.iter().flatten().try_for_each(RemoteFile::begin_end)?;
+            for (name, file) in some.iter().zip(files) {
+                shards.push(match file {
+                    Some(file) => Self::elsewhere(place.locate(name), file)?,
+                    None => Self::open(place, name)?,
+                });
+            }
+        }
+        Ok(shards)
+    }
+
+    fn elsewhere(path: PathBuf, file: RemoteFile) -> Result<Self, StoreError> {
+        let (bytes, contents) = (file.bytes(), ShardBytes::Elsewhere(file));
+        Self::with_footer(path, bytes, &contents.clone(), contents.into())
+    }
+
+    fn with_footer(
+        path: PathBuf,
+        bytes: u64,
+        reader: &impl ChunkReader,
+        contents: OnceLock<ShardBytes>,
+    ) -> Result<Self, StoreError> {
+        let footer = ArrowReaderMetadata::load(reader, ArrowReaderOptions::new())
+            .map_err(|e| StoreError::reading(&path, e, |e| e.to_string()))?;
         let schema = StoreSchema::of_shard(&path, footer.schema())?;
-        Ok(Self { path, bytes, schema, footer, map: OnceLock::new() })
+        Ok(Self { path, bytes, schema, footer, contents })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -91,11 +139,11 @@ impl Shard {
     }
 
     pub(crate) fn contents(&self) -> Result<&ShardBytes, StoreError> {
-        if let Some(map) = self.map.get() {
-            return Ok(map);
+        if let Some(contents) = self.contents.get() {
+            return Ok(contents);
         }
         let map = ShardBytes::map(&self.path, self.bytes)?;
-        Ok(self.map.get_or_init(|| map))
+        Ok(self.contents.get_or_init(|| map))
     }
 
     pub(crate) fn tokens(&self) -> u64 {
@@ -108,6 +156,11 @@ impl Shard {
 
     pub(crate) fn group_tokens(&self, group: usize) -> usize {
         usize::try_from(self.footer.metadata().row_group(group).num_rows()).unwrap_or(0)
+    }
+
+    /// An error of Parquet's reader in a row group.
+    pub(crate) fn failed(&self, group: usize, e: ParquetError) -> StoreError {
+        StoreError::reading(&self.path, e, |e| format!("row group {group}: {e}"))
     }
 
     /// An error of what is in a row group.
@@ -140,7 +193,25 @@ impl Shard {
         self.column(&of.hook.to_string(), of.width * self.schema.dtype.bytes(), Some(of.width))
     }
 
-    /// Whether vectors lie so that they can be taken from the map.
+    /// Lets the rows from `row` on come, if they are elsewhere: it is where reading begins.
+    pub(crate) fn begin(&self, mut row: usize) -> Result<(), StoreError> {
+        let Some(ShardBytes::Elsewhere(file)) = self.contents.get() else { return Ok(()) };
+        for (group, metadata) in self.footer.metadata().row_groups().iter().enumerate() {
+            if row < self.group_tokens(group) {
+                let starts = metadata.columns().iter().map(|chunk| chunk.byte_range().0);
+                return Ok(file.begin_at(starts.min().unwrap_or(0), BEGINNING_BYTES)?);
+            }
+            row -= self.group_tokens(group);
+        }
+        Ok(())
+    }
+
+    /// Whether it is in an object store.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        matches!(self.contents.get(), Some(ShardBytes::Elsewhere(_)))
+    }
+
+    /// Whether vectors lie as they are, so that they need no decoding.
     pub(crate) fn is_plain(&self) -> bool {
         let metadata = self.footer.metadata();
         let mut chunks = metadata.row_groups().iter().flat_map(|group| group.columns());

@@ -1,9 +1,10 @@
-//! Where the bytes of a shard are: in a map of its file.
+//! Where the bytes of a shard are: in a map of its file, or in an object store.
 
 use std::{fs::File, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use memmap2::{Advice, Mmap};
+use monosema_remote::RemoteFile;
 use parquet::{
     errors::{ParquetError, Result as ParquetResult},
     file::reader::{ChunkReader, Length},
@@ -14,11 +15,13 @@ use crate::StoreError;
 /// Fewer bytes are not worth a call of the system: they come with their neighbours.
 const ADVISED_BYTES: usize = 1 << 17;
 
-/// The bytes of a shard: parts of it are views of the map, and nothing is copied.
+/// The bytes of a shard.
 #[derive(Clone, Debug)]
-pub(crate) struct ShardBytes {
-    bytes: Bytes,
-    map: Arc<Mmap>,
+pub(crate) enum ShardBytes {
+    /// Parts of it are views of the map, and nothing is copied.
+    Mapped { bytes: Bytes, map: Arc<Mmap> },
+    /// Parts of it are fetched, and what follows on them is on its way.
+    Elsewhere(RemoteFile),
 }
 
 /// An owner that [`Bytes`] takes.
@@ -42,41 +45,59 @@ impl ShardBytes {
         // SAFETY: the contract of mapped files: nobody may shorten or write to a sealed shard while it is read. Shards are
         // replaced by renaming, which leaves what is mapped as it is.
         let map = Arc::new(unsafe { Mmap::map(&file) }.map_err(StoreError::io(path))?);
-        Ok(Self { bytes: Bytes::from_owner(Mapped(map.clone())), map })
+        Ok(Self::Mapped { bytes: Bytes::from_owner(Mapped(map.clone())), map })
     }
+}
 
-    /// Brings this part into memory in one go, and lets the system begin with what lies behind it, which is what comes next.
-    fn fetch(&self, start: usize, length: usize) {
-        // Advice that is not taken, or not understood by an older system, costs nothing but time.
-        #[cfg(target_os = "linux")]
-        let _ = self.map.advise_range(Advice::PopulateRead, start, length);
-        let behind = start + length;
-        let _ = self.map.advise_range(Advice::WillNeed, behind, length.min(self.map.len() - behind));
-    }
+/// Brings this part of a map into memory in one go, and lets the system begin with what lies behind it, which is what comes next.
+fn bring(map: &Mmap, start: usize, length: usize) {
+    // Advice that is not taken, or not understood by an older system, costs nothing but time.
+    #[cfg(target_os = "linux")]
+    let _ = map.advise_range(Advice::PopulateRead, start, length);
+    let behind = start + length;
+    let _ = map.advise_range(Advice::WillNeed, behind, length.min(map.len() - behind));
 }
 
 impl Length for ShardBytes {
     fn len(&self) -> u64 {
-        self.bytes.len() as u64
+        match self {
+            Self::Mapped { bytes, .. } => bytes.len() as u64,
+            Self::Elsewhere(file) => file.bytes(),
+        }
     }
 }
 
 impl ChunkReader for ShardBytes {
     type T = <Bytes as ChunkReader>::T;
 
+    /// Of what is elsewhere as much as a header takes: that is what Parquet's reader wants it for.
     fn get_read(&self, start: u64) -> ParquetResult<Self::T> {
-        self.bytes.get_read(start)
+        match self {
+            Self::Mapped { bytes, .. } => bytes.get_read(start),
+            Self::Elsewhere(file) => file.look(start).map_err(external)?.get_read(0),
+        }
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
-        let end = usize::try_from(start).ok().and_then(|start| start.checked_add(length));
-        let Some(end) = end.filter(|&end| end <= self.bytes.len()) else {
-            let found = self.bytes.len();
+        let end = start.checked_add(length as u64).filter(|&end| end <= self.len());
+        let Some(end) = end else {
+            let found = self.len();
             return Err(ParquetError::EOF(format!("{length} bytes from byte {start} on, of {found}")));
         };
-        if length >= ADVISED_BYTES {
-            self.fetch(end - length, length);
+        match self {
+            Self::Mapped { bytes, map } => {
+                // What is mapped has addresses.
+                let end = end as usize;
+                if length >= ADVISED_BYTES {
+                    bring(map, end - length, length);
+                }
+                Ok(bytes.slice(end - length..end))
+            }
+            Self::Elsewhere(file) => file.read(start..end).map_err(external),
         }
-        Ok(self.bytes.slice(end - length..end))
     }
+}
+
+fn external(error: monosema_remote::RemoteError) -> ParquetError {
+    ParquetError::External(Box::new(error))
 }

@@ -6,13 +6,16 @@ use std::{
 };
 
 use monosema_core::{Ahead, Digest, HookPoint, Manifest, ManifestError, Stage, manifest::Work};
+use monosema_remote::RemoteFile;
 
 use crate::{
     Activations, BatchPlan, Batches, GroupNumbers, Order, Part, Permutation, RowGroups, StoreError,
     StoreSchema,
     batches::{self, Columns},
     part::parts,
+    place::Place,
     shard::{self, Shard},
+    shard_file::PAGE_BYTES,
     shuffle::{self, GroupId},
 };
 
@@ -36,14 +39,11 @@ impl Store {
     /// A directory that no harvest finished, or that holds parts of one; a shard that is missing, of the wrong length, damaged,
     /// or not like the others.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
-        let manifest =
-            Manifest::read(directory, Stage::Harvest).map_err(|error| unjoined(directory, error))?;
+        let at = Place::at(directory)?;
+        let manifest = Manifest::read(&at, Stage::Harvest).map_err(|error| unjoined(directory, error))?;
         let mut names: Vec<&String> = manifest.files.keys().filter(|name| place(name).is_some()).collect();
         names.sort_by_key(|name| place(name));
-        let shards: Vec<_> = names
-            .into_iter()
-            .map(|name| Ok(Arc::new(Shard::open(directory.join(name))?)))
-            .collect::<Result<_, StoreError>>()?;
+        let shards: Vec<_> = Shard::open_all(&at, &names)?.into_iter().map(Arc::new).collect();
         let wrong = |file: PathBuf, reason: String| StoreError::WrongShard { file, reason };
         let manifest_file = || directory.join(monosema_core::manifest::FILE_NAME);
         let Some(first) = shards.first() else {
@@ -162,9 +162,14 @@ impl Activations for Store {
         self.manifest.digest()
     }
 
-    /// Reads every shard and compares its digest with the manifest's.
+    /// Reads every shard and compares its digest with the manifest's; of a store elsewhere, whose bytes are paid for, lengths alone
+    /// were compared, when it was opened.
     fn verify(&self) -> Result<(), StoreError> {
-        Ok(self.manifest.verify(&self.directory)?)
+        if Place::is_elsewhere(&self.directory) {
+            Ok(())
+        } else {
+            Ok(self.manifest.verify(&self.directory)?)
+        }
     }
 
     fn permutation(&self) -> Option<Permutation> {
@@ -172,10 +177,15 @@ impl Activations for Store {
         shuffled.then(|| Permutation { shards: self.shards.clone(), dtype: self.schema.dtype })
     }
 
-    /// Of what is not taken from the map, every shard holds some pages, decompressed or decoded.
+    /// Of what is not taken from the map, every shard holds some pages: fetched, decompressed or decoded.
     fn reading_bytes(&self) -> u64 {
+        let n = self.shards.len() as u64;
         let plain = self.shards.iter().all(|shard| shard.is_plain());
-        if plain { 0 } else { self.schema.decoding_bytes(self.shards.len() as u64) }
+        let decoding = if plain { 0 } else { self.schema.decoding_bytes(n) };
+        let elsewhere = self.shards.first().is_some_and(|shard| shard.is_elsewhere());
+        // The current page of each hook, and what is fetched ahead.
+        let pages = self.schema.hooks.len() as u64 + RemoteFile::STRETCHES;
+        decoding + if elsewhere { n * pages * PAGE_BYTES as u64 } else { 0 }
     }
 
     fn group_sizes(&self, plan: &BatchPlan, epoch: u64) -> Vec<usize> {

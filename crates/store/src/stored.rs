@@ -1,17 +1,13 @@
 //! What a directory of activations holds already: shards that an interrupted harvest finished, or a sealed store of which some
 //! vanished.
 
-use std::{
-    collections::BTreeSet,
-    fs, io,
-    ops::Range,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, ops::Range, path::Path};
 
 use monosema_core::{Digest, Manifest, ManifestError, Stage, manifest::Work};
 
 use crate::{
     StoreError, StoreSchema,
+    place::Place,
     shard::{self, Shard},
 };
 
@@ -27,28 +23,27 @@ pub struct Stored {
 impl Stored {
     /// Finds those of `work` in `directory`, and removes what is half of one.
     pub(crate) fn find(
-        directory: &Path,
+        place: &Place,
         schema: &StoreSchema,
         shard_tokens: u64,
         work: &Work,
     ) -> Result<Self, StoreError> {
-        match Manifest::read_unchecked(directory, Stage::Harvest) {
-            Ok(manifest) => Self::of_sealed(directory, manifest, shard_tokens, work),
-            Err(ManifestError::Unsealed { .. }) => {
-                Self::of_interrupted(directory, schema, shard_tokens, work)
-            }
+        match Manifest::read_unchecked(place, Stage::Harvest) {
+            Ok(manifest) => Self::of_sealed(place, manifest, shard_tokens, work),
+            Err(ManifestError::Unsealed { .. }) => Self::of_interrupted(place, schema, shard_tokens, work),
             Err(error) => Err(error.into()),
         }
     }
 
     /// Those that have the lengths that the manifest says.
     fn of_sealed(
-        directory: &Path,
+        place: &Place,
         manifest: Manifest,
         shard_tokens: u64,
         work: &Work,
     ) -> Result<Self, StoreError> {
-        let damaged = manifest.missing(directory);
+        let damaged = manifest.missing(place);
+        let directory = place.path();
         if manifest.work != *work || damaged.is_empty() {
             return Err(StoreError::Sealed { directory: directory.to_owned() });
         }
@@ -61,25 +56,28 @@ impl Stored {
     /// Those that say that they are of this work, and are full. What is not full may have been the last one: that is known
     /// only at the end, so it is made again.
     fn of_interrupted(
-        directory: &Path,
+        place: &Place,
         schema: &StoreSchema,
         shard_tokens: u64,
         work: &Work,
     ) -> Result<Self, StoreError> {
+        let directory = place.path();
         let (mut shards, mut halves) = (BTreeSet::new(), Vec::new());
-        for (number, path) in shard_files(directory).map_err(StoreError::io(directory))? {
-            match Shard::open(path.clone()) {
+        for (number, name) in shard_files(place)? {
+            match Shard::open(place, &name) {
                 Ok(shard) if shard.work() != Some(&work.digest().to_string()) => {
                     return Err(StoreError::OtherWork { directory: directory.to_owned() });
                 }
                 Ok(shard) if shard.schema() == schema && shard.tokens() == shard_tokens => {
                     shards.insert(number);
                 }
-                Ok(_) | Err(_) => halves.push(path),
+                // Nobody knows what is there.
+                Err(error @ StoreError::Remote(_)) => return Err(error),
+                Ok(_) | Err(_) => halves.push(name),
             }
         }
-        for path in halves {
-            fs::remove_file(&path).map_err(StoreError::io(&path))?;
+        for name in halves {
+            place.remove(&name)?;
         }
         if !shards.is_empty() {
             tracing::info!("{}: {} shard(s) are there already", directory.display(), shards.len());
@@ -116,25 +114,15 @@ impl Stored {
 /// # Errors
 /// A directory that cannot be read.
 pub fn makers(directory: &Path) -> Result<BTreeSet<Option<String>>, StoreError> {
-    let files = shard_files(directory).map_err(StoreError::io(directory))?;
-    let shards = files.into_iter().filter_map(|(_, path)| Shard::open(path).ok());
+    let place = Place::at(directory)?;
+    let shards = shard_files(&place)?.into_iter().filter_map(|(_, name)| Shard::open(&place, &name).ok());
     Ok(shards.map(|shard| shard.work().map(str::to_owned)).collect())
 }
 
-/// The files in `directory` that are named like shards, with their numbers.
-pub(crate) fn shard_files(directory: &Path) -> io::Result<Vec<(usize, PathBuf)>> {
-    let mut files = Vec::new();
-    let entries = match fs::read_dir(directory) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(files),
-        entries => entries?,
-    };
-    for entry in entries {
-        let entry = entry?;
-        let number = entry.file_name().to_str().and_then(shard::number);
-        if let (Some(number), true) = (number, entry.file_type()?.is_file()) {
-            files.push((number, entry.path()));
-        }
-    }
-    files.sort();
-    Ok(files)
+/// The files in `place` that are named like shards, with their numbers.
+fn shard_files(place: &Place) -> Result<Vec<(usize, String)>, StoreError> {
+    let files = place.names()?.files.into_iter();
+    let mut shards: Vec<_> = files.filter_map(|name| Some((shard::number(&name)?, name))).collect();
+    shards.sort();
+    Ok(shards)
 }

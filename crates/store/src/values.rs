@@ -118,7 +118,7 @@ impl Pages {
             && chunk.dictionary_page_offset().is_none();
         if flat && plain && bytes == column.bytes {
             let reader = SerializedPageReader::new(Arc::new(contents.clone()), chunk, rows, None);
-            return Ok(Self::Plain(Box::new(reader.map_err(|e| damaged(&e))?)));
+            return Ok(Self::Plain(Box::new(reader.map_err(|e| shard.failed(group, e))?)));
         }
         let builder =
             ParquetRecordBatchReaderBuilder::new_with_metadata(contents.clone(), shard.footer().clone());
@@ -128,7 +128,7 @@ impl Pages {
             .with_row_groups(vec![group])
             .with_batch_size((DECODED_BYTES / column.bytes).clamp(1, rows.max(1)))
             .build();
-        Ok(Self::Decoded(reader.map_err(|e| damaged(&e))?))
+        Ok(Self::Decoded(reader.map_err(|e| shard.failed(group, e))?))
     }
 
     /// The next stretch, of at least one value, of the `coming` that are left in the group.
@@ -142,7 +142,7 @@ impl Pages {
         let damaged = |e: &dyn ToString| shard.damaged(group, e);
         loop {
             let page = match self {
-                Self::Plain(reader) => match reader.get_next_page().map_err(|e| damaged(&e))? {
+                Self::Plain(reader) => match reader.get_next_page().map_err(|e| shard.failed(group, e))? {
                     Some(
                         Page::DataPage { buf, encoding: Encoding::PLAIN, .. }
                         | Page::DataPageV2 { buf, encoding: Encoding::PLAIN, .. },

@@ -1,17 +1,22 @@
 //! Writing a store: rows are gathered into shards, and shards appear whole or not at all.
 
 use std::{
+    collections::BTreeMap,
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     thread::{self, JoinHandle},
 };
 
-use monosema_core::{AtomicFile, Digest, manifest::Work};
+use monosema_core::{
+    AtomicFile, Digest, Files, digest_file,
+    manifest::{FileEntry, Work},
+};
 use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
 
 use crate::{
-    Order, StoreError, StoreSchema, Stored,
+    Order, Place, StoreError, StoreSchema, Stored,
     order::Keys,
     shard,
     shard_file::{Block, ShardFormat},
@@ -83,6 +88,8 @@ pub struct Rows<'a> {
 pub struct Written {
     /// Names of the shards within the directory, in order.
     pub shards: Vec<String>,
+    /// What is known of some of them: those that went to an object store, and need not be fetched for their digests.
+    pub files: BTreeMap<String, FileEntry>,
     /// Tokens in them.
     pub tokens: u64,
 }
@@ -90,7 +97,9 @@ pub struct Written {
 /// Writes the shards of a store, each on a thread of its own while the next is gathered. It does not seal the directory: who
 /// knows how the rows came about does.
 pub struct Writer {
-    directory: PathBuf,
+    place: Place,
+    /// Where shards of a store elsewhere are written before they go there.
+    workshop: Option<TempDir>,
     format: Arc<ShardFormat>,
     keys: Option<Keys>,
     shard_tokens: u64,
@@ -99,7 +108,9 @@ pub struct Writer {
     blocks: Vec<Block>,
     /// Rows that have come.
     rows: u64,
-    writing: Option<JoinHandle<Result<(), StoreError>>>,
+    writing: Option<JoinHandle<Result<Option<(String, FileEntry)>, StoreError>>>,
+    /// What is known of shards that went elsewhere.
+    files: BTreeMap<String, FileEntry>,
 }
 
 impl Writer {
@@ -117,12 +128,25 @@ impl Writer {
     ) -> Result<Self, StoreError> {
         schema.check()?;
         options.check()?;
-        fs::create_dir_all(directory).map_err(StoreError::io(directory))?;
-        let stored = Stored::find(directory, &schema, options.shard_tokens, work)?;
-        AtomicFile::sweep(directory).map_err(StoreError::io(directory))?;
+        let place = Place::at(directory)?;
+        place.make()?;
+        let stored = Stored::find(&place, &schema, options.shard_tokens, work)?;
+        let workshop = if Place::is_elsewhere(directory) {
+            let there = std::env::temp_dir();
+            Some(
+                tempfile::Builder::new()
+                    .prefix("monosema-")
+                    .tempdir_in(&there)
+                    .map_err(StoreError::io(&there))?,
+            )
+        } else {
+            AtomicFile::sweep(directory).map_err(StoreError::io(directory))?;
+            None
+        };
         let keys = (schema.order == Order::Shuffled).then(|| Keys::new(work.seed));
         Ok(Self {
-            directory: directory.to_owned(),
+            place,
+            workshop,
             format: Arc::new(ShardFormat::new(schema, options, work.digest())),
             keys,
             shard_tokens: options.shard_tokens,
@@ -130,6 +154,7 @@ impl Writer {
             blocks: Vec::new(),
             rows: 0,
             writing: None,
+            files: BTreeMap::new(),
         })
     }
 
@@ -178,9 +203,10 @@ impl Writer {
         let n = self.rows.div_ceil(self.shard_tokens) as usize;
         let expected = self.stored.manifest.as_ref().map(|manifest| manifest.counts.get("tokens").copied());
         if self.stored.last() >= Some(n) || expected.is_some_and(|tokens| tokens != Some(self.rows)) {
-            return Err(StoreError::OtherWork { directory: self.directory.clone() });
+            return Err(StoreError::OtherWork { directory: self.place.path().to_owned() });
         }
-        Ok(Written { shards: (0..n).map(shard::name).collect(), tokens: self.rows })
+        let files = std::mem::take(&mut self.files);
+        Ok(Written { shards: (0..n).map(shard::name).collect(), files, tokens: self.rows })
     }
 
     /// The number of the shard that the next row belongs to.
@@ -197,15 +223,30 @@ impl Writer {
         }
         let number = (self.rows - 1) / self.shard_tokens;
         let name = shard::name(number as usize);
-        let (format, path) = (self.format.clone(), self.directory.join(&name));
+        let format = self.format.clone();
         let expected: Option<Digest> = self.stored.expected(&name);
-        self.writing = Some(thread::spawn(move || format.write(&path, &blocks, expected)));
+        let elsewhere =
+            self.workshop.as_ref().map(|workshop| (workshop.path().join(&name), self.place.clone()));
+        let path = self.place.locate(&name);
+        self.writing = Some(thread::spawn(move || {
+            let Some((path, place)) = elsewhere else {
+                return format.write(&path, &blocks, expected).map(|()| None);
+            };
+            format.write(&path, &blocks, expected)?;
+            let bytes = fs::metadata(&path).map_err(StoreError::io(&path))?.len();
+            let sha256 = digest_file(&path).map_err(StoreError::io(&path))?;
+            place.take(&path, &name)?;
+            fs::remove_file(&path).map_err(StoreError::io(&path))?;
+            Ok(Some((name, FileEntry { bytes, sha256 })))
+        }));
         Ok(())
     }
 
     fn wait(&mut self) -> Result<(), StoreError> {
         let Some(writing) = self.writing.take() else { return Ok(()) };
-        writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        let written = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        self.files.extend(written?);
+        Ok(())
     }
 }
 

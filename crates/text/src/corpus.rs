@@ -2,16 +2,17 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
     ops::AddAssign,
     path::{Path, PathBuf},
 };
 
-use monosema_core::{Digest, digest_bytes, digest_file};
+use monosema_core::{Digest, digest_bytes, manifest::Input};
+use monosema_remote::{Fetched, Fetching, SourceFile};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     TextError,
+    find::expand,
     formats::{self, Format, Settings, Text, Texts},
 };
 
@@ -22,7 +23,10 @@ pub struct TextConfig {
     /// Files (`.txt`, `.jsonl`, `.parquet`), directories (searched through, hidden files aside) or globs
     /// (`data/19[0-8]*.txt`), read in this order, each sorted by path. A file named twice is read once. A `.txt`
     /// file is one document, which is held and tokenised whole: at most 64 MiB, and so are a line and a row of the other
-    /// two. More text belongs in several documents.
+    /// two. More text belongs in several documents. Files may be elsewhere: `hf:datasets/owner/name@revision` (of a repository the
+    /// Parquet files, or else the `.jsonl`, or else the `.txt`) or a file, directory or glob within it
+    /// (`hf:datasets/owner/name/data/train-*.parquet`), and `s3://bucket/prefix/*.jsonl`, `gs://…`, `az://…`. They are
+    /// fetched one by one as their turn comes, one ahead.
     pub files: Vec<String>,
     /// The field of a `.jsonl` line that holds the text. Default `text`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -89,7 +93,7 @@ pub struct Document {
 #[derive(Clone, Debug)]
 pub struct Corpus {
     /// All of a known format.
-    files: Vec<PathBuf>,
+    files: Vec<SourceFile>,
     settings: Settings,
     max_documents: Option<u64>,
     bytes: u64,
@@ -104,7 +108,7 @@ impl Corpus {
         let mut files = Vec::new();
         let mut seen = BTreeSet::new();
         for entry in &config.files {
-            files.extend(expand(entry)?.into_iter().filter(|path| seen.insert(path.clone())));
+            files.extend(expand(entry)?.into_iter().filter(|file| seen.insert(file.name())));
         }
         if files.is_empty() {
             let reason = "no file is named; list files, directories or globs".to_owned();
@@ -114,10 +118,7 @@ impl Corpus {
             let reason = "expected at least 1; leave the key out to read every document".to_owned();
             return Err(TextError::NoFiles { entry: "max_documents = 0".into(), reason });
         }
-        let mut bytes = 0;
-        for path in &files {
-            bytes += fs::metadata(path).map_err(|source| TextError::Io { path: path.clone(), source })?.len();
-        }
+        let bytes = files.iter().map(SourceFile::bytes).sum();
         let settings = Settings {
             field: config.field.clone().unwrap_or_else(|| "text".into()),
             column: config.column.clone().unwrap_or_else(|| "text".into()),
@@ -129,7 +130,7 @@ impl Corpus {
     /// Reads the documents, one after the other. A file is opened when its turn comes; after an error the
     /// stream ends.
     pub fn documents(&self) -> Documents {
-        Documents { corpus: self.clone(), next_file: 0, next_id: 0, open: None, failed: false }
+        Documents { corpus: self.clone(), next_file: 0, next_id: 0, open: None, coming: None, failed: false }
     }
 
     /// The size of the files.
@@ -138,18 +139,39 @@ impl Corpus {
     }
 
     /// The files in the order in which they are read.
-    pub fn files(&self) -> &[PathBuf] {
+    pub fn files(&self) -> &[SourceFile] {
         &self.files
     }
 
-    /// A digest of the contents and order of the files, wherever they lie. Reads them all.
+    /// A digest of the contents and order of the files, wherever they lie. Reads those that are here; those elsewhere
+    /// are known by what the hub or the object store knows them by.
     pub fn digest(&self) -> Result<Digest, TextError> {
         let mut text = String::new();
-        for path in &self.files {
-            let digest = digest_file(path).map_err(|source| TextError::Io { path: path.clone(), source })?;
-            text.push_str(&format!("{digest} {}\n", format_of(path).name));
+        for file in &self.files {
+            text.push_str(&format!("{} {}\n", file.identity()?, format_of(file.path()).name));
         }
         Ok(digest_bytes(text.as_bytes()))
+    }
+
+    /// The text as an input of a stage's work; `config` names it.
+    pub fn input(&self, config: &TextConfig) -> Result<Input, TextError> {
+        let resolved: BTreeSet<_> = self.files.iter().filter_map(SourceFile::resolved).collect();
+        let resolved = (!resolved.is_empty()).then(|| resolved.into_iter().collect::<Vec<_>>().join(", "));
+        Ok(Input { name: config.files.join(", "), sha256: self.digest()?, resolved })
+    }
+
+    /// As much of this corpus as can be looked into at little cost: the files that are here or, if none is, the first of them,
+    /// fetched, for as long as it is held.
+    pub(crate) fn here(&self) -> Result<(Self, Option<Fetched>), TextError> {
+        let mut files: Vec<_> = self.files.iter().filter(|file| !file.is_remote()).cloned().collect();
+        let mut held = None;
+        if files.is_empty() {
+            let (fetched, bytes) = (self.files[0].fetch()?, self.files[0].bytes());
+            files.push(SourceFile::Local { path: fetched.to_path_buf(), bytes });
+            held = Some(fetched);
+        }
+        let bytes = files.iter().map(SourceFile::bytes).sum();
+        Ok((Self { files, bytes, ..self.clone() }, held))
     }
 
     /// As this corpus, but of one of its files.
@@ -157,17 +179,17 @@ impl Corpus {
         Self { files: vec![self.files[file].clone()], ..self.clone() }
     }
 
-    /// About how many bytes of text there are, `max_documents` aside.
+    /// About how many bytes of text there are in a file that is here, `max_documents` aside.
     pub(crate) fn text_bytes(&self, file: usize) -> Result<u64, TextError> {
-        let path = &self.files[file];
+        let path = self.files[file].path();
         (format_of(path).text_bytes)(path, &self.settings)
     }
 
     /// The size of the largest file that is one document; 0 if there is none. Documents within other files are taken
     /// to be small.
     pub(crate) fn largest_document(&self) -> u64 {
-        let whole = self.files.iter().filter(|path| format_of(path).whole);
-        whole.filter_map(|path| Some(path.metadata().ok()?.len())).max().unwrap_or(0)
+        let whole = self.files.iter().filter(|file| format_of(file.path()).whole);
+        whole.map(SourceFile::bytes).max().unwrap_or(0)
     }
 
     pub(crate) fn max_documents(&self) -> Option<u64> {
@@ -180,7 +202,10 @@ pub struct Documents {
     corpus: Corpus,
     next_file: usize,
     next_id: u64,
-    open: Option<(PathBuf, Texts)>,
+    /// The file that is read: what it is called, what it holds, and what keeps it here.
+    open: Option<(SourceFile, Texts, Fetched)>,
+    /// The next one, on its way.
+    coming: Option<Fetching>,
     failed: bool,
 }
 
@@ -190,19 +215,29 @@ impl Documents {
             return Ok(None);
         }
         loop {
-            if let Some((source, texts)) = &mut self.open
+            if let Some((file, texts, _)) = &mut self.open
                 && let Some(text) = texts.next()
             {
-                let Text { text, flaws } = text?;
-                let document = Document { id: self.next_id, source: source.clone(), text, flaws };
+                let Text { text, flaws } = text.map_err(|error| in_file(file, error))?;
+                let document = Document { id: self.next_id, source: file.name(), text, flaws };
                 self.next_id += 1;
                 return Ok(Some(document));
             }
-            let Some(path) = self.corpus.files.get(self.next_file) else { return Ok(None) };
+            let Some(file) = self.corpus.files.get(self.next_file) else { return Ok(None) };
             self.next_file += 1;
-            self.open = Some((path.clone(), (format_of(path).open)(path, &self.corpus.settings)?));
+            // What was read gives its room to what comes.
+            self.open = None;
+            let fetched = self.coming.take().unwrap_or_else(|| file.begin()).wait()?;
+            self.coming = self.corpus.files.get(self.next_file).map(SourceFile::begin);
+            let texts = (format_of(&fetched).open)(&fetched, &self.corpus.settings);
+            self.open = Some((file.clone(), texts.map_err(|error| in_file(file, error))?, fetched));
         }
     }
+}
+
+/// `error` in `file`, by the name under which the user knows it.
+fn in_file(file: &SourceFile, error: TextError) -> TextError {
+    if file.is_remote() { TextError::Fetched { name: file.name(), source: error.into() } } else { error }
 }
 
 impl Iterator for Documents {
@@ -219,69 +254,14 @@ impl Iterator for Documents {
 }
 
 /// The format of a file of a corpus.
-fn format_of(path: &Path) -> &'static Format {
+pub(crate) fn format_of(path: &Path) -> &'static Format {
     formats::of(path).expect("a corpus holds files of known formats only")
-}
-
-/// The files of one entry of `files`, all of known formats, sorted.
-fn expand(entry: &str) -> Result<Vec<PathBuf>, TextError> {
-    let none = |reason: &str| TextError::NoFiles { entry: entry.into(), reason: reason.into() };
-    let path = Path::new(entry);
-    let mut files = Vec::new();
-    // A path that exists is meant as it stands, even if it has a `[` in it.
-    if path.is_dir() {
-        walk(path, &mut files)?;
-    } else if path.exists() {
-        if formats::of(path).is_none() {
-            return Err(TextError::UnknownFormat { file: path.to_owned(), known: formats::endings() });
-        }
-        return Ok(vec![path.to_owned()]);
-    } else if entry.contains(['*', '?', '[']) {
-        let matches = glob::glob(entry).map_err(|e| none(&format!("not a glob: {e}")))?;
-        for found in matches {
-            let found = found.map_err(|e| TextError::Io { path: e.path().to_owned(), source: e.into() })?;
-            if found.is_file() {
-                files.push(found);
-            }
-        }
-    } else {
-        return Err(none("no such file or directory (a relative path begins at the working directory)"));
-    }
-    files.sort();
-    let found = files.len();
-    let known: Vec<_> = files.into_iter().filter(|path| formats::of(path).is_some()).collect();
-    match (found, known.len()) {
-        (0, _) => Err(none("no file there")),
-        (_, 0) => Err(none(&format!("none of its {found} file(s) ends in {}", formats::endings()))),
-        (found, known_files) => {
-            if found > known_files {
-                tracing::info!("text `{entry}`: {} file(s) of other kinds are left out", found - known_files);
-            }
-            Ok(known)
-        }
-    }
-}
-
-/// Every file below `directory`, hidden ones aside. Linked directories are not followed: links may be circular.
-fn walk(directory: &Path, files: &mut Vec<PathBuf>) -> Result<(), TextError> {
-    let io = |source| TextError::Io { path: directory.to_owned(), source };
-    for entry in fs::read_dir(directory).map_err(io)? {
-        let entry = entry.map_err(io)?;
-        let path = entry.path();
-        if entry.file_name().to_string_lossy().starts_with('.') {
-            continue;
-        }
-        if entry.file_type().map_err(io)?.is_dir() {
-            walk(&path, files)?;
-        } else if path.is_file() {
-            files.push(path);
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn config(files: &[String]) -> TextConfig {
@@ -364,5 +344,52 @@ mod tests {
         let all: Vec<_> = corpus.documents().collect();
         assert_eq!(all.len(), 2);
         assert!(all[1].as_ref().unwrap_err().to_string().contains("x.jsonl:2: "));
+    }
+
+    #[test]
+    fn text_elsewhere_is_the_same_text() {
+        let dir = corpus_dir();
+        let here = [dir.path().display().to_string()];
+        let there = [format!("file://{}", here[0])];
+        assert_eq!(texts(&config(&there)), texts(&config(&here)));
+        let glob = [format!("file://{}/*.txt", here[0])];
+        assert_eq!(texts(&config(&glob)), [(0, "ay".to_owned()), (1, "bee".to_owned())]);
+        let corpus = Corpus::open(&config(&glob)).unwrap();
+        assert_eq!(corpus.bytes(), 5);
+        let source = corpus.documents().next().unwrap().unwrap().source;
+        assert_eq!(source.to_str().unwrap(), format!("file://{}/a.txt", here[0]));
+        // Known by what the place knows it by: the same until it is written.
+        let digest = || Corpus::open(&config(&glob)).unwrap().digest().unwrap();
+        let before = digest();
+        assert_eq!(before, digest());
+        fs::write(dir.path().join("a.txt"), "changed").unwrap();
+        assert_ne!(before, digest());
+    }
+
+    #[test]
+    fn what_is_wrong_elsewhere_is_said_by_its_name_there() {
+        let dir = corpus_dir();
+        fs::write(dir.path().join("x.jsonl"), "{\"text\": \"one\"}\nnot json\n").unwrap();
+        let at = |name: &str| format!("file://{}/{name}", dir.path().display());
+        let corpus = Corpus::open(&config(&[at("x.jsonl")])).unwrap();
+        let all: Vec<_> = corpus.documents().collect();
+        let error = all[1].as_ref().unwrap_err().to_string();
+        assert!(error.starts_with(&at("x.jsonl")) && error.contains(":2: not JSON"), "{error}");
+        let error = |entry| Corpus::open(&config(&[entry])).unwrap_err().to_string();
+        assert!(error(at("y.txt")).contains("y.txt: not found"));
+        assert!(error(at("notes.md")).contains("none of its 1 file(s) ends in .txt"));
+        assert!(error("hf:datasets/nobody".into()).contains("expected hf:datasets/owner/name"));
+    }
+
+    #[test]
+    fn a_file_that_is_fetched_is_gone_when_it_was_read() {
+        let dir = corpus_dir();
+        let mut documents =
+            Corpus::open(&config(&[format!("file://{}/*.txt", dir.path().display())])).unwrap().documents();
+        documents.next().unwrap().unwrap();
+        let fetched = documents.open.as_ref().unwrap().2.to_path_buf();
+        assert!(fetched.exists() && documents.coming.is_some());
+        documents.next().unwrap().unwrap();
+        assert!(!fetched.exists());
     }
 }

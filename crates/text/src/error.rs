@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use monosema_remote::RemoteError;
+
 /// Text that cannot be read, tokenised or packed.
 #[derive(Debug, thiserror::Error)]
 pub enum TextError {
@@ -12,6 +14,17 @@ pub enum TextError {
         entry: String,
         /// What is wrong with it, and what to do.
         reason: String,
+    },
+    /// A file that is elsewhere and cannot be had.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+    /// What is wrong with a file that was fetched.
+    #[error("{}: {source}", name.display())]
+    Fetched {
+        /// Where it is from.
+        name: PathBuf,
+        /// What is wrong with it, by the path to which it was fetched.
+        source: Box<TextError>,
     },
     /// A file that was asked for by name, of a kind that this program does not read.
     #[error("{}: expected a text file ending in {known}; rename or convert it", file.display())]

@@ -29,17 +29,19 @@ impl Corpus {
     /// # Errors
     /// A sampled document that cannot be read or tokenised.
     pub fn estimate(&self, tokenizer: &Tokenizer, plan: &ContextPlan) -> Result<Estimate, TextError> {
-        let n_files = self.files().len();
-        let mut total_bytes = 0;
+        let (here, _held) = self.here()?;
+        let n_files = here.files().len();
+        let mut text_bytes = 0;
         for file in 0..n_files {
-            total_bytes += self.text_bytes(file)?;
+            text_bytes += here.text_bytes(file)?;
         }
+        let total_bytes = text_bytes as f64 * (self.bytes() as f64 / here.bytes().max(1) as f64);
         let mut sample = Vec::new();
         let mut whole_bytes = 0;
         let sampled_files = n_files.min(SAMPLE_FILES);
         for i in 0..sampled_files {
             let mut bytes = 0;
-            for document in self.only(i * n_files / sampled_files).documents() {
+            for document in here.only(i * n_files / sampled_files).documents() {
                 let mut document = document?;
                 whole_bytes += document.text.len();
                 document.text.truncate(document.text.floor_char_boundary(DOCUMENT_BYTES));
@@ -59,7 +61,7 @@ impl Corpus {
             Err(TextError::NoContexts { .. }) => Vec::new(),
             packed => packed?,
         };
-        let by_bytes = total_bytes as f64 / sampled_bytes.max(1) as f64;
+        let by_bytes = total_bytes / sampled_bytes.max(1) as f64;
         let cut = whole_bytes as f64 / sampled_bytes.max(1) as f64;
         let by_documents = self.max_documents().map(|n| cut * n as f64 / n_sampled.max(1) as f64);
         let factor = by_documents.map_or(by_bytes, |n| n.min(by_bytes));
@@ -95,6 +97,17 @@ mod tests {
         assert_eq!(estimate(&config), Estimate { tokens: 1_000_000, counted: 900_000 });
         config.max_documents = Some(3);
         assert_eq!(estimate(&config), Estimate { tokens: 150_000, counted: 135_000 });
+    }
+
+    #[test]
+    fn a_corpus_elsewhere_is_estimated_from_its_first_file() {
+        let dir = tempfile::tempdir().unwrap();
+        for i in 0..20 {
+            std::fs::write(dir.path().join(format!("{i:02}.txt")), "a b c a b ".repeat(10_000)).unwrap();
+        }
+        let files = vec![format!("file://{}", dir.path().display())];
+        let config = TextConfig::new(files);
+        assert_eq!(estimate(&config), Estimate { tokens: 1_000_000, counted: 900_000 });
     }
 
     #[test]

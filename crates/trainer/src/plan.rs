@@ -345,7 +345,7 @@ impl TrainPlan {
 
     /// All that the result depends on.
     pub fn work(&self, activations: &dyn Activations) -> Work {
-        let activations = Input { name: activations.name(), sha256: activations.digest() };
+        let activations = Input::new(activations.name(), activations.digest());
         let inputs = BTreeMap::from([("activations".to_owned(), activations)]);
         Work::new(Stage::Train, self, &WITHOUT_EFFECT, self.seed, inputs)
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use burn::tensor::Device;
-use monosema_core::{Digest, HookPoint, digest_bytes, digest_file};
+use monosema_core::{Digest, HookPoint, digest_bytes, digest_file, manifest::Input};
 use monosema_text::Tokenizer;
 
 use crate::{
@@ -28,6 +28,7 @@ pub struct Checkpoint {
     config: Config,
     info: ModelInfo,
     precision: Precision,
+    resolved: Option<String>,
     digest: OnceLock<Digest>,
 }
 
@@ -77,8 +78,16 @@ impl Checkpoint {
         let name = name.or_else(|| name_of(path)).unwrap_or_else(|| "model".into());
         let n_parameters = count_parameters(files.source(), &config);
         let info = ModelInfo::new(name, config.family, &config.shape, n_parameters);
-        let precision = Precision::default();
-        Ok(Self { path: path.to_owned(), files, config, info, precision, digest: OnceLock::new() })
+        let (precision, resolved) = (Precision::default(), None);
+        Ok(Self { path: path.to_owned(), files, config, info, precision, resolved, digest: OnceLock::new() })
+    }
+
+    /// The same under the name by which the world knows it; `resolved` is the address that means these files for ever.
+    #[must_use]
+    pub fn named(mut self, name: String, resolved: String) -> Self {
+        self.info.name = name;
+        self.resolved = Some(resolved);
+        self
     }
 
     /// What there is to know about the model without its weights.
@@ -114,6 +123,15 @@ impl Checkpoint {
         }
         let digest = self.read_digest()?;
         Ok(self.digest.get_or_init(|| digest).clone())
+    }
+
+    /// The model as an input of a stage's work.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub fn input(&self) -> Result<Input, ModelError> {
+        let (name, resolved) = (self.info.name.clone(), self.resolved.clone());
+        Ok(Input { name, sha256: self.digest()?, resolved })
     }
 
     fn read_digest(&self) -> Result<Digest, ModelError> {

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use monosema_core::{BlockHook, HookPoint, Manifest, Seed, Stage, manifest::Work};
 use monosema_store::{
-    Batch, HookColumn, Layout, Order, Rows, Store, StoreError, StoreSchema, VectorDtype, Writer,
+    Batch, HookColumn, Layout, Order, Place, Rows, Store, StoreError, StoreSchema, VectorDtype, Writer,
     WriterOptions,
 };
 
@@ -86,7 +86,8 @@ pub fn seal(dir: &Path, tokens: u64, shards: &[String]) {
 }
 
 pub fn seal_work(dir: &Path, work: Work, tokens: u64, shards: &[String]) {
-    Manifest::new(work, "cpu").seal(dir, BTreeMap::from([("tokens".to_owned(), tokens)]), shards).unwrap();
+    let counts = BTreeMap::from([("tokens".to_owned(), tokens)]);
+    Manifest::new(work, "cpu").seal(&Place::at(dir).unwrap(), counts, shards).unwrap();
 }
 
 /// Checks that every row of `batch` is whole, and returns its tokens.

@@ -59,6 +59,11 @@ pub(crate) fn of(path: &Path) -> Option<&'static Format> {
     FORMATS.iter().copied().find(|format| format.endings.contains(&ending.as_str()))
 }
 
+/// Which kind to read where the same text is there in several: the least. What is later in the list has more structure.
+pub(crate) fn preference(format: &Format) -> usize {
+    FORMATS.iter().rev().position(|known| known.name == format.name).unwrap_or(FORMATS.len())
+}
+
 /// The known endings, for messages.
 pub(crate) fn endings() -> String {
     let endings: Vec<_> = FORMATS.iter().flat_map(|f| f.endings).map(|e| format!(".{e}")).collect();

@@ -59,7 +59,7 @@ pub(crate) fn store(directory: &Path, x: &[f32], d_in: usize) -> Store {
     let documents: Vec<u64> = vec![0; n];
     let places: Vec<u64> = (0..n as u64).collect();
     let config = serde_json::json!({ "context": { "length": 64, "bos": null } });
-    let input = |name: &str| Input { name: name.into(), sha256: digest_bytes(name.as_bytes()) };
+    let input = |name: &str| Input::new(name, digest_bytes(name.as_bytes()));
     let inputs =
         [("model", "synthetic"), ("text", "a.txt, b.txt")].map(|(role, name)| (role.into(), input(name)));
     let work = Work { stage: Stage::Harvest, config, seed: Seed(0), inputs: inputs.into() };
