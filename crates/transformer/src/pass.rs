@@ -111,16 +111,22 @@ impl Group {
             BlockHook::AttnOut => {
                 normed(block.post_attention_norm.as_ref(), attention.output(self.take_made()))
             }
-            BlockHook::MlpPre => {
-                let x = self.read(block.mlp_norm.as_ref());
-                if block.parallel {
-                    self = self.added();
-                }
-                block.mlp.pre(x)
-            }
+            BlockHook::MlpPre => block.mlp.pre(self.read_by_mlp(block)),
             BlockHook::MlpPost => block.mlp.post(self.take_made()),
-            BlockHook::MlpOut => normed(block.post_mlp_norm.as_ref(), block.mlp.down(self.take_made())),
-            BlockHook::ResidMid | BlockHook::ResidPost => return self.added(),
+            BlockHook::MlpOut => {
+                let written = match &block.experts {
+                    None => block.mlp.down(self.take_made()),
+                    Some(experts) => {
+                        let x = self.read_by_mlp(block);
+                        block.mlp.forward(x.clone()) + experts.forward(x)
+                    }
+                };
+                normed(block.post_mlp_norm.as_ref(), written)
+            }
+            BlockHook::ResidMid | BlockHook::ResidPost => {
+                self.add();
+                return self;
+            }
         };
         self.made = Some(made);
         self
@@ -131,14 +137,23 @@ impl Group {
         normed(norm, self.stream.clone())
     }
 
+    /// What the MLP reads. In a parallel block that is the stream before what attention made is added.
+    fn read_by_mlp(&mut self, block: &Block) -> Tensor<3> {
+        let x = self.read(block.mlp_norm.as_ref());
+        if block.parallel {
+            self.add();
+        }
+        x
+    }
+
     fn take_made(&mut self) -> Tensor<3> {
         self.made.take().expect("the step before made something")
     }
 
-    /// What was made, added to the stream.
-    fn added(mut self) -> Self {
+    /// Adds what was made to the stream.
+    fn add(&mut self) {
         let made = self.take_made();
-        Self::new(self.stream + made)
+        self.stream = self.stream.clone() + made;
     }
 
     /// What there is to see at `hook`, to which the last step led.

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod damaged;
+mod every_tensor;
+mod families;
 mod fixture;
 mod golden;
 mod hooks;

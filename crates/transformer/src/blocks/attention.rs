@@ -9,6 +9,7 @@ use burn::{
 use rayon::prelude::*;
 
 use super::{
+    latent::Latent,
     linear::Linear,
     positions::{Positions, Rotation, Tables},
     qk_norm::QkNorm,
@@ -19,9 +20,11 @@ use crate::host;
 /// Multi-head attention; query heads share key and value heads in equal groups.
 #[derive(Module, Debug)]
 pub(crate) struct Attention {
-    /// Queries, keys and values of all heads in one product.
+    /// Queries, keys and values of all heads in one product; or their latents.
     pub(crate) qkv: Linear,
     pub(crate) qk_norm: Option<QkNorm>,
+    /// What makes queries, keys and values of latents.
+    pub(crate) latent: Option<Latent>,
     pub(crate) output: Linear,
     #[module(skip)]
     pub(crate) heads: Heads,
@@ -47,8 +50,8 @@ pub(crate) struct Scores {
     pub(crate) soft_cap: Option<f64>,
 }
 
-/// Queries, keys and values, rotated: `[batch, heads, seq, d_head]` each.
-type Qkv = [Tensor<4>; 3];
+/// Queries, keys and values, rotated: `[batch, heads, seq, d_head]` each (values may be of another width).
+pub(super) type Qkv = [Tensor<4>; 3];
 
 impl Attention {
     /// What every head gathers: `[batch, seq, heads d_head]`.
@@ -89,6 +92,9 @@ impl Attention {
 
     fn qkv(&self, x: Tensor<3>, tables: &Tables) -> Qkv {
         let mut qkv = self.qkv.forward_sequence(x);
+        if let Some(latent) = &self.latent {
+            return latent.expand(qkv, self.heads.n_heads, tables);
+        }
         if let Some(norm) = &self.qk_norm {
             qkv = norm.forward(qkv);
         }

@@ -65,6 +65,7 @@ pub(crate) fn llama_like(settings: &Settings, defaults: &Defaults) -> Result<Sha
             soft_cap: None,
             rope: Some(rope(settings, d_head, defaults.rope_theta, 1.0)?),
             window: None,
+            latent: None,
         },
         mlp: MlpShape {
             d_mlp: settings.count("intermediate_size")?,
@@ -72,6 +73,7 @@ pub(crate) fn llama_like(settings: &Settings, defaults: &Defaults) -> Result<Sha
             bias: false,
             activation: activation(settings, defaults.activation_key, defaults.activation)?,
         },
+        experts: None,
     };
     Ok(Shape {
         d_vocab: count("vocab_size", defaults.d_vocab)?,

@@ -48,6 +48,7 @@ pub(crate) fn llama_like(settings: &Settings, tensors: &dyn TensorSource) -> Res
             soft_cap: None,
             rope: Some(rope(settings, tensors, d_head)?),
             window: None,
+            latent: None,
         },
         mlp: MlpShape {
             d_mlp: settings.count("feed_forward_length")?,
@@ -55,6 +56,7 @@ pub(crate) fn llama_like(settings: &Settings, tensors: &dyn TensorSource) -> Res
             bias: false,
             activation: Activation::Silu,
         },
+        experts: None,
     };
     Ok(Shape {
         d_vocab: d_vocab(settings, tensors)?,

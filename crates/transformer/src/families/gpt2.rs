@@ -40,7 +40,8 @@ pub(crate) const FAMILY: Description = Description {
         ]],
     },
     canonical,
-    ignored: |name| name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias"),
+    ignored: |_, name| name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias"),
+    not_in_every_block: &[],
     from_config_json,
     stored,
     // Its conversion turns Conv1D weights into Linear ones.
@@ -136,7 +137,9 @@ fn block(d_head: usize, n_heads: usize, d_mlp: usize, activation: Activation) ->
             soft_cap: None,
             rope: None,
             window: None,
+            latent: None,
         },
         mlp: MlpShape { d_mlp, gated: false, bias: true, activation },
+        experts: None,
     }
 }

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use monosema_core::BlockHook;
 use serde_json::json;
 
 use super::{
@@ -39,9 +40,12 @@ pub(crate) const FAMILY: Description = Description {
         ]],
     },
     canonical,
-    ignored: |name| {
-        name.ends_with(".attention.bias") || name.ends_with(".attention.masked_bias") || rotary_buffers(name)
+    ignored: |shape, name| {
+        name.ends_with(".attention.bias")
+            || name.ends_with(".attention.masked_bias")
+            || rotary_buffers(shape, name)
     },
+    not_in_every_block: &[BlockHook::ResidMid],
     from_config_json,
     stored,
     // Its conversion puts queries, keys and values of all heads together.
@@ -151,7 +155,9 @@ fn block(d_head: usize, n_heads: usize, rope: Rope, parallel: bool, mlp: MlpShap
             soft_cap: None,
             rope: Some(rope),
             window: None,
+            latent: None,
         },
         mlp,
+        experts: None,
     }
 }
