@@ -11,8 +11,8 @@ use std::{
 };
 
 use burn::tensor::Device;
-use monosema_core::{Ahead, HookPoint, Manifest, ManifestError, Progress, Stage};
-use monosema_store::{StoreError, Stored, Writer, Written};
+use monosema_core::{Ahead, HookPoint, Manifest, Progress};
+use monosema_store::StoreError;
 use monosema_transformer::{Checkpoint, LanguageModel};
 use serde::Serialize;
 
@@ -20,6 +20,7 @@ use crate::{
     HarvestError, HarvestPlan,
     rows::OwnedRows,
     windows::{Windows, windows},
+    writers::{AllStored, Writers},
 };
 
 /// Batches of activations on their way to the disk.
@@ -41,7 +42,7 @@ pub struct HarvestSummary {
     /// How long the model and the writing took.
     #[serde(skip)]
     pub elapsed: Duration,
-    /// Tokens stored a second.
+    /// Tokens stored a second, those aside that were there already.
     pub tokens_per_second: f64,
 }
 
@@ -61,43 +62,41 @@ pub fn harvest(
     device: &Device,
     out: &Path,
 ) -> Result<HarvestSummary, HarvestError> {
-    let writer = Writer::create(out, plan.schema(), plan.shards, &manifest.work)?;
+    let writers = Writers::create(plan, &manifest.work, out)?;
     let model = checkpoint.load(device)?;
     tracing::info!("harvesting {} into {}", plan.model, out.display());
     let started = Instant::now();
-    let (done, written) = run(plan, checkpoint, &model, writer).map_err(|error| no_room(error, plan, out))?;
-    if let Some(limit) = plan.limit().filter(|&limit| limit > written.tokens) {
-        tracing::warn!("the text holds {} counted tokens, {limit} were asked for", written.tokens);
+    let full = |error| no_room(error, plan, out);
+    let (done, writers) = run(plan, checkpoint, &model, writers).map_err(full)?;
+    if let Some(limit) = plan.limit().filter(|&limit| limit > done.rows) {
+        tracing::warn!("the text holds {} counted tokens, {limit} were asked for", done.rows);
     }
     let counts = BTreeMap::from([
-        ("tokens".to_owned(), written.tokens),
+        ("tokens".to_owned(), done.rows),
         ("documents".to_owned(), done.documents),
         ("contexts".to_owned(), done.contexts),
-        ("shards".to_owned(), written.shards.len() as u64),
     ]);
+    let manifest = writers.finish(out, manifest, &counts).map_err(full)?;
     let elapsed = started.elapsed();
-    let manifest = match Manifest::read(out, Stage::Harvest) {
-        // What was missing is there again, and what the manifest says.
-        Ok(sealed) => sealed,
-        Err(ManifestError::Unsealed { .. }) => manifest.seal(out, counts, &written.shards)?,
-        Err(error) => return Err(error.into()),
-    };
     Ok(HarvestSummary {
-        tokens: written.tokens,
+        tokens: done.rows,
         documents: done.documents,
         contexts: done.contexts,
-        shards: written.shards.len() as u64,
+        shards: manifest.files.len() as u64,
         bytes: manifest.files.values().map(|file| file.bytes).sum(),
         elapsed,
-        tokens_per_second: written.tokens as f64 / elapsed.as_secs_f64().max(1e-9),
+        tokens_per_second: done.computed as f64 / elapsed.as_secs_f64().max(1e-9),
     })
 }
 
 /// Says of a full disk how much is still to come.
 fn no_room(error: HarvestError, plan: &HarvestPlan, out: &Path) -> HarvestError {
     let HarvestError::Store(source @ StoreError::Full { .. }) = error else { return error };
-    let files = fs::read_dir(out).into_iter().flatten().flatten();
-    let there: u64 = files.filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum();
+    let directories = fs::read_dir(out).into_iter().flatten().flatten().map(|entry| entry.path());
+    let files =
+        directories.chain([out.to_owned()]).filter_map(|path| fs::read_dir(path).ok()).flatten().flatten();
+    let files = files.filter_map(|file| file.metadata().ok()).filter(fs::Metadata::is_file);
+    let there: u64 = files.map(|file| file.len()).sum();
     HarvestError::NoRoom { bytes: plan.disk_bytes.saturating_sub(there), source }
 }
 
@@ -108,6 +107,8 @@ struct Done {
     last_document: Option<u64>,
     contexts: u64,
     rows: u64,
+    /// Rows that the model was run for.
+    computed: u64,
 }
 
 /// What becomes of a batch.
@@ -121,18 +122,18 @@ fn run(
     plan: &HarvestPlan,
     checkpoint: &Checkpoint,
     model: &LanguageModel,
-    writer: Writer,
-) -> Result<(Done, Written), HarvestError> {
+    writers: Writers,
+) -> Result<(Done, Writers), HarvestError> {
     let windows = windows(plan, checkpoint, 1)?;
     thread::scope(|scope| {
         let (to_disk, from_model) = sync_channel(ROWS_AHEAD);
-        let stored = writer.stored().clone();
-        let writing = scope.spawn(move || write(writer, &from_model));
+        let stored = writers.stored();
+        let writing = scope.spawn(move || write(writers, &from_model));
         let done = run_model(plan, model, windows, &stored, &to_disk);
         drop(to_disk);
         // The channel is closed by now, so the writer comes to its end. If it failed, that is why the model stopped.
-        let written = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        Ok((done?, written))
+        let writers = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        Ok((done?, writers))
     })
 }
 
@@ -141,7 +142,7 @@ fn run_model(
     plan: &HarvestPlan,
     model: &LanguageModel,
     windows: Ahead<Result<Windows, HarvestError>>,
-    stored: &Stored,
+    stored: &AllStored,
     to_disk: &SyncSender<Step>,
 ) -> Result<Done, HarvestError> {
     let hooks: Vec<HookPoint> = plan.hooks.iter().map(|column| column.hook).collect();
@@ -154,10 +155,11 @@ fn run_model(
         for document in windows.documents() {
             done.documents += u64::from(done.last_document.replace(document) != Some(document));
         }
-        let (n, step) = if stored.covers(done.rows..done.rows + wanted) {
+        let (n, step) = if stored.covers(&(done.rows..done.rows + wanted)) {
             (wanted, Step::Skip(wanted))
         } else {
             let rows = OwnedRows::compute(model, &hooks, &windows)?;
+            done.computed += rows.len() as u64;
             (rows.len() as u64, Step::Append(rows))
         };
         done.rows += n;
@@ -170,12 +172,12 @@ fn run_model(
     Ok(done)
 }
 
-fn write(mut writer: Writer, steps: &Receiver<Step>) -> Result<Written, HarvestError> {
+fn write(mut writers: Writers, steps: &Receiver<Step>) -> Result<Writers, HarvestError> {
     for step in steps {
         match step {
-            Step::Skip(n) => writer.skip(n),
-            Step::Append(rows) => rows.with(|rows| writer.append(rows))?,
+            Step::Skip(n) => writers.skip(n),
+            Step::Append(rows) => writers.append(&rows)?,
         }
     }
-    Ok(writer.finish()?)
+    Ok(writers)
 }

@@ -16,6 +16,7 @@ mod plan;
 mod rows;
 mod stream;
 mod windows;
+mod writers;
 
 pub use config::HarvestConfig;
 pub use error::HarvestError;

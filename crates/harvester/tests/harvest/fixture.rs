@@ -9,7 +9,7 @@ use std::{
 use burn::tensor::Device;
 use monosema_core::{BlockHook, HookPoint, Manifest, Seed};
 use monosema_harvester::{HarvestConfig, HarvestError, HarvestPlan, HarvestSummary, harvest};
-use monosema_store::{Activations, Batch, Store};
+use monosema_store::{Activations, Batch, Order, Store};
 use monosema_text::{Context, ContextConfig, ContextPlan, Corpus, TextConfig, contexts};
 use monosema_transformer::{
     Activation, Checkpoint,
@@ -68,10 +68,11 @@ impl Fixture {
         self.dir.path().join("run/acts")
     }
 
+    /// In the order of the text, so that rows can be told by their places.
     pub(crate) fn config(&self) -> HarvestConfig {
         let files = vec![self.dir.path().join("text").display().to_string()];
         let text = TextConfig { files, field: None, column: None, max_documents: None };
-        HarvestConfig { batch_tokens: 40, ..HarvestConfig::new(hooks(), text) }
+        HarvestConfig { batch_tokens: 40, order: Order::Text, ..HarvestConfig::new(hooks(), text) }
     }
 
     pub(crate) fn plan(&self, config: &HarvestConfig) -> Result<HarvestPlan, HarvestError> {
