@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
+mod harvest;
 mod inspect;
 mod pipeline;
 mod places;

@@ -24,6 +24,10 @@ pub struct HarvestConfig {
     /// Whether activations go from the model to the training as they are made, and none is stored. Default `false`.
     #[serde(default)]
     pub stream: bool,
+    /// Whether every hook has a directory of shards for itself, named after it, which can be used alone. Default `false`: one set
+    /// of shards holds them all.
+    #[serde(default)]
+    pub hooks_apart: bool,
     /// The type activations are stored as. Default `f32`: as computed, and nothing overflows. `f16` halves disk
     /// and buffers at a relative error of 2⁻¹¹, but ends at 65504, which massive activations of large models pass;
     /// `bf16` has the range of f32 and a relative error of 2⁻⁸.
@@ -61,6 +65,7 @@ impl HarvestConfig {
             max_norm_multiple: None,
             stream: false,
             order: Order::default(),
+            hooks_apart: false,
             dtype: VectorDtype::default(),
             layout: Layout::default(),
             batch_tokens: default_batch_tokens(),

@@ -18,6 +18,7 @@ mod plan;
 mod rows;
 mod stream;
 mod windows;
+mod writers;
 
 pub use config::HarvestConfig;
 pub use counts::Counts;

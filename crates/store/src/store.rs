@@ -1,6 +1,7 @@
 //! A finished store: found whole when opened, then read as batches.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -38,20 +39,30 @@ impl Store {
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         let manifest =
             Manifest::read(directory, Stage::Harvest).map_err(|error| unjoined(directory, error))?;
-        let mut names: Vec<&String> = manifest.files.keys().filter(|name| place(name).is_some()).collect();
-        names.sort_by_key(|name| place(name));
-        let shards: Vec<_> = names
-            .into_iter()
-            .map(|name| Ok(Arc::new(Shard::open(directory.join(name))?)))
+        let mut files = BTreeMap::<_, Vec<&String>>::new();
+        for name in manifest.files.keys() {
+            if let Some(place) = place(name) {
+                files.entry(place).or_default().push(name);
+            }
+        }
+        let shards: Vec<_> = files
+            .into_values()
+            .map(|names| {
+                let files = names.into_iter().map(|name| Shard::open(directory.join(name)));
+                let mut files = files.collect::<Result<Vec<_>, _>>()?;
+                let first = files.remove(0);
+                Ok(Arc::new(first.with(files)?))
+            })
             .collect::<Result<_, StoreError>>()?;
         let wrong = |file: PathBuf, reason: String| StoreError::WrongShard { file, reason };
         let manifest_file = || directory.join(monosema_core::manifest::FILE_NAME);
         let Some(first) = shards.first() else {
             return Err(wrong(manifest_file(), "expected shards of activations, found none".into()));
         };
-        let schema = first.schema().clone();
+        let of = |shard: &Shard| StoreSchema { hooks: shard.all_hooks(), ..shard.schema().clone() };
+        let schema = of(first);
         for shard in &shards {
-            if *shard.schema() != schema {
+            if of(shard) != schema || !shard.is_alike() {
                 let reason =
                     format!("its hooks, dtype, layout or order are not those of {}", first.path().display());
                 return Err(wrong(shard.path().to_owned(), reason));
@@ -121,12 +132,14 @@ impl Store {
 }
 
 /// Where a file of a store belongs, if it is a shard: its part, and its number. (By name, shard-100000 would come before
-/// shard-99999.)
+/// shard-99999.) Where hooks have directories of their own, several files have the same place.
 fn place(name: &str) -> Option<(Option<Part>, usize)> {
-    match name.split_once('/') {
-        None => Some((None, shard::number(name)?)),
-        Some((part, name)) => Some((Some(Part::of_directory(part)?), shard::number(name)?)),
-    }
+    let mut directories: Vec<_> = name.split('/').collect();
+    let number = shard::number(directories.pop()?)?;
+    let part = directories.first().and_then(|name| Part::of_directory(name));
+    let hooks = &directories[usize::from(part.is_some())..];
+    let known = hooks.len() <= 1 && hooks.iter().all(|name| name.parse::<HookPoint>().is_ok());
+    known.then_some((part, number))
 }
 
 /// Where there is no manifest, there may be parts of a harvest.

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use monosema_core::{Digest, Manifest, ManifestError, Stage, manifest::Work};
+use monosema_core::{Digest, HookPoint, Manifest, ManifestError, Stage, manifest::Work};
 
 use crate::{
     StoreError, StoreSchema,
@@ -110,15 +110,34 @@ impl Stored {
     }
 }
 
-/// Which works made the shards in a directory that is not sealed: the digests of these, as the shards say, or nothing for one that
+/// Which works made the shards in a directory that is not sealed, or in those of its hooks: the digests of these, as the shards say, or nothing for one that
 /// does not. A file that cannot be read is no shard.
 ///
 /// # Errors
 /// A directory that cannot be read.
 pub fn makers(directory: &Path) -> Result<BTreeSet<Option<String>>, StoreError> {
-    let files = shard_files(directory).map_err(StoreError::io(directory))?;
-    let shards = files.into_iter().filter_map(|(_, path)| Shard::open(path).ok());
-    Ok(shards.map(|shard| shard.work().map(str::to_owned)).collect())
+    let mut makers = BTreeSet::new();
+    for directory in hook_directories(directory).map_err(StoreError::io(directory))? {
+        let files = shard_files(&directory).map_err(StoreError::io(&directory))?;
+        let shards = files.into_iter().filter_map(|(_, path)| Shard::open(path).ok());
+        makers.extend(shards.map(|shard| shard.work().map(str::to_owned)));
+    }
+    Ok(makers)
+}
+
+/// `directory`, and those within it that belong to a hook.
+fn hook_directories(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = vec![directory.to_owned()];
+    if directory.is_dir() {
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            let of_hook = entry.file_name().to_str().is_some_and(|name| name.parse::<HookPoint>().is_ok());
+            if of_hook && entry.file_type()?.is_dir() {
+                found.push(entry.path());
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// The files in `directory` that are named like shards, with their numbers.
