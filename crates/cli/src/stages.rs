@@ -37,7 +37,8 @@ pub(crate) fn run(args: &RunArgs, stages: &[Stage], part: Option<Part>) -> Outco
     let places = Places::new(&args.config, &experiment, args.out.as_deref(), args.overwrite, part)?;
     let stages = &stages_of(&experiment, stages).map_err(|error| usage_in(&args.config, error))?[..];
     let ModelConfig { path, precision } = &experiment.model;
-    let checkpoint = model::open(path).map_err(|error| usage_in(&args.config, error))?.with_precision(*precision);
+    let checkpoint =
+        model::open(path).map_err(|error| usage_in(&args.config, error))?.with_precision(*precision);
     // Everything is checked before anything is done: a fault in [eval] must not show after hours of harvest.
     let lock = if places.out.is_dir() && !args.dry_run { Some(places.lock()?) } else { None };
     let members = members(&experiment, &places).map_err(|error| usage_in(&args.config, error))?;

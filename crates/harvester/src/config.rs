@@ -28,6 +28,10 @@ pub struct HarvestConfig {
     /// `s3://bucket/acts`, from which training then reads them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
+    /// Whether every hook has a directory of shards for itself, named after it, which can be used alone. Default `false`: one set
+    /// of shards holds them all.
+    #[serde(default)]
+    pub hooks_apart: bool,
     /// The type activations are stored as. Default `f32`: as computed, and nothing overflows. `f16` halves disk
     /// and buffers at a relative error of 2⁻¹¹, but ends at 65504, which massive activations of large models pass;
     /// `bf16` has the range of f32 and a relative error of 2⁻⁸.
@@ -67,6 +71,7 @@ impl HarvestConfig {
             stream: false,
             to: None,
             order: Order::default(),
+            hooks_apart: false,
             dtype: VectorDtype::default(),
             layout: Layout::default(),
             batch_tokens: None,

@@ -20,6 +20,7 @@ mod rows;
 mod running;
 mod stream;
 mod windows;
+mod writers;
 
 pub use config::HarvestConfig;
 pub use counts::Counts;

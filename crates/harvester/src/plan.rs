@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use monosema_core::{Seed, Stage, manifest::Work};
+use monosema_core::{HookPoint, Seed, Stage, manifest::Work};
 use monosema_store::{Compression, HookColumn, Layout, Order, Part, StoreSchema, VectorDtype, WriterOptions};
 use monosema_text::{ContextConfig, ContextPlan, Corpus, Tally, TextConfig, Tokenizer, contexts};
 use monosema_transformer::Checkpoint;
@@ -44,6 +44,9 @@ pub struct HarvestPlan {
     pub part: Option<Part>,
     /// In which order rows lie on disk. A stream has that of the text.
     pub order: Order,
+    /// Whether every hook has shards of its own.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub hooks_apart: bool,
     /// The type activations are stored as.
     pub dtype: VectorDtype,
     /// How a vector lies in its column.
@@ -125,10 +128,9 @@ impl HarvestPlan {
         let held = 2.0 * held as f64 * schema.token_bytes() as f64;
         let memory_bytes = ((running.bytes(batch_contexts) + held + PROGRAM_BYTES) as u64)
             .saturating_add(corpus.tokenizing_bytes());
-        Ok(Self {
+        let mut plan = Self {
             model: info.name.clone(),
-            // Ids compress to next to nothing, and the footers are small beside a shard.
-            disk_bytes: if config.stream { 0 } else { tokens.saturating_mul(schema.token_bytes()) },
+            disk_bytes: 0,
             hooks: schema.hooks,
             text: config.text.clone(),
             context,
@@ -137,6 +139,7 @@ impl HarvestPlan {
             stream: config.stream,
             part: None,
             order,
+            hooks_apart: config.hooks_apart && !config.stream,
             dtype: config.dtype,
             layout: config.layout,
             batch_contexts,
@@ -146,7 +149,10 @@ impl HarvestPlan {
             seed,
             tokens,
             memory_bytes,
-        })
+        };
+        // The footers are small beside a shard.
+        plan.disk_bytes = if config.stream { 0 } else { tokens.saturating_mul(plan.token_bytes()) };
+        Ok(plan)
     }
 
     /// The same for one part of the documents, with its share of the tokens.
@@ -160,7 +166,7 @@ impl HarvestPlan {
         }
         self.part = Some(part);
         self.tokens = part.share(self.tokens).max(1);
-        self.disk_bytes = self.tokens.saturating_mul(self.schema().token_bytes());
+        self.disk_bytes = self.tokens.saturating_mul(self.token_bytes());
         Ok(self)
     }
 
@@ -200,6 +206,20 @@ impl HarvestPlan {
     /// Whether how many rows a batch of windows gives is known only when the model has run over it.
     pub fn rows_depend_on_values(&self) -> bool {
         self.max_norm_multiple.is_some()
+    }
+
+    /// What the sets of shards hold, where every hook has its own.
+    pub(crate) fn sets(&self) -> Vec<(HookPoint, StoreSchema)> {
+        let set = |column: &HookColumn| (column.hook, StoreSchema { hooks: vec![*column], ..self.schema() });
+        self.hooks.iter().map(set).collect()
+    }
+
+    /// Bytes on disk of one token, before compression.
+    fn token_bytes(&self) -> u64 {
+        match self.hooks_apart {
+            true => self.sets().iter().map(|(_, schema)| schema.token_bytes()).sum(),
+            false => self.schema().token_bytes(),
+        }
     }
 
     /// All that the result depends on. Reads the model and the text, for their digests.

@@ -5,6 +5,7 @@
 mod filters;
 mod fixture;
 mod padding;
+mod parts;
 mod stream;
 
 use std::{collections::BTreeMap, fs};
@@ -13,7 +14,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use fixture::{D_MODEL, Fixture, context, hooks, stored};
 use monosema_core::{HookPoint, Seed};
 use monosema_harvester::{HarvestConfig, HarvestPlan};
-use monosema_store::{Layout, Store, VectorDtype};
+use monosema_store::{Layout, Order, Store, VectorDtype};
 use monosema_text::ContextConfig;
 use monosema_transformer::{Capture, Checkpoint};
 
@@ -196,9 +197,9 @@ fn a_plan_knows_what_will_come() {
 }
 
 #[test]
-fn a_finished_harvest_is_left_alone_and_an_interrupted_one_redone() {
+fn a_finished_harvest_is_left_alone_and_an_interrupted_one_goes_on() {
     let fixture = Fixture::new(&[300]);
-    let config = HarvestConfig { shard_tokens: 50, ..fixture.config() };
+    let config = HarvestConfig { shard_tokens: 50, order: Order::Shuffled, ..fixture.config() };
     fixture.run(&config).unwrap();
     let read = || {
         let entries = fs::read_dir(fixture.out()).unwrap().map(|e| e.unwrap().path());
@@ -211,10 +212,14 @@ fn a_finished_harvest_is_left_alone_and_an_interrupted_one_redone() {
 
     // As if it had been killed before the end, while the next shard was written.
     fs::remove_file(fixture.out().join("manifest.json")).unwrap();
+    fs::remove_file(fixture.out().join("shard-00001.parquet")).unwrap();
+    let kept = fixture.out().join("shard-00003.parquet");
+    let before = fs::metadata(&kept).unwrap().modified().unwrap();
     fs::write(fixture.out().join("shard-00009.parquet"), "stale").unwrap();
     fs::write(fixture.out().join(".unfinished-x.tmp"), "half").unwrap();
     fixture.run(&config).unwrap();
     assert_eq!(read(), finished, "the same bytes");
+    assert_eq!(fs::metadata(&kept).unwrap().modified().unwrap(), before);
 }
 
 #[test]
