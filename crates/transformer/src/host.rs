@@ -135,10 +135,10 @@ pub(crate) fn erf(x: f32) -> f32 {
         -1.609_603_3e-2,
     ];
     const Q: [f32; 5] = [-1.456_607_2e-5, -2.133_740_6e-4, -1.682_827e-3, -7.373_329_3e-3, -1.426_473_9e-2];
-    // Beyond, the result rounds to 1.
-    let x = x.clamp(-4.0, 4.0);
     let square = x * x;
-    x * polynomial(&P, square) / polynomial(&Q, square)
+    let y = x * polynomial(&P, square) / polynomial(&Q, square);
+    // Beyond, it is 1 itself, not a unit in the last place less: a large gate would multiply that.
+    if x.abs() < 4.0 { y } else { x.signum() }
 }
 
 /// The polynomial of these coefficients, that of the highest power first.
