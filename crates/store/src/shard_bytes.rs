@@ -45,8 +45,13 @@ impl ShardBytes {
         Ok(Self { bytes: Bytes::from_owner(Mapped(map.clone())), map })
     }
 
-    /// Brings this part into memory in one go, and lets the system begin with what lies behind it, which is what comes next.
-    fn fetch(&self, start: usize, length: usize) {
+    /// Brings a page into memory in one go, if it is a part of this, and lets the system begin with what lies behind it, which is
+    /// what comes next.
+    pub(crate) fn fetch(&self, page: &[u8]) {
+        let (start, length) = ((page.as_ptr() as usize).wrapping_sub(self.map.as_ptr() as usize), page.len());
+        if length < ADVISED_BYTES || start > self.map.len() || length > self.map.len() - start {
+            return;
+        }
         // Advice that is not taken, or not understood by an older system, costs nothing but time.
         #[cfg(target_os = "linux")]
         let _ = self.map.advise_range(Advice::PopulateRead, start, length);
@@ -74,9 +79,6 @@ impl ChunkReader for ShardBytes {
             let found = self.bytes.len();
             return Err(ParquetError::EOF(format!("{length} bytes from byte {start} on, of {found}")));
         };
-        if length >= ADVISED_BYTES {
-            self.fetch(end - length, length);
-        }
         Ok(self.bytes.slice(end - length..end))
     }
 }
