@@ -59,8 +59,12 @@ fn verified(acts: &Path) -> Run {
 
 /// Starts a harvest and kills it once there are so many shards. Returns whether it could be killed.
 fn kill_at(n: usize, out: &Path, more: &[&str]) -> bool {
+    kill_when(|| shards(&out.join("acts")).len() >= n, out, more)
+}
+
+fn kill_when(there: impl Fn() -> bool, out: &Path, more: &[&str]) -> bool {
     let mut child = start(&small("harvest", out, more));
-    while shards(&out.join("acts")).len() < n {
+    while !there() {
         if let Some(status) = child.try_wait().unwrap() {
             assert!(status.success());
             return false;
@@ -233,6 +237,37 @@ fn parts_beside_one_another_make_the_whole() {
     monosema(&small("harvest", &split, &anew)).fails(2, &["joined", "manifest.json"]);
     monosema(&small("harvest", &whole, &part("1/3"))).fails(2, &["not split into parts"]);
     monosema(&small("harvest", &whole, &part("4/3"))).fails(2, &["such as 1/16"]);
+}
+
+#[test]
+fn hooks_with_shards_of_their_own_go_on_and_go_elsewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let [whole, killed, moved] = ["whole", "killed", "moved"].map(|name| dir.path().join(name));
+    let (one, two) = ("blocks.1.hook_resid_post", "blocks.2.hook_resid_post");
+    let hooks = format!("harvest.hooks=['{one}','{two}']");
+    let hook = format!("train.hook='{two}'");
+    let settings = with(&SHARDS, &["--set", &hooks, "--set", "harvest.hooks_apart=true", "--set", &hook]);
+    monosema(&small("harvest", &whole, &settings)).ok();
+    let there = || shards(&killed.join("acts").join(one)).len() >= 5;
+    assert!(kill_when(there, &killed, &settings));
+    let other = with(&settings, &["--set", "seed=7"]);
+    monosema(&small("harvest", &killed, &other)).fails(2, &["other work", "--overwrite"]);
+    monosema(&small("harvest", &killed, &settings)).ok();
+    assert_eq!(files(&killed.join("acts")), files(&whole.join("acts")));
+    assert_eq!(verified(&killed.join("acts")).json()["schema"]["hooks"].as_array().unwrap().len(), 2);
+
+    // One of them alone.
+    fs::create_dir(&moved).unwrap();
+    fs::rename(killed.join("acts").join(two), moved.join("acts")).unwrap();
+    verified(&moved.join("acts"));
+    monosema(&small("train", &killed, &settings)).fails(2, &[two, "run the harvest stage again"]);
+    let trained = |out: &Path| {
+        monosema(&small("train", out, &settings)).ok();
+        fs::read(out.join("dictionary/sae_weights.safetensors")).unwrap()
+    };
+    assert!(trained(&moved) == trained(&whole));
+    monosema(&small("harvest", &killed, &settings)).ok();
+    assert_eq!(files(&killed.join("acts").join(two)), files(&moved.join("acts")));
 }
 
 #[test]

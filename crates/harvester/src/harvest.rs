@@ -51,8 +51,8 @@ pub struct HarvestSummary {
 /// result is the same bits. Likewise shards are made anew that a sealed `out` has lost. Nothing outside `out` is written.
 ///
 /// # Errors
-/// An `out` that is sealed and whole, or holds other work; a shard made anew that is not what it was; text, model or disk that fail; activations that are not finite or too large for the
-/// plan's dtype; text of which nothing counts. `out` is then not sealed, and what is finished stays.
+/// An `out` that is sealed and whole, or holds other work; a shard made anew that is not what it was; text, model or disk that
+/// fail; activations that are not finite or too large for the plan's dtype; text of which nothing counts. `out` is then not sealed, and what is finished stays.
 pub fn harvest(
     plan: &HarvestPlan,
     manifest: Manifest,

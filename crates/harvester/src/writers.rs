@@ -99,7 +99,17 @@ impl Writers {
                 whole.write(&place)?;
                 Ok(whole)
             }
-            sealed => Ok(sealed?),
+            sealed => {
+                let sealed = sealed?;
+                // A set that was lost as a whole knew nothing of what it had been.
+                for (name, found) in files {
+                    if let Some(expected) = sealed.files.get(&name).filter(|&expected| *expected != found) {
+                        let (file, expected) = (out.join(name), expected.sha256.clone());
+                        return Err(StoreError::NotTheSame { file, expected, found: found.sha256 }.into());
+                    }
+                }
+                Ok(sealed)
+            }
         }
     }
 }
