@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod elsewhere;
+mod harvest;
 mod hub;
 // A hub of our own, as the tests of what it is asked use it.
 #[allow(dead_code, reason = "those tests ask for more")]

@@ -169,6 +169,22 @@ fn devices_lists_the_cpu_and_never_fails() {
 }
 
 #[test]
+fn models_lists_every_family_and_what_it_reads() {
+    let families = monosema(&["models", "--json"]).ok().json()["families"].as_array().unwrap().clone();
+    let named = |name: &str| families.iter().find(|family| family["family"] == name).unwrap();
+    assert_eq!(named("gpt2")["model_types"], serde_json::json!(["gpt2"]));
+    assert_eq!(named("gpt_neox")["gguf_architecture"], "gptneox");
+    assert_eq!(named("gpt_neox")["hooks_not_in_every_block"], serde_json::json!(["hook_resid_mid"]));
+    let table = monosema(&["models"]).ok().stdout;
+    for family in &families {
+        assert!(table.contains(family["family"].as_str().unwrap()), "{family} is not in {table}");
+    }
+    for part in ["mistral", "gemma3_text", "blocks.L.attn.hook_pattern", "safetensors"] {
+        assert!(table.contains(part), "{part:?} is not in {table}");
+    }
+}
+
+#[test]
 fn a_device_is_held_against_the_cpu() {
     let check = monosema(&["check-device", "cpu", "data/demo/model"]).ok();
     for part in ["blocks.3.hook_mlp_out", "logits, blocks.2.hook_resid_pre halved", "W_dec moved", "x_hat"] {

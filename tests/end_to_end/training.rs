@@ -57,18 +57,18 @@ pub(crate) fn with_acts(acts: &Path, out: &Path) {
 const PARTS: u32 = 4;
 
 /// Points to kill at, from a seed that a failure tells.
-struct Dice(u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
     /// As good as random; the seed of `MONOSEMA_TEST_SEED` if there is one.
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let given = std::env::var("MONOSEMA_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
         let now = || UNIX_EPOCH.elapsed().unwrap().subsec_nanos().into();
         Self(given.unwrap_or_else(now))
     }
 
     /// Between 0 and 1. (SplitMix64.)
-    fn throw(&mut self) -> f64 {
+    pub(crate) fn throw(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

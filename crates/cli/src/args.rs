@@ -47,6 +47,13 @@ pub(crate) enum Command {
         /// One of the list.
         name: Option<String>,
     },
+    /// List the families of language models that can be read, and their hooks.
+    #[command(after_help = "Example: monosema models")]
+    Models {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// List the devices that this build can compute on.
     #[command(after_help = "Example: monosema devices")]
     Devices {

@@ -147,6 +147,20 @@ pub(crate) struct Chosen {
     pub name: DeviceName,
 }
 
+impl Chosen {
+    /// Bytes of a GPU's memory that nobody uses, where its driver tells.
+    pub(crate) fn free_memory(&self) -> Option<u64> {
+        match self.name {
+            #[cfg(feature = "cuda")]
+            DeviceName::Gpu(Gpu::Cuda, index) => {
+                let (free, _) = cudarc::driver::CudaContext::new(index).ok()?.mem_get_info().ok()?;
+                Some(free as u64)
+            }
+            _ => None,
+        }
+    }
+}
+
 /// The device that `name` stands for.
 pub(crate) fn resolve(name: DeviceName) -> Outcome<Chosen> {
     let taken = match name {

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::anyhow;
 use burn::tensor::Device;
-use monosema_core::{AtomicFile, Manifest, ManifestError, Stage, manifest};
+use monosema_core::{AtomicFile, HookPoint, Manifest, ManifestError, Stage, manifest};
 use monosema_evaluator::{EvalError, JSON_FILE, ModelInspection, Report, format_figure, inspect_model};
 use monosema_sae::Dictionary;
 use monosema_store::{Activations, Excess, Part, Place, Quality, Store, StoreError, shard_number};
@@ -129,7 +129,10 @@ fn unfinished(directory: &Path) -> Option<Stage> {
         return Some(Stage::Train);
     }
     let is_sign = |name: &str| {
-        AtomicFile::is_leftover(name) || shard_number(name).is_some() || Part::of_directory(name).is_some()
+        AtomicFile::is_leftover(name)
+            || shard_number(name).is_some()
+            || Part::of_directory(name).is_some()
+            || name.parse::<HookPoint>().is_ok()
     };
     let mut entries = fs::read_dir(directory).ok()?.flatten();
     entries.any(|entry| is_sign(&entry.file_name().to_string_lossy())).then_some(Stage::Harvest)

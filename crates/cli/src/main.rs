@@ -10,6 +10,7 @@ mod experiment;
 mod failure;
 mod inspect;
 mod model;
+mod models;
 mod output;
 mod places;
 mod plan;
@@ -54,6 +55,7 @@ fn dispatch(command: &Command) -> Outcome {
         Command::Run(run) => stages::run(run, &Stage::ALL, None),
         Command::Inspect(inspect) => inspect::run(inspect),
         Command::Recipes { name } => recipes::run(name.as_deref()),
+        Command::Models { json } => models::list(*json),
         Command::Devices { json } => device::list(*json),
         Command::ProbeDevice { name } => device::probe_here(*name),
         Command::CheckDevice { name, model } => check_device::run(*name, model),

@@ -38,7 +38,7 @@ impl Plans {
             // What is sealed is done already, or stays until its replacement is whole.
             let sealed = directory.join(manifest::FILE_NAME).exists();
             (!sealed || overwrite).then(|| {
-                // What an interrupted stage left is removed first.
+                // What an interrupted stage left stays, or is removed first.
                 bytes.saturating_sub(if sealed { 0 } else { size(directory) })
             })
         });
@@ -85,10 +85,16 @@ pub(crate) fn check_space(plans: &Plans, places: &Places, overwrite: bool) -> Ou
     Ok(())
 }
 
-/// Bytes of the files of `directory`; 0 if there is none.
+/// Bytes of the files of `directory` and of those within it; 0 if there is none.
 fn size(directory: &Path) -> u64 {
-    let files = fs::read_dir(directory).into_iter().flatten().flatten();
-    files.filter_map(|file| file.metadata().ok()).filter(fs::Metadata::is_file).map(|file| file.len()).sum()
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries
+        .map(|entry| match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => size(&entry.path()),
+            Ok(metadata) if metadata.is_file() => metadata.len(),
+            _ => 0,
+        })
+        .sum()
 }
 
 /// `None` on systems that do not say.

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use monosema_core::{AtomicFile, Manifest, Stage, manifest};
+use monosema_core::{AtomicFile, HookPoint, Manifest, Stage, manifest};
 use monosema_store::{Part, makers, shard_number};
 use monosema_trainer::{Found, own_names};
 
@@ -76,7 +76,9 @@ fn ours(directory: &Path, stage: Stage) -> BTreeSet<String> {
     }
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let harvested = |name: &String| shard_number(name).is_some() || Part::of_directory(name).is_some();
+    let of_hook = |name: &String| name.parse::<HookPoint>().is_ok();
+    let harvested =
+        |name: &String| shard_number(name).is_some() || Part::of_directory(name).is_some() || of_hook(name);
     names.filter(|name| stage != Stage::Harvest || harvested(name)).collect()
 }
 

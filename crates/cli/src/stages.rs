@@ -23,7 +23,7 @@ use serde_json::Value;
 use crate::{
     args::RunArgs,
     device::{self, Chosen},
-    experiment::Experiment,
+    experiment::{Experiment, ModelConfig},
     failure::{Failure, Outcome},
     inspect, model, output,
     places::{Places, Standing},
@@ -36,7 +36,9 @@ pub(crate) fn run(args: &RunArgs, stages: &[Stage], part: Option<Part>) -> Outco
     let experiment = Experiment::read(&args.config, &args.set)?;
     let places = Places::new(&args.config, &experiment, args.out.as_deref(), args.overwrite, part)?;
     let stages = &stages_of(&experiment, stages).map_err(|error| usage_in(&args.config, error))?[..];
-    let checkpoint = model::open(&experiment.model.path).map_err(|error| usage_in(&args.config, error))?;
+    let ModelConfig { path, precision } = &experiment.model;
+    let checkpoint =
+        model::open(path).map_err(|error| usage_in(&args.config, error))?.with_precision(*precision);
     // Everything is checked before anything is done: a fault in [eval] must not show after hours of harvest.
     let lock = if places.out.is_dir() && !args.dry_run { Some(places.lock()?) } else { None };
     let members = members(&experiment, &places).map_err(|error| usage_in(&args.config, error))?;
@@ -48,8 +50,11 @@ pub(crate) fn run(args: &RunArgs, stages: &[Stage], part: Option<Part>) -> Outco
     }
     let (began, failed) = (Cell::new(false), RefCell::default());
     let runner = Runner { args, experiment, places, members, checkpoint, began, failed };
-    let plans = runner.plan(stages)?;
+    let mut plans = runner.plan(stages)?;
     let chosen = device::resolve(runner.experiment.device)?;
+    if let Some(free) = chosen.free_memory() {
+        plans.harvest = plans.harvest.map(|plan| plan.for_gpu(free));
+    }
     for (_, plan) in &plans.train {
         plan.check_device(&chosen.device).map_err(|error| usage_in(&args.config, error))?;
     }

@@ -59,7 +59,8 @@ impl BlockHook {
         Self::ResidPost,
     ];
 
-    fn name(self) -> &'static str {
+    /// Its name within the block.
+    pub fn name(self) -> &'static str {
         match self {
             Self::ResidPre => "hook_resid_pre",
             Self::AttnPattern => "attn.hook_pattern",

@@ -22,7 +22,7 @@ pub enum EvalError {
     },
     /// A dictionary for activations of another width than the model's.
     #[error(
-        "the dictionary takes activations of {d_in} dimensions, but {hook} of {model} has {d_model}; it was trained \
+        "the dictionary takes activations of {d_in} dimensions, but {hook} of {model} has {width}; it was trained \
          on another model"
     )]
     WidthMismatch {
@@ -33,7 +33,7 @@ pub enum EvalError {
         /// The model's name.
         model: String,
         /// Width that the model has there.
-        d_model: usize,
+        width: usize,
     },
     /// A dictionary for another hook than the plan was made for.
     #[error("{}: expected a dictionary {expected}, found {found}; resolve the plan again", directory.display())]

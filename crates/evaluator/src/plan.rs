@@ -113,17 +113,7 @@ impl EvalPlan {
         let info = checkpoint.info();
         check_limits(config)?;
         check_names(&config.texts)?;
-        checkpoint.check_hook(dictionary.hook)?;
-        checkpoint.check_hook(dictionary.target())?;
-        if dictionary.d_in != info.d_model {
-            let DictionaryShape { hook, d_in, .. } = *dictionary;
-            return Err(EvalError::WidthMismatch {
-                hook,
-                d_in,
-                model: info.name.clone(),
-                d_model: info.d_model,
-            });
-        }
+        check_widths(dictionary, info, context.length)?;
         check_context(context, info)?;
         let tokenizer = checkpoint.tokenizer()?;
         let context = ContextPlan::new(context, &tokenizer).map_err(EvalError::Context)?;
@@ -220,6 +210,30 @@ impl EvalPlan {
              a text is that of {mean}, taken from a clean pass."
         )
     }
+}
+
+/// The dictionary must be as wide as the model is where it reads and where it is spliced in.
+fn check_widths(dictionary: &DictionaryShape, info: &ModelInfo, length: usize) -> Result<(), EvalError> {
+    let DictionaryShape { hook, d_in, .. } = *dictionary;
+    let target = dictionary.target();
+    let [width, d_out] = [info.width(hook, length)?, info.width(target, length)?];
+    let refused = |reason| Err(EvalError::BadConfig { key: "dictionary".into(), reason });
+    for hook in [hook, target] {
+        // As wide as a window is long: a shorter one has nothing that a dictionary could read.
+        if info.width(hook, 1)? != info.width(hook, 2)? {
+            return refused(format!("{hook} has another width in every window, and is not evaluated"));
+        }
+    }
+    if width != d_in {
+        return Err(EvalError::WidthMismatch { hook, d_in, model: info.name.clone(), width });
+    }
+    if d_out != d_in {
+        return refused(format!(
+            "it reads {d_in} dimensions and gives {target}, of {d_out}; expected as many as it reads, others are not \
+             evaluated"
+        ));
+    }
+    Ok(())
 }
 
 /// Windows must not be longer than the model reads.

@@ -28,6 +28,10 @@ pub struct HarvestConfig {
     /// `s3://bucket/acts`, from which training then reads them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
+    /// Whether every hook has a directory of shards for itself, named after it, which can be used alone. Default `false`: one set
+    /// of shards holds them all.
+    #[serde(default)]
+    pub hooks_apart: bool,
     /// The type activations are stored as. Default `f32`: as computed, and nothing overflows. `f16` halves disk
     /// and buffers at a relative error of 2⁻¹¹, but ends at 65504, which massive activations of large models pass;
     /// `bf16` has the range of f32 and a relative error of 2⁻⁸.
@@ -40,10 +44,11 @@ pub struct HarvestConfig {
     /// How a vector lies in its column. Default `binary`; `list` for tools that want lists of numbers.
     #[serde(default)]
     pub layout: Layout,
-    /// Tokens that the model runs over at once, in whole context windows and at least one. Default 2048. It
-    /// changes speed and memory, and results by rounding only.
-    #[serde(default = "default_batch_tokens")]
-    pub batch_tokens: usize,
+    /// Tokens that the model runs over at once, in whole context windows and at least one. It changes speed and memory, and results by
+    /// rounding only. Default: 2048 on the CPU, and what fits into the free memory of a GPU; what does not fit after all is
+    /// halved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_tokens: Option<usize>,
     /// Tokens in a shard. Default 65,536: two shards are held in memory.
     #[serde(default = "default_shard_tokens")]
     pub shard_tokens: u64,
@@ -66,18 +71,15 @@ impl HarvestConfig {
             stream: false,
             to: None,
             order: Order::default(),
+            hooks_apart: false,
             dtype: VectorDtype::default(),
             layout: Layout::default(),
-            batch_tokens: default_batch_tokens(),
+            batch_tokens: None,
             shard_tokens: default_shard_tokens(),
             row_group_tokens: default_row_group_tokens(),
             compression: Compression::default(),
         }
     }
-}
-
-fn default_batch_tokens() -> usize {
-    2048
 }
 
 fn default_shard_tokens() -> u64 {

@@ -38,6 +38,21 @@ pub enum HarvestError {
         /// Expected and found.
         reason: String,
     },
+    /// The device's memory does not hold what one window needs.
+    #[error(
+        "the device's memory does not hold one window: {reason}\nset a shorter [context] length, [model] precision = \"bf16\" \
+         or another device"
+    )]
+    OutOfMemory {
+        /// What the device said.
+        reason: String,
+    },
+    /// The device failed.
+    #[error("the device failed: {reason}")]
+    Device {
+        /// What it said.
+        reason: String,
+    },
     /// There is text, but nothing of it counts.
     #[error(
         "none of the text's {} tokens counts: {} are left out by their position, {} as BOS, {} as other special tokens \

@@ -10,8 +10,8 @@ use std::{
 };
 
 use burn::tensor::Device;
-use monosema_core::{Ahead, Manifest, ManifestError, Progress, Stage};
-use monosema_store::{Place, StoreError, Stored, Writer, Written};
+use monosema_core::{Ahead, Manifest, Progress};
+use monosema_store::StoreError;
 use monosema_transformer::{Checkpoint, LanguageModel};
 use serde::Serialize;
 
@@ -19,6 +19,7 @@ use crate::{
     Counts, HarvestError, HarvestPlan,
     rows::{OwnedRows, RowMaker},
     windows::{Windows, windows},
+    writers::{AllStored, Writers},
 };
 
 /// Batches of activations on their way to the disk.
@@ -39,7 +40,7 @@ pub struct HarvestSummary {
     /// How long the model and the writing took.
     #[serde(skip)]
     pub elapsed: Duration,
-    /// Tokens stored a second.
+    /// Tokens stored a second, those aside that were there already.
     pub tokens_per_second: f64,
 }
 
@@ -50,8 +51,8 @@ pub struct HarvestSummary {
 /// result is the same bits. Likewise shards are made anew that a sealed `out` has lost. Nothing outside `out` is written.
 ///
 /// # Errors
-/// An `out` that is sealed and whole, or holds other work; a shard made anew that is not what it was; text, model or disk that fail; activations that are not finite or too large for the
-/// plan's dtype; text of which nothing counts. `out` is then not sealed, and what is finished stays.
+/// An `out` that is sealed and whole, or holds other work; a shard made anew that is not what it was; text, model or disk that
+/// fail; activations that are not finite or too large for the plan's dtype; text of which nothing counts. `out` is then not sealed, and what is finished stays.
 pub fn harvest(
     plan: &HarvestPlan,
     manifest: Manifest,
@@ -59,44 +60,45 @@ pub fn harvest(
     device: &Device,
     out: &Path,
 ) -> Result<HarvestSummary, HarvestError> {
-    let writer = Writer::create(out, plan.schema(), plan.shards, &manifest.work)?;
+    let writers = Writers::create(plan, &manifest.work, out)?;
     let model = checkpoint.load(device)?;
     tracing::info!("harvesting {} into {}", plan.model, out.display());
     let started = Instant::now();
-    let (counts, written) =
-        run(plan, checkpoint, &model, writer).map_err(|error| no_room(error, plan, out))?;
-    if let Some(limit) = plan.limit().filter(|&limit| limit > written.tokens) {
-        tracing::warn!("the text holds {} tokens that are kept, {limit} were asked for", written.tokens);
+    let full = |error| no_room(error, plan, out);
+    let (Done { counts, computed }, writers) = run(plan, checkpoint, &model, writers).map_err(full)?;
+    let tokens = counts.tokens();
+    if let Some(limit) = plan.limit().filter(|&limit| limit > tokens) {
+        tracing::warn!("the text holds {tokens} tokens that are kept, {limit} were asked for");
     }
-    let mut named = counts.by_name();
-    named.insert("shards".to_owned(), written.shards.len() as u64);
+    let manifest = writers.finish(out, manifest, &counts.by_name()).map_err(full)?;
     let elapsed = started.elapsed();
-    let place = Place::at(out)?;
-    let manifest = match Manifest::read(&place, Stage::Harvest) {
-        // What was missing is there again, and what the manifest says.
-        Ok(sealed) => sealed,
-        Err(ManifestError::Unsealed { .. }) => {
-            let manifest = Manifest { files: written.files, ..manifest };
-            manifest.seal(&place, named, &written.shards)?
-        }
-        Err(error) => return Err(error.into()),
-    };
     Ok(HarvestSummary {
-        tokens: written.tokens,
+        tokens,
         counts,
-        shards: written.shards.len() as u64,
+        shards: manifest.files.len() as u64,
         bytes: manifest.files.values().map(|file| file.bytes).sum(),
         elapsed,
-        tokens_per_second: written.tokens as f64 / elapsed.as_secs_f64().max(1e-9),
+        tokens_per_second: computed as f64 / elapsed.as_secs_f64().max(1e-9),
     })
 }
 
 /// Says of a full disk how much is still to come.
 fn no_room(error: HarvestError, plan: &HarvestPlan, out: &Path) -> HarvestError {
     let HarvestError::Store(source @ StoreError::Full { .. }) = error else { return error };
-    let files = fs::read_dir(out).into_iter().flatten().flatten();
-    let there: u64 = files.filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum();
+    let directories = fs::read_dir(out).into_iter().flatten().flatten().map(|entry| entry.path());
+    let files =
+        directories.chain([out.to_owned()]).filter_map(|path| fs::read_dir(path).ok()).flatten().flatten();
+    let files = files.filter_map(|file| file.metadata().ok()).filter(fs::Metadata::is_file);
+    let there: u64 = files.map(|file| file.len()).sum();
     HarvestError::NoRoom { bytes: plan.disk_bytes.saturating_sub(there), source }
+}
+
+/// What the model has been run over so far.
+#[derive(Default)]
+struct Done {
+    counts: Counts,
+    /// Rows that the model was run for.
+    computed: u64,
 }
 
 /// What becomes of a batch.
@@ -110,18 +112,18 @@ fn run(
     plan: &HarvestPlan,
     checkpoint: &Checkpoint,
     model: &LanguageModel,
-    writer: Writer,
-) -> Result<(Counts, Written), HarvestError> {
+    writers: Writers,
+) -> Result<(Done, Writers), HarvestError> {
     let windows = windows(plan, checkpoint, 1)?;
     thread::scope(|scope| {
         let (to_disk, from_model) = sync_channel(ROWS_AHEAD);
-        let stored = writer.stored().clone();
-        let writing = scope.spawn(move || write(writer, &from_model));
-        let counts = run_model(plan, model, windows, &stored, &to_disk);
+        let stored = writers.stored();
+        let writing = scope.spawn(move || write(writers, &from_model));
+        let done = run_model(plan, model, windows, &stored, &to_disk);
         drop(to_disk);
         // The channel is closed by now, so the writer comes to its end. If it failed, that is why the model stopped.
-        let written = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        Ok((counts?, written))
+        let writers = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        Ok((done?, writers))
     })
 }
 
@@ -130,23 +132,25 @@ fn run_model(
     plan: &HarvestPlan,
     model: &LanguageModel,
     windows: Ahead<Result<Windows, HarvestError>>,
-    stored: &Stored,
+    stored: &AllStored,
     to_disk: &SyncSender<Step>,
-) -> Result<Counts, HarvestError> {
+) -> Result<Done, HarvestError> {
     let mut maker = RowMaker::new(plan, model.clone(), &plan.hooks);
     let mut progress = Progress::start("harvest", "tokens", plan.tokens);
-    let mut counts = Counts::default();
+    let mut done = Done::default();
     for windows in windows {
         let windows = windows?;
-        let (first, wanted) = (counts.tokens(), windows.wanted as u64);
-        let (of_windows, step) = if !plan.rows_depend_on_values() && stored.covers(first..first + wanted) {
+        let (first, wanted) = (done.counts.tokens(), windows.wanted as u64);
+        let known = !plan.rows_depend_on_values();
+        let (counts, step) = if known && stored.covers(&(first..first + wanted)) {
             (maker.pass_by(&windows), Step::Skip(wanted))
         } else {
-            let (rows, of_windows) = maker.make(&windows)?;
-            (of_windows, Step::Append(rows))
+            let (rows, counts) = maker.make(&windows)?;
+            done.computed += rows.len() as u64;
+            (counts, Step::Append(rows))
         };
-        counts += of_windows;
-        progress.advance(of_windows.tokens(), String::new);
+        done.counts += counts;
+        progress.advance(counts.tokens(), String::new);
         if to_disk.send(step).is_err() {
             break;
         }
@@ -156,18 +160,18 @@ fn run_model(
     }
     progress.finish();
     // A part may come away with nothing.
-    if counts.contexts > 0 {
+    if done.counts.contexts > 0 {
         maker.check_any()?;
     }
-    Ok(counts)
+    Ok(done)
 }
 
-fn write(mut writer: Writer, steps: &Receiver<Step>) -> Result<Written, HarvestError> {
+fn write(mut writers: Writers, steps: &Receiver<Step>) -> Result<Writers, HarvestError> {
     for step in steps {
         match step {
-            Step::Skip(n) => writer.skip(n),
-            Step::Append(rows) => rows.with(|rows| writer.append(rows))?,
+            Step::Skip(n) => writers.skip(n),
+            Step::Append(rows) => writers.append(&rows)?,
         }
     }
-    Ok(writer.finish()?)
+    Ok(writers)
 }

@@ -12,12 +12,15 @@
 mod config;
 mod counts;
 mod error;
+mod forward;
 mod harvest;
 mod norms;
 mod plan;
 mod rows;
+mod running;
 mod stream;
 mod windows;
+mod writers;
 
 pub use config::HarvestConfig;
 pub use counts::Counts;

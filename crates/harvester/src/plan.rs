@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use monosema_core::{Seed, Stage, manifest::Work};
+use monosema_core::{HookPoint, Seed, Stage, manifest::Work};
 use monosema_store::{Compression, HookColumn, Layout, Order, Part, StoreSchema, VectorDtype, WriterOptions};
 use monosema_text::{ContextConfig, ContextPlan, Corpus, Tally, TextConfig, Tokenizer, contexts};
-use monosema_transformer::{Checkpoint, ModelInfo};
+use monosema_transformer::Checkpoint;
 use serde::Serialize;
 
-use crate::{HarvestConfig, HarvestError};
+use crate::{HarvestConfig, HarvestError, running::Running};
+
+/// Tokens that the model runs over at once, unless more or fewer are asked for.
+const BATCH_TOKENS: usize = 2048;
 
 /// Memory for the program and the tokenizer's tables, roughly.
 const PROGRAM_BYTES: f64 = 60e6;
@@ -41,12 +44,21 @@ pub struct HarvestPlan {
     pub part: Option<Part>,
     /// In which order rows lie on disk. A stream has that of the text.
     pub order: Order,
+    /// Whether every hook has shards of its own.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub hooks_apart: bool,
     /// The type activations are stored as.
     pub dtype: VectorDtype,
     /// How a vector lies in its column.
     pub layout: Layout,
     /// Windows that the model runs over at once.
     pub batch_contexts: usize,
+    /// Whether that was asked for.
+    #[serde(skip)]
+    batch_is_given: bool,
+    /// What running the model takes.
+    #[serde(skip)]
+    running: Running,
     /// How the store is cut into files.
     pub shards: WriterOptions,
     /// The experiment's seed, which decides the order of the rows.
@@ -87,7 +99,7 @@ impl HarvestPlan {
             compression: config.compression,
         };
         shards.check()?;
-        if config.batch_tokens == 0 {
+        if config.batch_tokens == Some(0) {
             return Err(bad("harvest", "batch_tokens", "expected at least 1, found 0".into()));
         }
         if config.tokens == Some(0) {
@@ -110,14 +122,15 @@ impl HarvestPlan {
         context.check_vocabulary(&tokenizer, info.d_vocab)?;
         let expected = expected_tokens(&corpus, &tokenizer, &context)?;
         let tokens = config.tokens.map_or(expected, |limit| limit.min(expected));
-        let batch_contexts = (config.batch_tokens / context.length).max(1);
+        let batch_contexts = (config.batch_tokens.unwrap_or(BATCH_TOKENS) / context.length).max(1);
         let held = if config.stream { shards.row_group_tokens } else { shards.shard_tokens.min(tokens) };
-        let memory_bytes = memory_bytes(info, &schema, batch_contexts, context.length, held)
+        let running = Running::new(info, &schema, context.length);
+        let held = 2.0 * held as f64 * schema.token_bytes() as f64;
+        let memory_bytes = ((running.bytes(batch_contexts) + held + PROGRAM_BYTES) as u64)
             .saturating_add(corpus.tokenizing_bytes());
-        Ok(Self {
+        let mut plan = Self {
             model: info.name.clone(),
-            // Ids compress to next to nothing, and the footers are small beside a shard.
-            disk_bytes: if config.stream { 0 } else { tokens.saturating_mul(schema.token_bytes()) },
+            disk_bytes: 0,
             hooks: schema.hooks,
             text: config.text.clone(),
             context,
@@ -126,14 +139,20 @@ impl HarvestPlan {
             stream: config.stream,
             part: None,
             order,
+            hooks_apart: config.hooks_apart && !config.stream,
             dtype: config.dtype,
             layout: config.layout,
             batch_contexts,
+            batch_is_given: config.batch_tokens.is_some(),
+            running,
             shards,
             seed,
             tokens,
             memory_bytes,
-        })
+        };
+        // The footers are small beside a shard.
+        plan.disk_bytes = if config.stream { 0 } else { tokens.saturating_mul(plan.token_bytes()) };
+        Ok(plan)
     }
 
     /// The same for one part of the documents, with its share of the tokens.
@@ -147,8 +166,18 @@ impl HarvestPlan {
         }
         self.part = Some(part);
         self.tokens = part.share(self.tokens).max(1);
-        self.disk_bytes = self.tokens.saturating_mul(self.schema().token_bytes());
+        self.disk_bytes = self.tokens.saturating_mul(self.token_bytes());
         Ok(self)
+    }
+
+    /// The same for a GPU with so many bytes free, which runs over as many windows at once as they hold, if no number was asked for.
+    /// With `max_norm_multiple` the number is part of the result, and stays.
+    #[must_use]
+    pub fn for_gpu(mut self, free_bytes: u64) -> Self {
+        if !self.batch_is_given && !self.rows_depend_on_values() {
+            self.batch_contexts = self.running.windows(free_bytes, self.context.length);
+        }
+        self
     }
 
     /// Where to stop, in counted tokens: a part has its share.
@@ -179,6 +208,20 @@ impl HarvestPlan {
         self.max_norm_multiple.is_some()
     }
 
+    /// What the sets of shards hold, where every hook has its own.
+    pub(crate) fn sets(&self) -> Vec<(HookPoint, StoreSchema)> {
+        let set = |column: &HookColumn| (column.hook, StoreSchema { hooks: vec![*column], ..self.schema() });
+        self.hooks.iter().map(set).collect()
+    }
+
+    /// Bytes on disk of one token, before compression.
+    fn token_bytes(&self) -> u64 {
+        match self.hooks_apart {
+            true => self.sets().iter().map(|(_, schema)| schema.token_bytes()).sum(),
+            false => self.schema().token_bytes(),
+        }
+    }
+
     /// All that the result depends on. Reads the model and the text, for their digests.
     ///
     /// # Errors
@@ -187,7 +230,11 @@ impl HarvestPlan {
         let text = Corpus::open(&self.text)?.input(&self.text)?;
         let model = checkpoint.input()?;
         let inputs = BTreeMap::from([("model".to_owned(), model), ("text".to_owned(), text)]);
-        Ok(Work::new(Stage::Harvest, self, &IRRELEVANT, self.seed, inputs))
+        let mut irrelevant = IRRELEVANT.to_vec();
+        if !self.rows_depend_on_values() {
+            irrelevant.push("batch_contexts");
+        }
+        Ok(Work::new(Stage::Harvest, self, &irrelevant, self.seed, inputs))
     }
 }
 
@@ -210,21 +257,4 @@ fn expected_tokens(
         }
     }
     Err(HarvestError::NothingCounts { tally })
-}
-
-/// The weights, what one batch needs within a block, and `held` tokens twice: those that are gathered, and those that are written or
-/// wait to be taken. The model's inner
-/// widths are not known here, so its MLP is taken as four times, and its heads as 64 wide.
-fn memory_bytes(info: &ModelInfo, schema: &StoreSchema, contexts: usize, length: usize, held: u64) -> u64 {
-    // In f64, because a batch or a shard may be as absurd as the user likes, and the sum must still say so.
-    let (contexts, length, d_model) = (contexts as f64, length as f64, info.d_model as f64);
-    let weights = 4.0 * info.n_parameters as f64;
-    let residual = 4.0 * contexts * length * d_model;
-    // At most, where all sequences run side by side: of each, some hundreds of queries at a time.
-    let scores = 4.0 * contexts * (d_model / 64.0).ceil() * length.min(512.0) * length;
-    // What hooks see, on the device, on the host, and those of its rows that are kept.
-    let widths: usize = schema.hooks.iter().map(|column| column.width).sum();
-    let hooks = 4.0 * 4.0 * contexts * length * widths as f64;
-    let in_flight = 2.0 * held as f64 * schema.token_bytes() as f64;
-    (weights + 12.0 * residual + hooks + 2.0 * scores + in_flight + PROGRAM_BYTES) as u64
 }

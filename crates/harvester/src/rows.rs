@@ -1,20 +1,18 @@
 //! From a batch of windows and what the model made of them to rows that count.
 
-use burn::tensor::{Int, Tensor, TensorData};
-use monosema_core::HookPoint;
 use monosema_store::{HookColumn, Rows};
 use monosema_text::ContextBatch;
-use monosema_transformer::{Capture, LanguageModel};
+use monosema_transformer::LanguageModel;
 
-use crate::{Counts, HarvestError, HarvestPlan, norms::NormFilter, windows::Windows};
+use crate::{Counts, HarvestError, HarvestPlan, forward::Forward, norms::NormFilter, windows::Windows};
 
 /// Makes rows of one batch of windows after the other, up to the plan's limit in each time of reading.
 pub(crate) struct RowMaker {
-    model: LanguageModel,
+    /// Of the columns' hooks and of those that the filter looks at beside them: all that a harvest stores, so that every reader
+    /// has the same rows.
+    forward: Forward,
     /// What rows hold.
     columns: Vec<HookColumn>,
-    /// What the filter looks at beside that: all that a harvest stores, so that every reader has the same rows.
-    watched: Vec<HookPoint>,
     filter: Option<NormFilter>,
     limit: u64,
     epoch: u64,
@@ -32,7 +30,8 @@ impl RowMaker {
             watched.extend(others.filter(|hook| columns.iter().all(|column| column.hook != *hook)));
         }
         let limit = plan.limit().unwrap_or(u64::MAX);
-        Self { model, columns: columns.to_vec(), watched, filter, limit, epoch: 0, made: 0 }
+        let forward = Forward::new(model, watched);
+        Self { forward, columns: columns.to_vec(), filter, limit, epoch: 0, made: 0 }
     }
 
     /// Whether the filter has left anything of the text.
@@ -75,7 +74,7 @@ impl RowMaker {
             return Ok((OwnedRows::none(self.columns.len()), Counts::default()));
         }
         let Windows { batch, wanted, .. } = windows;
-        let values = self.values(batch)?;
+        let values = self.forward.values(batch)?;
         let mut places: Vec<_> = counted_places(batch).take(*wanted).collect();
         let n_places = batch.n_contexts() * batch.seq_len();
         if let Some(filter) = &self.filter {
@@ -95,20 +94,6 @@ impl RowMaker {
             windows.end_epoch();
         }
         Ok((OwnedRows::select(batch, &self.columns, &values, &places), counts))
-    }
-
-    /// What the watched hooks see, `[batch, seq, width]` each.
-    fn values(&self, batch: &ContextBatch) -> Result<Vec<Vec<f32>>, HarvestError> {
-        let ids = batch.token_ids(self.model.info().d_vocab)?;
-        let shape = [batch.n_contexts(), batch.seq_len()];
-        let tokens = Tensor::<2, Int>::from_data(TensorData::new(ids, shape), self.model.device());
-        let mut capture = Capture::new(self.watched.iter().copied());
-        self.model.run(tokens, &mut capture);
-        let value = |&hook: &HookPoint| -> Vec<f32> {
-            let x = capture.take(hook).expect("the plan has checked that the model has the hook");
-            x.into_data().convert::<f32>().try_to_vec().expect("just converted")
-        };
-        Ok(self.watched.iter().map(value).collect())
     }
 }
 
@@ -265,6 +250,7 @@ fn lay_out(vector: &[f32], width: usize, n_keys: usize, kept: &mut Vec<f32>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use monosema_core::HookPoint;
     use monosema_text::{Context, Verdict};
 
     fn batch() -> ContextBatch {

@@ -94,7 +94,10 @@ impl Cursor {
             token_ids: from(shard.token_ids()?)?,
             vectors: columns
                 .iter()
-                .map(|&column| from(shard.vectors(column)?))
+                .map(|&column| {
+                    let shard = shard.sibling(column).unwrap_or(shard);
+                    Values::from_row(shard.clone(), shard.vectors(column)?, row)
+                })
                 .collect::<Result<_, StoreError>>()?,
             left: shard.tokens() - row as u64 - 1,
             shard: shard.clone(),

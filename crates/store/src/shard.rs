@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
 };
 
 use monosema_core::Files;
@@ -60,6 +60,8 @@ pub(crate) struct Shard {
     footer: ArrowReaderMetadata,
     /// Mapped when it is needed first, if it is not elsewhere.
     contents: OnceLock<ShardBytes>,
+    /// The vectors of other hooks of the same rows, where every hook has files of its own.
+    siblings: Vec<Arc<Shard>>,
 }
 
 /// A column of a shard.
@@ -118,7 +120,37 @@ impl Shard {
         let footer = ArrowReaderMetadata::load(reader, ArrowReaderOptions::new())
             .map_err(|e| StoreError::reading(&path, e, |e| e.to_string()))?;
         let schema = StoreSchema::of_shard(&path, footer.schema())?;
-        Ok(Self { path, bytes, schema, footer, contents })
+        Ok(Self { path, bytes, schema, footer, contents, siblings: Vec::new() })
+    }
+
+    /// As one with others, which hold other hooks of the same rows.
+    pub(crate) fn with(mut self, siblings: Vec<Self>) -> Result<Self, StoreError> {
+        let cuts = |shard: &Self| (0..shard.row_groups()).map(|g| shard.group_tokens(g)).collect::<Vec<_>>();
+        for sibling in siblings {
+            if cuts(&sibling) != cuts(&self) {
+                let reason = format!("its rows are not those of {}", self.path.display());
+                return Err(StoreError::WrongShard { file: sibling.path, reason });
+            }
+            self.siblings.push(Arc::new(sibling));
+        }
+        Ok(self)
+    }
+
+    /// Whether siblings differ in nothing but their hooks.
+    pub(crate) fn is_alike(&self) -> bool {
+        let alike = |other: &Self| StoreSchema { hooks: self.schema.hooks.clone(), ..other.schema.clone() };
+        self.siblings.iter().all(|sibling| alike(sibling) == self.schema)
+    }
+
+    /// All hooks of these rows.
+    pub(crate) fn all_hooks(&self) -> Vec<HookColumn> {
+        let siblings = self.siblings.iter().flat_map(|sibling| &sibling.schema.hooks);
+        self.schema.hooks.iter().chain(siblings).copied().collect()
+    }
+
+    /// The sibling that holds the vectors of a hook, if it is not this one.
+    pub(crate) fn sibling(&self, of: HookColumn) -> Option<&Arc<Self>> {
+        self.siblings.iter().find(|sibling| sibling.schema.hooks.contains(&of))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -215,7 +247,9 @@ impl Shard {
     pub(crate) fn is_plain(&self) -> bool {
         let metadata = self.footer.metadata();
         let mut chunks = metadata.row_groups().iter().flat_map(|group| group.columns());
-        self.schema.layout == Layout::Binary && chunks.all(|c| c.compression() == Compression::UNCOMPRESSED)
+        self.schema.layout == Layout::Binary
+            && chunks.all(|c| c.compression() == Compression::UNCOMPRESSED)
+            && self.siblings.iter().all(|sibling| sibling.is_plain())
     }
 
     /// The smallest and the largest key of a row group, as its statistics say or, without any, the column itself.
@@ -260,9 +294,10 @@ impl Shard {
         let mut rows = RowGroup { tokens, ..RowGroup::default() };
         for (vectors, of) in rows.vectors.iter_mut().zip([Some(columns.first), columns.second]) {
             if let Some(of) = of {
-                let column = self.vectors(of)?;
+                let shard = self.sibling(of).map_or(self, Arc::as_ref);
+                let column = shard.vectors(of)?;
                 *vectors =
-                    Vectors { pages: Values::of_group(self, &column, group)?, row_bytes: column.bytes };
+                    Vectors { pages: Values::of_group(shard, &column, group)?, row_bytes: column.bytes };
             }
         }
         Ok(rows)

@@ -47,15 +47,21 @@ impl ShardBytes {
         let map = Arc::new(unsafe { Mmap::map(&file) }.map_err(StoreError::io(path))?);
         Ok(Self::Mapped { bytes: Bytes::from_owner(Mapped(map.clone())), map })
     }
-}
 
-/// Brings this part of a map into memory in one go, and lets the system begin with what lies behind it, which is what comes next.
-fn bring(map: &Mmap, start: usize, length: usize) {
-    // Advice that is not taken, or not understood by an older system, costs nothing but time.
-    #[cfg(target_os = "linux")]
-    let _ = map.advise_range(Advice::PopulateRead, start, length);
-    let behind = start + length;
-    let _ = map.advise_range(Advice::WillNeed, behind, length.min(map.len() - behind));
+    /// Brings a page into memory in one go, if it is a part of this map, and lets the system begin with what lies behind it, which
+    /// is what comes next.
+    pub(crate) fn fetch(&self, page: &[u8]) {
+        let Self::Mapped { map, .. } = self else { return };
+        let (start, length) = ((page.as_ptr() as usize).wrapping_sub(map.as_ptr() as usize), page.len());
+        if length < ADVISED_BYTES || start > map.len() || length > map.len() - start {
+            return;
+        }
+        // Advice that is not taken, or not understood by an older system, costs nothing but time.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise_range(Advice::PopulateRead, start, length);
+        let behind = start + length;
+        let _ = map.advise_range(Advice::WillNeed, behind, length.min(map.len() - behind));
+    }
 }
 
 impl Length for ShardBytes {
@@ -85,14 +91,8 @@ impl ChunkReader for ShardBytes {
             return Err(ParquetError::EOF(format!("{length} bytes from byte {start} on, of {found}")));
         };
         match self {
-            Self::Mapped { bytes, map } => {
-                // What is mapped has addresses.
-                let end = end as usize;
-                if length >= ADVISED_BYTES {
-                    bring(map, end - length, length);
-                }
-                Ok(bytes.slice(end - length..end))
-            }
+            // What is mapped has addresses.
+            Self::Mapped { bytes, .. } => Ok(bytes.slice(end as usize - length..end as usize)),
             Self::Elsewhere(file) => file.read(start..end).map_err(external),
         }
     }

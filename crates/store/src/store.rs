@@ -41,17 +41,26 @@ impl Store {
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         let at = Place::at(directory)?;
         let manifest = Manifest::read(&at, Stage::Harvest).map_err(|error| unjoined(directory, error))?;
-        let mut names: Vec<&String> = manifest.files.keys().filter(|name| place(name).is_some()).collect();
-        names.sort_by_key(|name| place(name));
-        let shards: Vec<_> = Shard::open_all(&at, &names)?.into_iter().map(Arc::new).collect();
+        let mut names: Vec<_> = manifest.files.keys().filter_map(|name| Some((place(name)?, name))).collect();
+        names.sort();
+        let opened = Shard::open_all(&at, &names.iter().map(|(_, name)| *name).collect::<Vec<_>>())?;
+        let mut opened = names.iter().map(|(place, _)| place).zip(opened).peekable();
+        let mut shards = Vec::new();
+        // Files of one place hold hooks of the same rows.
+        while let Some((place, first)) = opened.next() {
+            let siblings = std::iter::from_fn(|| opened.next_if(|(other, _)| *other == place));
+            let siblings = siblings.map(|(_, shard)| shard).collect();
+            shards.push(Arc::new(first.with(siblings)?));
+        }
         let wrong = |file: PathBuf, reason: String| StoreError::WrongShard { file, reason };
         let manifest_file = || directory.join(monosema_core::manifest::FILE_NAME);
         let Some(first) = shards.first() else {
             return Err(wrong(manifest_file(), "expected shards of activations, found none".into()));
         };
-        let schema = first.schema().clone();
+        let of = |shard: &Shard| StoreSchema { hooks: shard.all_hooks(), ..shard.schema().clone() };
+        let schema = of(first);
         for shard in &shards {
-            if *shard.schema() != schema {
+            if of(shard) != schema || !shard.is_alike() {
                 let reason =
                     format!("its hooks, dtype, layout or order are not those of {}", first.path().display());
                 return Err(wrong(shard.path().to_owned(), reason));
@@ -121,12 +130,14 @@ impl Store {
 }
 
 /// Where a file of a store belongs, if it is a shard: its part, and its number. (By name, shard-100000 would come before
-/// shard-99999.)
+/// shard-99999.) Where hooks have directories of their own, several files have the same place.
 fn place(name: &str) -> Option<(Option<Part>, usize)> {
-    match name.split_once('/') {
-        None => Some((None, shard::number(name)?)),
-        Some((part, name)) => Some((Some(Part::of_directory(part)?), shard::number(name)?)),
-    }
+    let mut directories: Vec<_> = name.split('/').collect();
+    let number = shard::number(directories.pop()?)?;
+    let part = directories.first().and_then(|name| Part::of_directory(name));
+    let hooks = &directories[usize::from(part.is_some())..];
+    let known = hooks.len() <= 1 && hooks.iter().all(|name| name.parse::<HookPoint>().is_ok());
+    known.then_some((part, number))
 }
 
 /// Where there is no manifest, there may be parts of a harvest.

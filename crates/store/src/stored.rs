@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, ops::Range, path::Path};
 
-use monosema_core::{Digest, Manifest, ManifestError, Stage, manifest::Work};
+use monosema_core::{Digest, HookPoint, Manifest, ManifestError, Stage, manifest::Work};
 
 use crate::{
     StoreError, StoreSchema,
@@ -108,15 +108,28 @@ impl Stored {
     }
 }
 
-/// Which works made the shards in a directory that is not sealed: the digests of these, as the shards say, or nothing for one that
+/// Which works made the shards in a directory that is not sealed, or in those of its hooks: the digests of these, as the shards say, or nothing for one that
 /// does not. A file that cannot be read is no shard.
 ///
 /// # Errors
 /// A directory that cannot be read.
 pub fn makers(directory: &Path) -> Result<BTreeSet<Option<String>>, StoreError> {
-    let place = Place::at(directory)?;
-    let shards = shard_files(&place)?.into_iter().filter_map(|(_, name)| Shard::open(&place, &name).ok());
-    Ok(shards.map(|shard| shard.work().map(str::to_owned)).collect())
+    let whole = Place::at(directory)?;
+    let mut makers = BTreeSet::new();
+    for place in hook_places(whole)? {
+        let shards = shard_files(&place)?.into_iter().filter_map(|(_, name)| Shard::open(&place, &name).ok());
+        makers.extend(shards.map(|shard| shard.work().map(str::to_owned)));
+    }
+    Ok(makers)
+}
+
+/// `place`, and those within it that belong to a hook.
+fn hook_places(place: Place) -> Result<Vec<Place>, StoreError> {
+    let names = place.names()?.places.into_iter();
+    let of_hooks = names.filter(|name| name.parse::<HookPoint>().is_ok());
+    let mut found: Vec<_> = of_hooks.map(|name| place.within(&name)).collect::<Result<_, _>>()?;
+    found.insert(0, place);
+    Ok(found)
 }
 
 /// The files in `place` that are named like shards, with their numbers.

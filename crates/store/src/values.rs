@@ -60,6 +60,7 @@ impl Values {
             values.turn_page()?;
         }
         values.at = row * values.column.bytes;
+        values.shard.contents()?.fetch(&values.page);
         Ok(values)
     }
 
@@ -71,7 +72,11 @@ impl Values {
     /// Goes on to the next one, which there is.
     pub(crate) fn advance(&mut self) -> Result<(), StoreError> {
         self.at += self.column.bytes;
-        if self.at == self.page.len() { self.turn_page() } else { Ok(()) }
+        if self.at == self.page.len() {
+            self.turn_page()?;
+            self.shard.contents()?.fetch(&self.page);
+        }
+        Ok(())
     }
 
     /// All values of a group.
@@ -79,7 +84,9 @@ impl Values {
         let mut pages = Pages::of(shard, column, group)?;
         let (mut found, mut coming) = (Vec::new(), shard.group_tokens(group));
         while coming > 0 {
-            found.push(pages.next(shard, column, group, &mut coming)?);
+            let page = pages.next(shard, column, group, &mut coming)?;
+            shard.contents()?.fetch(&page);
+            found.push(page);
         }
         Ok(found)
     }

@@ -66,4 +66,4 @@ for name in ("f32-list", "f16-list"):
     check(f"polars {name}", polars.read_parquet(shard(name))[h].to_numpy())
     check(f"DuckDB {name}", [row[0] for row in duckdb.sql(f'SELECT "{h}" FROM \'{shard(name)}\'').fetchall()])
 metadata = pyarrow.parquet.read_table(shard("f32")).schema.metadata
-assert metadata[b"monosema.dtype"] == b"f32" and metadata[b"monosema.version"] == b"1"
+assert metadata[b"monosema.dtype"] == b"f32" and metadata[b"monosema.version"] == b"2"

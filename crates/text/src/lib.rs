@@ -12,6 +12,7 @@
 mod batch;
 mod context;
 mod corpus;
+mod counting;
 mod error;
 mod estimate;
 mod find;

@@ -4,7 +4,9 @@
 mod activation;
 mod attention;
 mod embedding;
+mod experts;
 mod init;
+mod latent;
 mod linear;
 mod load;
 mod mlp;
@@ -19,10 +21,14 @@ mod shape;
 pub use activation::Activation;
 pub use rope_scaling::RopeScaling;
 
+pub(crate) use experts::Choice;
+pub(crate) use latent::LatentShape;
 pub(crate) use linear::{Linear, transposed};
 pub(crate) use load::Names;
 pub(crate) use norm::Norm;
-pub(crate) use shape::{AttentionShape, BlockShape, MlpShape, NormKind, Norms, QkNormKind, Rope, Shape};
+pub(crate) use shape::{
+    AttentionShape, BlockShape, ExpertsShape, MlpShape, NormKind, Norms, QkNormKind, Rope, Shape,
+};
 
 use burn::{
     module::Module,
@@ -31,6 +37,7 @@ use burn::{
 
 use attention::{Attention, Heads, Scores};
 use embedding::Embedding;
+use experts::Experts;
 use mlp::Mlp;
 use positions::Positions;
 use rotary::Rotary;
@@ -53,6 +60,7 @@ pub(crate) struct Block {
     pub(crate) post_attention_norm: Option<Norm>,
     pub(crate) mlp_norm: Option<Norm>,
     pub(crate) mlp: Mlp,
+    pub(crate) experts: Option<Experts>,
     pub(crate) post_mlp_norm: Option<Norm>,
     /// Whether the MLP reads what the block receives, as attention does.
     pub(crate) parallel: bool,

@@ -13,7 +13,7 @@ use monosema_core::{Digest, HookPoint, digest_bytes, digest_file, manifest::Inpu
 use monosema_text::Tokenizer;
 
 use crate::{
-    LanguageModel, ModelError, ModelInfo,
+    LanguageModel, ModelError, ModelInfo, Precision,
     blocks::Transformer,
     families::Config,
     formats::{Gguf, Settings, TensorSource, open_weights},
@@ -27,6 +27,7 @@ pub struct Checkpoint {
     files: Files,
     config: Config,
     info: ModelInfo,
+    precision: Precision,
     resolved: Option<String>,
     digest: OnceLock<Digest>,
 }
@@ -77,7 +78,8 @@ impl Checkpoint {
         let name = name.or_else(|| name_of(path)).unwrap_or_else(|| "model".into());
         let n_parameters = count_parameters(files.source(), &config);
         let info = ModelInfo::new(name, config.family, &config.shape, n_parameters);
-        Ok(Self { path: path.to_owned(), files, config, info, resolved: None, digest: OnceLock::new() })
+        let (precision, resolved) = (Precision::default(), None);
+        Ok(Self { path: path.to_owned(), files, config, info, precision, resolved, digest: OnceLock::new() })
     }
 
     /// The same under the name by which the world knows it; `resolved` is the address that means these files for ever.
@@ -110,7 +112,7 @@ impl Checkpoint {
         }
     }
 
-    /// A digest of everything the model's behaviour depends on: its weights, configuration and tokenizer.
+    /// A digest of everything the model's behaviour depends on: its weights, configuration, tokenizer and precision.
     ///
     /// # Errors
     /// If a file cannot be read.
@@ -133,6 +135,14 @@ impl Checkpoint {
     }
 
     fn read_digest(&self) -> Result<Digest, ModelError> {
+        let files = self.read_digest_of_files()?;
+        Ok(match self.precision {
+            Precision::F32 => files,
+            precision => digest_bytes(format!("{files}  {precision}\n").as_bytes()),
+        })
+    }
+
+    fn read_digest_of_files(&self) -> Result<Digest, ModelError> {
         let digest = |path: &Path| {
             digest_file(path).map_err(|source| ModelError::Io { path: path.to_owned(), source })
         };
@@ -156,7 +166,13 @@ impl Checkpoint {
         self.info.check_hook(hook)
     }
 
-    /// Reads the weights onto `device`, in f32.
+    /// The same model, whose large products are computed in `precision`.
+    #[must_use]
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { precision, digest: OnceLock::new(), ..self }
+    }
+
+    /// Reads the weights onto `device`.
     ///
     /// # Errors
     /// If a tensor is missing, one too many, there twice, misshapen, unreadable or not finite; the error names it.
@@ -165,7 +181,8 @@ impl Checkpoint {
         let role = |name: &str| self.config.role(name);
         let name_in_file = |own: &str| self.config.name_in_file(own);
         let mut weights = Weights::new(&self.path, self.files.source(), role, name_in_file)?;
-        let transformer = Transformer::load(shape, &family.description().names, &mut weights, device)?;
+        let transformer =
+            Transformer::load(shape, &family.description().names, &mut weights, self.precision, device)?;
         weights.finish()?;
         Ok(LanguageModel::new(transformer, self.info.clone(), device))
     }

@@ -3,6 +3,7 @@
 
 use std::{borrow::Cow, fmt};
 
+use monosema_core::BlockHook;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -26,7 +27,9 @@ pub(crate) struct Description {
     /// The spelling in `names` of a tensor that a checkpoint on the hub calls so.
     pub(crate) canonical: fn(&str) -> Cow<'_, str>,
     /// Whether a tensor of this canonical name is none of a language model's weights: a buffer, say.
-    pub(crate) ignored: fn(&str) -> bool,
+    pub(crate) ignored: fn(&Shape, &str) -> bool,
+    /// Hooks that not every block of such models has.
+    pub(crate) not_in_every_block: &'static [BlockHook],
     /// Reads a config.json.
     pub(crate) from_config_json: fn(&Settings) -> Result<Shape, ModelError>,
     /// How checkpoints on the hub store a tensor.
@@ -76,18 +79,32 @@ macro_rules! families {
 families! {
     Llama => llama,
     Gpt2 => gpt2,
+    GptNeo => gpt_neo,
     GptNeox => gpt_neox,
     Qwen2 => qwen2,
     Qwen3 => qwen3,
     Gemma => gemma,
     Gemma2 => gemma2,
     Gemma3 => gemma3,
+    Phi3 => phi3,
+    Olmo2 => olmo2,
+    DeepseekV3 => deepseek_v3,
 }
 
 impl Family {
     /// The `model_type`s of config.json that are of the family.
     pub fn model_types(self) -> &'static [&'static str] {
         self.description().model_types
+    }
+
+    /// The `architectures` of config.json that are of the family: those with a language model's output.
+    pub fn architectures(self) -> &'static [&'static str] {
+        self.description().architectures
+    }
+
+    /// The hooks that not every block of such models has.
+    pub fn not_in_every_block(self) -> &'static [BlockHook] {
+        self.description().not_in_every_block
     }
 
     /// What llama.cpp calls the family (`general.architecture`), if it knows it.
@@ -127,7 +144,9 @@ impl Config {
         })?;
         let description = family.description();
         check_architecture(settings, description.architectures)?;
-        settings.refuse("quantization_config", &[], "fetch the model's unquantised weights")?;
+        let unquantised = "fetch the model's unquantised weights, or turn them into bf16 (DeepSeek's repositories have \
+                           fp8_cast_bf16.py for theirs)";
+        settings.refuse("quantization_config", &[], unquantised)?;
         let shape = (description.from_config_json)(settings)?;
         settings.warn_of_unread(HARMLESS_KEYS);
         shape.check(settings.file())?;
@@ -169,11 +188,11 @@ impl Config {
             }
         };
         match own {
+            _ if (description.ignored)(&self.shape, &name) => Role::Ignored,
             Some(own) => {
                 let stored = stored(&self.shape, &own);
                 Role::Weight(own, stored)
             }
-            None if (description.ignored)(&name) => Role::Ignored,
             None => Role::Unknown,
         }
     }
@@ -223,7 +242,7 @@ fn as_is(_: &Shape, _: &str) -> Stored {
 }
 
 /// Rotary frequencies, which old checkpoints carry along and GGUF files may (they are part of the shape).
-fn rotary_buffers(name: &str) -> bool {
+fn rotary_buffers(_: &Shape, name: &str) -> bool {
     name.ends_with("rotary_emb.inv_freq") || name == gguf::ROPE_FREQS
 }
 
@@ -243,6 +262,8 @@ const HARMLESS_KEYS: &[&str] = &[
     "_name_or_path",
     "_attn_implementation_autoset",
     "architectures",
+    "auto_map",
+    "aux_loss_alpha",
     "attention_dropout",
     "attn_pdrop",
     "cache_implementation",
@@ -251,8 +272,10 @@ const HARMLESS_KEYS: &[&str] = &[
     "bos_token_id",
     "dtype",
     "embd_pdrop",
+    "embed_dropout",
     "eoi_token_index",
     "eos_token_id",
+    "ep_size",
     "gradient_checkpointing",
     "hidden_dropout",
     "hidden_activation",
@@ -266,11 +289,15 @@ const HARMLESS_KEYS: &[&str] = &[
     "mm_tokens_per_image",
     "model_type",
     "n_ctx",
+    "num_nextn_predict_layers",
     "output_past",
     "pad_token_id",
     "pretraining_tp",
+    "qk_head_dim",
     "reorder_and_upcast_attn",
+    "resid_dropout",
     "resid_pdrop",
+    "seq_aux",
     "summary_activation",
     "summary_first_dropout",
     "summary_proj_to_labels",

@@ -102,8 +102,8 @@ pub(crate) fn exp(x: f32) -> f32 {
 pub(crate) fn tanh(x: f32) -> f32 {
     const P: [f32; 7] = [
         -2.760_768_5e-16,
-        2.000_187_9e-13,
-        -8.604_671_5e-11,
+        2.000_188e-13,
+        -8.604_672e-11,
         5.122_297_1e-8,
         1.485_722_4e-5,
         6.372_619_3e-4,
@@ -126,19 +126,19 @@ pub(crate) fn soft_cap(x: f32, cap: f32) -> f32 {
 #[inline(always)]
 pub(crate) fn erf(x: f32) -> f32 {
     const P: [f32; 7] = [
-        -2.726_142_2e-10,
+        -2.726_142e-10,
         2.770_681_4e-8,
         -2.101_024e-6,
         -5.692_506_3e-5,
         -7.349_906_3e-4,
-        -2.954_599_9e-3,
+        -2.954_6e-3,
         -1.609_603_3e-2,
     ];
     const Q: [f32; 5] = [-1.456_607_2e-5, -2.133_740_6e-4, -1.682_827e-3, -7.373_329_3e-3, -1.426_473_9e-2];
-    // Beyond, the result rounds to 1.
-    let x = x.clamp(-4.0, 4.0);
     let square = x * x;
-    x * polynomial(&P, square) / polynomial(&Q, square)
+    let y = x * polynomial(&P, square) / polynomial(&Q, square);
+    // Beyond, it is 1 itself, not a unit in the last place less: a large gate would multiply that.
+    if x.abs() < 4.0 { y } else { x.signum() }
 }
 
 /// The polynomial of these coefficients, that of the highest power first.

@@ -41,6 +41,8 @@ pub struct BlockInfo {
     pub d_mlp: usize,
     /// Whether attention and MLP both read what the block receives: then there is no `hook_resid_mid`.
     pub parallel: bool,
+    /// Whether the MLP is a mixture of experts: then there are no `mlp.hook_pre` and `mlp.hook_post`.
+    pub experts: bool,
 }
 
 impl ModelInfo {
@@ -104,6 +106,9 @@ impl BlockInfo {
             BlockHook::ResidMid if self.parallel => Some(
                 "attention and MLP of this block both read its hook_resid_pre, and there is nothing between them",
             ),
+            BlockHook::MlpPre | BlockHook::MlpPost if self.experts => {
+                Some("the MLP of this block is a mixture of experts, which each have their own")
+            }
             _ => None,
         }
     }

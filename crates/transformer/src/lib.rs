@@ -21,6 +21,7 @@ mod info;
 mod loss;
 mod model;
 mod pass;
+mod precision;
 mod tap;
 mod weights;
 
@@ -31,4 +32,5 @@ pub use families::{Family, llama};
 pub use info::{BlockInfo, ModelInfo};
 pub use loss::{for_each_logit_chunk, logit_chunk_rows, next_token_losses, token_losses};
 pub use model::LanguageModel;
+pub use precision::Precision;
 pub use tap::{Capture, NoTap, Replace, Tap};

@@ -112,14 +112,22 @@ impl Group {
                 normed(block.post_attention_norm.as_ref(), attention.output(self.take_made()))
             }
             BlockHook::MlpPre => {
-                let x = self.read(block.mlp_norm.as_ref());
-                if block.parallel {
-                    self = self.added();
-                }
+                let (group, x) = self.read_by_mlp(block);
+                self = group;
                 block.mlp.pre(x)
             }
             BlockHook::MlpPost => block.mlp.post(self.take_made()),
-            BlockHook::MlpOut => normed(block.post_mlp_norm.as_ref(), block.mlp.down(self.take_made())),
+            BlockHook::MlpOut => {
+                let written = match &block.experts {
+                    None => block.mlp.down(self.take_made()),
+                    Some(experts) => {
+                        let (group, x) = self.read_by_mlp(block);
+                        self = group;
+                        block.mlp.forward(x.clone()) + experts.forward(x)
+                    }
+                };
+                normed(block.post_mlp_norm.as_ref(), written)
+            }
             BlockHook::ResidMid | BlockHook::ResidPost => return self.added(),
         };
         self.made = Some(made);
@@ -129,6 +137,12 @@ impl Group {
     /// The stream as attention or MLP read it.
     fn read(&self, norm: Option<&Norm>) -> Tensor<3> {
         normed(norm, self.stream.clone())
+    }
+
+    /// What the MLP reads. In a parallel block that is the stream before what attention made is added.
+    fn read_by_mlp(self, block: &Block) -> (Self, Tensor<3>) {
+        let x = self.read(block.mlp_norm.as_ref());
+        (if block.parallel { self.added() } else { self }, x)
     }
 
     fn take_made(&mut self) -> Tensor<3> {

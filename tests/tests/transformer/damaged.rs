@@ -80,6 +80,7 @@ impl Copy {
 }
 
 /// A tensor as it is stored.
+#[derive(Clone)]
 pub(crate) struct Raw {
     pub(crate) dtype: Dtype,
     pub(crate) shape: Vec<usize>,

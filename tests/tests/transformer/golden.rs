@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use burn::tensor::Device;
-use monosema_core::HookPoint;
-use monosema_transformer::{Capture, Checkpoint, LanguageModel, next_token_losses};
+use burn::tensor::{DType, Device};
+use monosema_core::{BlockHook, HookPoint};
+use monosema_transformer::{Capture, Checkpoint, LanguageModel, Precision, next_token_losses};
 
 use crate::fixture::{Case, relative_error, values};
 
@@ -124,5 +124,28 @@ fn a_sequence_does_not_depend_on_its_batch() {
         let shorter = model.forward(tokens.narrow(1, 0, seq), &mut monosema_transformer::NoTap);
         let error = relative_error(&values(shorter), &values(together.narrow(1, 0, seq)));
         assert!(error < TOLERANCE, "{}: the future changes the past by {error:.1e}", case.name);
+    }
+}
+
+/// Products of rounded operands come to the same but for that rounding, and what a tap sees is f32.
+#[test]
+fn other_precisions_are_close() {
+    let device = Device::flex();
+    let error = |case: &Case, precision: Precision| {
+        let checkpoint = case.checkpoint().with_precision(precision);
+        assert_ne!(checkpoint.digest().unwrap(), case.checkpoint().digest().unwrap());
+        let model = checkpoint.load(&device).unwrap();
+        let tokens = case.tokens(&device);
+        let hook = HookPoint::block(0, BlockHook::ResidPost);
+        let mut capture = Capture::new([hook]);
+        model.run(tokens, &mut capture);
+        let found = capture.take(hook).unwrap();
+        assert_eq!(found.dtype(), DType::F32);
+        relative_error(&values(case.at_positions(found)), &case.expected[&hook.to_string()].values)
+    };
+    for case in Case::all() {
+        let [bf16, f16] = [Precision::Bf16, Precision::F16].map(|precision| error(&case, precision));
+        assert!((1e-3..0.3).contains(&bf16), "{}: bf16 is off by {bf16:.1e}", case.name);
+        assert!((1e-4..0.05).contains(&f16), "{}: f16 is off by {f16:.1e}", case.name);
     }
 }

@@ -3,9 +3,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod damaged;
+mod every_tensor;
+mod families;
 mod fixture;
 mod golden;
 mod hooks;
 mod pickles;
+mod refusals;
 mod strict;
 mod training;

@@ -23,12 +23,12 @@ fn what_a_pickle_would_run_is_not_run() {
     case.load(&Device::flex());
     // A pickle that is such a call and no more.
     let call = Copy::of("gpt2_pickled").bytes(FILE, |bytes| {
-        *bytes = b"cos\nmkdir\n(S'a-pickle-was-run'\ntR.".to_vec();
+        *bytes = b"cos\nmkdir\n(Va-pickle-was-run\ntR.".to_vec();
     });
     refused(call.open_directory(), &[FILE, "mkdir", "fetch"]);
     // A call where weights should be.
     let inside = Copy::of("gpt2_pickled").bytes(FILE, |bytes| {
-        *bytes = b"(dS'a'\ncos\nmkdir\n(S'a-pickle-was-run'\ntRs.".to_vec();
+        *bytes = b"}Va\ncos\nmkdir\n(Va-pickle-was-run\ntRs.".to_vec();
     });
     refused(inside.open_directory(), &["transformer.wte.weight", "missing"]);
     assert!(!Path::new("a-pickle-was-run").exists());

@@ -43,6 +43,14 @@ fn plans_that_cannot_work() {
     assert_says(resolve(&world, &config, &context(), other_hook), &["blocks.3.hook_resid_post", "blocks.2"]);
     let wide = DictionaryShape { d_in: 17, ..SHAPE() };
     assert_says(resolve(&world, &config, &context(), wide), &["17 dimensions", "16", "another model"]);
+    let at = |hook: &str, d_in| DictionaryShape { hook: hook.parse().unwrap(), d_in, ..SHAPE() };
+    let post = resolve(&world, &config, &context(), at("blocks.1.mlp.hook_post", 16));
+    assert_says(post, &["16 dimensions", "blocks.1.mlp.hook_post"]);
+    let pattern = resolve(&world, &config, &context(), at("blocks.1.attn.hook_pattern", 16));
+    assert_says(pattern, &["blocks.1.attn.hook_pattern", "every window"]);
+    let hook_out = Some("blocks.1.mlp.hook_post".parse().unwrap());
+    let wider = resolve(&world, &config, &context(), DictionaryShape { hook_out, ..SHAPE() });
+    assert_says(wider, &["reads 16 dimensions", "blocks.1.mlp.hook_post", "others are not"]);
     let long = ContextConfig { length: 21, ..context() };
     assert_says(resolve(&world, &config, &long, SHAPE()), &["at most 20", "found 21"]);
     let none = EvalConfig { texts: Vec::new(), ..config.clone() };

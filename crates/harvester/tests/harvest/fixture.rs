@@ -72,7 +72,7 @@ impl Fixture {
     pub(crate) fn config(&self) -> HarvestConfig {
         let files = vec![self.dir.path().join("text").display().to_string()];
         HarvestConfig {
-            batch_tokens: 40,
+            batch_tokens: Some(40),
             order: Order::Text,
             ..HarvestConfig::new(hooks(), TextConfig::new(files))
         }

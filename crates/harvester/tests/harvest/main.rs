@@ -5,6 +5,7 @@
 mod filters;
 mod fixture;
 mod padding;
+mod parts;
 mod stream;
 
 use std::{collections::BTreeMap, fs};
@@ -13,7 +14,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use fixture::{D_MODEL, Fixture, context, hooks, stored};
 use monosema_core::{HookPoint, Seed};
 use monosema_harvester::{HarvestConfig, HarvestPlan};
-use monosema_store::{Layout, Store, VectorDtype};
+use monosema_store::{Layout, Order, Store, VectorDtype};
 use monosema_text::ContextConfig;
 use monosema_transformer::{Capture, Checkpoint};
 
@@ -55,7 +56,7 @@ fn documents_kept_apart_are_stored_as_the_model_computes_them_one_by_one() {
     let fixture = Fixture::new(&[3, 6, 5, 4, 20, 2, 7, 6]);
     let context = ContextConfig { span_documents: false, skip_first: 1, ..context() };
     let store = |batch_tokens: usize| {
-        let config = HarvestConfig { batch_tokens, ..fixture.config() };
+        let config = HarvestConfig { batch_tokens: Some(batch_tokens), ..fixture.config() };
         let plan = HarvestPlan::resolve(&config, &context, &fixture.checkpoint, Seed(1)).unwrap();
         let out = fixture.dir.path().join(batch_tokens.to_string());
         let summary = fixture.run_plan_into(&out, &plan, &fixture.checkpoint).unwrap();
@@ -132,8 +133,13 @@ fn batch_size_and_files_change_rounding_at_most() {
         [(1, 1 << 18, 4096, Layout::Binary), (8, 7, 3, Layout::List), (100_000, 50, 16, Layout::Binary)]
     {
         fs::remove_dir_all(fixture.out()).unwrap();
-        let config =
-            HarvestConfig { batch_tokens, shard_tokens, row_group_tokens, layout, ..fixture.config() };
+        let config = HarvestConfig {
+            batch_tokens: Some(batch_tokens),
+            shard_tokens,
+            row_group_tokens,
+            layout,
+            ..fixture.config()
+        };
         let summary = fixture.run(&config).unwrap();
         assert_eq!(summary.shards, summary.tokens.div_ceil(shard_tokens));
         let found = stored(&fixture.out(), hooks()[0]);
@@ -191,9 +197,9 @@ fn a_plan_knows_what_will_come() {
 }
 
 #[test]
-fn a_finished_harvest_is_left_alone_and_an_interrupted_one_redone() {
+fn a_finished_harvest_is_left_alone_and_an_interrupted_one_goes_on() {
     let fixture = Fixture::new(&[300]);
-    let config = HarvestConfig { shard_tokens: 50, ..fixture.config() };
+    let config = HarvestConfig { shard_tokens: 50, order: Order::Shuffled, ..fixture.config() };
     fixture.run(&config).unwrap();
     let read = || {
         let entries = fs::read_dir(fixture.out()).unwrap().map(|e| e.unwrap().path());
@@ -206,10 +212,14 @@ fn a_finished_harvest_is_left_alone_and_an_interrupted_one_redone() {
 
     // As if it had been killed before the end, while the next shard was written.
     fs::remove_file(fixture.out().join("manifest.json")).unwrap();
+    fs::remove_file(fixture.out().join("shard-00001.parquet")).unwrap();
+    let kept = fixture.out().join("shard-00003.parquet");
+    let before = fs::metadata(&kept).unwrap().modified().unwrap();
     fs::write(fixture.out().join("shard-00009.parquet"), "stale").unwrap();
     fs::write(fixture.out().join(".unfinished-x.tmp"), "half").unwrap();
     fixture.run(&config).unwrap();
     assert_eq!(read(), finished, "the same bytes");
+    assert_eq!(fs::metadata(&kept).unwrap().modified().unwrap(), before);
 }
 
 #[test]
@@ -223,7 +233,9 @@ fn what_cannot_work_is_refused_before_anything_is_written() {
     let twice = error(HarvestConfig { hooks: vec![HookPoint::Embed; 2], ..config.clone() });
     assert!(twice.contains("hook_embed is named twice"), "{twice}");
     assert!(error(HarvestConfig { hooks: vec![], ..config.clone() }).contains("no hook is named"));
-    assert!(error(HarvestConfig { batch_tokens: 0, ..config.clone() }).contains("[harvest] batch_tokens"));
+    assert!(
+        error(HarvestConfig { batch_tokens: Some(0), ..config.clone() }).contains("[harvest] batch_tokens")
+    );
     assert!(error(HarvestConfig { tokens: Some(0), ..config.clone() }).contains("[harvest] tokens"));
     assert!(
         error(HarvestConfig { shard_tokens: 0, ..config.clone() })

@@ -23,7 +23,7 @@ fn lengths() -> Vec<usize> {
 fn rows_are_those_of_each_window_alone() {
     let fixture = Fixture::new(&lengths());
     let context = ContextConfig { length: 16, span_documents: false, ..context() };
-    let config = HarvestConfig { batch_tokens: 128, ..fixture.config() };
+    let config = HarvestConfig { batch_tokens: Some(128), ..fixture.config() };
     let plan = HarvestPlan::resolve(&config, &context, &fixture.checkpoint, Seed(1)).unwrap();
     let counts = fixture.run_plan(&plan, &fixture.checkpoint).unwrap().counts;
     // Batches of up to 128 places hold more than one length, some of them.
@@ -69,7 +69,7 @@ fn patterns_are_laid_out_to_the_length_of_the_plan() {
     let fixture = Fixture::new(&lengths());
     let context = ContextConfig { length: LENGTH, span_documents: false, ..context() };
     let hook = HookPoint::block(1, BlockHook::AttnPattern);
-    let config = HarvestConfig { batch_tokens: 128, hooks: vec![hook], ..fixture.config() };
+    let config = HarvestConfig { batch_tokens: Some(128), hooks: vec![hook], ..fixture.config() };
     let plan = HarvestPlan::resolve(&config, &context, &fixture.checkpoint, Seed(1)).unwrap();
     assert_eq!(plan.columns()[0].width, HEADS * LENGTH);
     fixture.run_plan(&plan, &fixture.checkpoint).unwrap();

@@ -4,11 +4,15 @@ use std::ops::Range;
 
 use burn::{
     module::Module,
-    tensor::{Device, Tensor, TensorData, activation::softmax},
+    tensor::{
+        DType, Device, Tensor, TensorData, activation::softmax, module::attention,
+        ops::AttentionModuleOptions,
+    },
 };
 use rayon::prelude::*;
 
 use super::{
+    latent::Latent,
     linear::Linear,
     positions::{Positions, Rotation, Tables},
     qk_norm::QkNorm,
@@ -19,9 +23,11 @@ use crate::host;
 /// Multi-head attention; query heads share key and value heads in equal groups.
 #[derive(Module, Debug)]
 pub(crate) struct Attention {
-    /// Queries, keys and values of all heads in one product.
+    /// Queries, keys and values of all heads in one product; or their latents.
     pub(crate) qkv: Linear,
     pub(crate) qk_norm: Option<QkNorm>,
+    /// What makes queries, keys and values of latents.
+    pub(crate) latent: Option<Latent>,
     pub(crate) output: Linear,
     #[module(skip)]
     pub(crate) heads: Heads,
@@ -47,8 +53,8 @@ pub(crate) struct Scores {
     pub(crate) soft_cap: Option<f64>,
 }
 
-/// Queries, keys and values, rotated: `[batch, heads, seq, d_head]` each.
-type Qkv = [Tensor<4>; 3];
+/// Queries, keys and values, rotated: `[batch, heads, seq, d_head]` each (values may be of another width).
+pub(super) type Qkv = [Tensor<4>; 3];
 
 impl Attention {
     /// What every head gathers: `[batch, seq, heads d_head]`.
@@ -58,7 +64,14 @@ impl Attention {
     pub(crate) fn z(&self, x: Tensor<3>) -> Tensor<3> {
         let tables = self.positions.tables(x.dims()[1], &x.device());
         let [q, k, v] = self.qkv(x, &tables);
-        merged(attend(&q, &k, &v, &tables, self.heads.scores, QUERIES))
+        let scores = self.heads.scores;
+        // A window is a mask of all pairs of positions to burn's kernels; ours leaves out what lies before it.
+        let fused = tables.hidden.is_some() && !q.device().is_autodiff() && tables.window >= tables.seq_len;
+        merged(if fused {
+            attend_fused(q, k, v, scores, self.output.precision())
+        } else {
+            attend(&q, &k, &v, &tables, scores, QUERIES)
+        })
     }
 
     /// The share of attention that each position pays to each, and the values that it is paid to: what
@@ -89,6 +102,9 @@ impl Attention {
 
     fn qkv(&self, x: Tensor<3>, tables: &Tables) -> Qkv {
         let mut qkv = self.qkv.forward_sequence(x);
+        if let Some(latent) = &self.latent {
+            return latent.expand(qkv, self.heads.n_heads, tables);
+        }
         if let Some(norm) = &self.qk_norm {
             qkv = norm.forward(qkv);
         }
@@ -127,6 +143,19 @@ fn attend(
     };
     let mut blocks: Vec<_> = (0..seq).step_by(queries_at_once).map(block).collect();
     if blocks.len() == 1 { blocks.remove(0) } else { Tensor::cat(blocks, 2) }
+}
+
+/// As [`attend`] without a window, in one kernel of the device where burn has one, and in `precision`.
+fn attend_fused(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, scores: Scores, precision: DType) -> Tensor<4> {
+    let Scores { scale, soft_cap } = scores;
+    let options = AttentionModuleOptions { scale: Some(scale), softcap: soft_cap, is_causal: true };
+    let group = q.dims()[1] / k.dims()[1];
+    let [k, v] = [k, v].map(|x| {
+        let [batch, n_kv_heads, seq, d] = x.dims();
+        let repeated = x.unsqueeze_dim::<5>(2).expand([batch, n_kv_heads, group, seq, d]);
+        repeated.reshape([batch, n_kv_heads * group, seq, d]).cast(precision)
+    });
+    attention(q.cast(precision), k, v, None, None, options).cast(DType::F32)
 }
 
 /// `pattern v`, where the query heads of a group are further rows of one product: values need not be repeated.
@@ -263,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_of_queries_and_both_paths_agree() {
+    fn blocks_of_queries_and_all_paths_agree() {
         let run = |device: &Device, window: Option<usize>, soft_cap: Option<f64>, queries: usize| {
             let tables = Positions::new(None, window).tables(11, device);
             let [q, k, v] =
@@ -279,6 +308,17 @@ mod tests {
                     let error = worst(&run(&device, window, cap, queries), &whole);
                     assert!(error < 1e-6, "window {window:?}, {queries} queries: {error:.1e}");
                 }
+            }
+            if window.is_none() {
+                let fused = |precision| {
+                    let [q, k, v] = [("q", 6), ("k", 2), ("v", 2)]
+                        .map(|(name, heads)| random([2, heads, 11, 4], name, &Device::flex()));
+                    attend_fused(q, k, v, Scores { scale: 0.5, soft_cap: cap }, precision).into_data()
+                };
+                assert!(worst(&fused(DType::F32), &whole) < 1e-6, "cap {cap:?}");
+                // Of values that are rounded by 2⁻⁹.
+                let rounded = worst(&fused(DType::BF16), &whole);
+                assert!((1e-4..4e-2).contains(&rounded), "cap {cap:?}: {rounded:.1e}");
             }
         }
     }

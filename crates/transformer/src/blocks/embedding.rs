@@ -2,10 +2,10 @@
 
 use burn::{
     module::{Module, Param},
-    tensor::{Int, Tensor},
+    tensor::{DType, Int, Tensor},
 };
 
-use super::linear::Linear;
+use super::linear::{Linear, product};
 use crate::host;
 
 /// The embedding of tokens and positions, and the map from final hidden states to logits.
@@ -32,7 +32,7 @@ impl Embedding {
         let [batch, seq] = tokens.dims();
         let rows = self.weight.val().select(0, tokens.reshape([batch * seq]));
         let d_model = rows.dims()[1];
-        let rows = rows.reshape([batch, seq, d_model]);
+        let rows = rows.reshape([batch, seq, d_model]).cast(DType::F32);
         match self.scale {
             Some(scale) => rows * scale,
             None => rows,
@@ -46,7 +46,7 @@ impl Embedding {
     pub(crate) fn add_positions(&self, x: Tensor<3>) -> Tensor<3> {
         let Some(positions) = &self.positions else { return x };
         let seq = x.dims()[1];
-        x + positions.val().narrow(0, 0, seq).unsqueeze()
+        x + positions.val().narrow(0, 0, seq).cast(DType::F32).unsqueeze()
     }
 
     /// # Shapes
@@ -54,7 +54,7 @@ impl Embedding {
     pub(crate) fn unembed(&self, hidden: Tensor<2>) -> Tensor<2> {
         let logits = match &self.output {
             Some(output) => output.forward(hidden),
-            None => hidden.matmul(self.weight.val().transpose()),
+            None => product(hidden, self.weight.val().transpose()),
         };
         match self.soft_cap {
             Some(cap) => soft_capped(logits, cap),

@@ -20,7 +20,7 @@ const STD: f64 = 0.02;
 
 impl Transformer {
     /// A model of random weights: normal with standard deviation 0.02, on maps into the residual stream less by
-    /// `sqrt(2 n_layers)` (Radford et al., 2019); biases 0, norms 1. `shape` has been checked.
+    /// `sqrt(2 n_layers)` (Radford et al., 2019); biases 0, norms 1. `shape` has been checked, and is one without latents or experts.
     pub(crate) fn init(shape: &Shape, rng: &mut impl Rng, device: &Device) -> Self {
         let into_stream = STD / (2.0 * shape.blocks.len() as f64).sqrt();
         let mut init = Init { shape, into_stream, rng, device };
@@ -55,6 +55,7 @@ struct Init<'a, R> {
 
 impl<R: Rng> Init<'_, R> {
     fn block(&mut self, shape: &BlockShape, positions: Positions) -> Block {
+        assert!(shape.attention.latent.is_none() && shape.experts.is_none(), "only frozen models have these");
         let (d_model, into_stream) = (self.shape.d_model, self.into_stream);
         let attention = &shape.attention;
         let (queries, keys) = (attention.d_queries(), attention.d_keys());
@@ -65,6 +66,7 @@ impl<R: Rng> Init<'_, R> {
         let attention = Attention {
             qkv: self.linear(queries + 2 * keys, d_model, STD, attention.qkv_bias),
             qk_norm,
+            latent: None,
             output: self.linear(d_model, queries, into_stream, attention.output_bias),
             heads: attention.heads(),
             positions,
@@ -84,6 +86,7 @@ impl<R: Rng> Init<'_, R> {
             post_attention_norm: after.then(|| self.norm()),
             mlp_norm: before.then(|| self.norm()),
             mlp,
+            experts: None,
             post_mlp_norm: after.then(|| self.norm()),
             parallel: shape.parallel,
         }

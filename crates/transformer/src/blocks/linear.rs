@@ -2,7 +2,7 @@
 
 use burn::{
     module::{Module, Param},
-    tensor::{Device, Tensor, TensorData},
+    tensor::{DType, Device, Tensor, TensorData},
 };
 
 /// `y = x W + b`.
@@ -39,10 +39,15 @@ impl Linear {
         Self::new([d_in, d_out], transposed(&weight, d_out), bias, device)
     }
 
+    /// What the product is computed in.
+    pub(crate) fn precision(&self) -> DType {
+        self.weight.val().dtype()
+    }
+
     /// # Shapes
     /// `x`: `[n, d_in]`. Result: `[n, d_out]`.
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let y = x.matmul(self.weight.val());
+        let y = product(x, self.weight.val());
         match &self.bias {
             Some(bias) => y + bias.val().unsqueeze(),
             None => y,
@@ -55,6 +60,17 @@ impl Linear {
         let y = self.forward(x.reshape([batch * seq, d_in]));
         let d_out = y.dims()[1];
         y.reshape([batch, seq, d_out])
+    }
+}
+
+/// `x weight`, in the precision of the weight; `x` and the result are f32.
+///
+/// # Shapes
+/// `x`: `[n, d_in]`, `weight`: `[d_in, d_out]`. Result: `[n, d_out]`.
+pub(crate) fn product(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+    match weight.dtype() {
+        DType::F32 => x.matmul(weight),
+        precise => x.cast(precise).matmul(weight).cast(DType::F32),
     }
 }
 

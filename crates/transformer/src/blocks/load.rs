@@ -4,7 +4,7 @@
 use burn::tensor::Device;
 
 use super::{
-    Block, BlockShape, Linear, NormKind, Shape, Transformer,
+    Block, BlockShape, Linear, MlpShape, NormKind, Shape, Transformer,
     attention::Attention,
     embedding::Embedding,
     linear::parameter,
@@ -13,10 +13,13 @@ use super::{
     positions::Positions,
     qk_norm::QkNorm,
 };
-use crate::{ModelError, weights::Weights};
+use crate::{ModelError, Precision, weights::Weights};
+
+mod experts;
+mod latent;
 
 /// What checkpoints on the Hugging Face hub call the tensors of a family, without the kind (`weight`, `bias`). Each
-/// pair is the name here and the name there; a family has the tensors that its lists name.
+/// pair is the name here and the name there; a family has the tensors that its lists name. `*` stands for a number.
 #[derive(Debug)]
 pub(crate) struct Names {
     /// Of tensors outside blocks.
@@ -59,9 +62,16 @@ impl Names {
         }
         let (layer, part) = stem.strip_prefix(blocks_from)?.split_once('.')?;
         let mut parts = self.parts.iter().copied().flatten().map(|&pair| from_to(pair));
-        let (_, to) = parts.find(|(from, _)| *from == part)?;
-        Some(format!("{blocks_to}{layer}.{to}.{kind}"))
+        let (to, number) = parts.find_map(|(from, to)| Some((to, number_in(part, from)?)))?;
+        Some(format!("{blocks_to}{layer}.{}.{kind}", to.replace('*', number)))
     }
+}
+
+/// What stands in `name` where `pattern` has `*`: a number, or nothing if it has none. `None` if it is another name.
+fn number_in<'a>(name: &'a str, pattern: &str) -> Option<&'a str> {
+    let Some((before, after)) = pattern.split_once('*') else { return (name == pattern).then_some("") };
+    let number = name.strip_prefix(before)?.strip_suffix(after)?;
+    (!number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())).then_some(number)
 }
 
 impl Transformer {
@@ -70,13 +80,17 @@ impl Transformer {
         shape: &Shape,
         names: &Names,
         weights: &mut Weights,
+        precision: Precision,
         device: &Device,
     ) -> Result<Self, ModelError> {
         let mut loader = Loader { shape, names, weights, device };
-        let embedding = loader.embedding()?;
+        let embedding = precision.apply(loader.embedding()?);
         let positions = shape.positions();
         let blocks = shape.blocks.iter().zip(positions).enumerate();
-        let blocks = blocks.map(|(layer, (block, positions))| loader.block(layer, block, positions));
+        let blocks = blocks.map(|(layer, (block, positions))| {
+            // One after the other, so that no more than one is there twice.
+            loader.block(layer, block, positions).map(|block| precision.apply(block))
+        });
         let blocks = blocks.collect::<Result<_, _>>()?;
         let final_norm = loader.norm("output_norm")?;
         Ok(Self { embedding, blocks, final_norm, shape: shape.clone() })
@@ -125,7 +139,12 @@ impl Loader<'_, '_> {
             attention: self.attention(&prefix, shape, positions)?,
             post_attention_norm: self.norm_if(after, &at("post_attention_norm"))?,
             mlp_norm: self.norm_if(before, &at("ffn_norm"))?,
-            mlp: self.mlp(&prefix, shape)?,
+            mlp: self.shared_mlp(&prefix, shape)?,
+            experts: shape
+                .experts
+                .as_ref()
+                .map(|experts| self.experts(&prefix, shape, experts))
+                .transpose()?,
             post_mlp_norm: self.norm_if(after, &at("post_ffw_norm"))?,
             parallel: shape.parallel,
         })
@@ -142,7 +161,12 @@ impl Loader<'_, '_> {
         let merged = [("attn_qkv", queries + 2 * keys)];
         let apart = [("attn_q", queries), ("attn_k", keys), ("attn_v", keys)];
         let parts: &[Part] = if self.names.has("attn_qkv") { &merged } else { &apart };
-        let qkv = self.linear(prefix, parts, d_model, shape.qkv_bias)?;
+        let (qkv, latent) = match &shape.latent {
+            None => (self.linear(prefix, parts, d_model, shape.qkv_bias)?, None),
+            Some(latent) => {
+                (self.latents(prefix, shape, latent)?, Some(self.latent(prefix, shape.n_heads, latent)?))
+            }
+        };
         let qk_norm = shape.qk_norm_widths().map(|[d_query, d_key]| {
             let query = self.rms_norm(&format!("{prefix}attn_q_norm"), d_query)?;
             let key = self.rms_norm(&format!("{prefix}attn_k_norm"), d_key)?;
@@ -151,16 +175,24 @@ impl Loader<'_, '_> {
         Ok(Attention {
             qkv,
             qk_norm: qk_norm.transpose()?,
-            output: self.linear(prefix, &[("attn_output", d_model)], queries, shape.output_bias)?,
+            latent,
+            output: self.linear(prefix, &[("attn_output", d_model)], shape.d_z(), shape.output_bias)?,
             heads: shape.heads(),
             positions,
         })
     }
 
-    fn mlp(&mut self, prefix: &str, shape: &BlockShape) -> Result<Mlp, ModelError> {
-        let (shape, d_model) = (&shape.mlp, self.shape.d_model);
-        let apart = [("ffn_gate", shape.d_mlp), ("ffn_up", shape.d_mlp)];
-        let merged = [("ffn_up", 2 * shape.d_mlp)];
+    /// The MLP that all tokens go through.
+    fn shared_mlp(&mut self, prefix: &str, shape: &BlockShape) -> Result<Mlp, ModelError> {
+        self.mlp(prefix, if shape.experts.is_some() { "_shexp" } else { "" }, &shape.mlp)
+    }
+
+    /// The MLP whose tensors' names end with `suffix`.
+    fn mlp(&mut self, prefix: &str, suffix: &str, shape: &MlpShape) -> Result<Mlp, ModelError> {
+        let d_model = self.shape.d_model;
+        let [gate, up, down] = ["ffn_gate", "ffn_up", "ffn_down"].map(|name| format!("{name}{suffix}"));
+        let apart = [(gate.as_str(), shape.d_mlp), (&up, shape.d_mlp)];
+        let merged = [(up.as_str(), 2 * shape.d_mlp)];
         let parts: &[Part] = match (shape.gated, self.names.has("ffn_gate")) {
             (false, _) => &apart[1..],
             (true, true) => &apart,
@@ -168,7 +200,7 @@ impl Loader<'_, '_> {
         };
         Ok(Mlp {
             up: self.linear(prefix, parts, d_model, shape.bias)?,
-            down: self.linear(prefix, &[("ffn_down", d_model)], shape.d_mlp, shape.bias)?,
+            down: self.linear(prefix, &[(&down, d_model)], shape.d_mlp, shape.bias)?,
             activation: shape.activation,
             gated: shape.gated,
         })
@@ -224,18 +256,24 @@ mod tests {
         let names = Names {
             whole: &[("output_norm", "model.norm")],
             blocks: "model.layers.",
-            parts: &[&[("attn_q", "self_attn.q_proj")], &[("ffn_up", "mlp.up_proj")]],
+            parts: &[
+                &[("attn_q", "self_attn.q_proj")],
+                &[("ffn_up", "mlp.up_proj"), ("ffn_up_exps.*", "mlp.experts.*.up_proj")],
+            ],
         };
         for (own, hub) in [
             ("output_norm.weight", "model.norm.weight"),
             ("blk.12.attn_q.weight", "model.layers.12.self_attn.q_proj.weight"),
             ("blk.0.ffn_up.bias", "model.layers.0.mlp.up_proj.bias"),
+            ("blk.0.ffn_up_exps.17.weight", "model.layers.0.mlp.experts.17.up_proj.weight"),
         ] {
             assert_eq!(names.own(hub).as_deref(), Some(own));
             assert_eq!(names.on_hub(own).as_deref(), Some(hub));
         }
         assert_eq!(names.own("model.layers.0.self_attn.z_proj.weight"), None);
         assert_eq!(names.own("model.layers.0"), None);
+        assert_eq!(names.own("model.layers.0.mlp.experts.x.up_proj.weight"), None);
+        assert_eq!(names.own("model.layers.0.mlp.experts.up_proj.weight"), None);
         assert_eq!(names.on_hub("blk.0.attn_k.weight"), None);
         assert!(names.has("ffn_up") && !names.has("output_norm"));
     }

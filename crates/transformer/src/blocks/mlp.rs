@@ -17,6 +17,14 @@ pub(crate) struct Mlp {
 }
 
 impl Mlp {
+    /// All of it.
+    ///
+    /// # Shapes
+    /// `x` and the result: `[batch, seq, d_model]`.
+    pub(crate) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        self.down(self.post(self.pre(x)))
+    }
+
     /// The first product: all that the activation needs.
     ///
     /// # Shapes

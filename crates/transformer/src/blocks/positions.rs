@@ -26,7 +26,7 @@ pub(crate) struct Positions {
 pub(crate) struct Tables {
     pub(crate) seq_len: usize,
     device: Device,
-    window: usize,
+    pub(crate) window: usize,
     pub(crate) rotation: Option<Rotation>,
     /// True where the query (row) must not see the key (column), `[seq, seq]`; none where the host masks, by
     /// [`Tables::seen`].

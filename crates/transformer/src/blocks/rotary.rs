@@ -43,14 +43,19 @@ impl Rotary {
     /// Cosines and sines of the angles at positions `0..seq_len` of a sequence so long, each `[seq_len, d_rotated / 2]`
     /// row by row.
     pub(crate) fn tables(&self, seq_len: usize) -> (Vec<f32>, Vec<f32>) {
-        let frequencies = match &self.long {
-            Some((most, long)) if seq_len > *most => long,
-            _ => &self.frequencies,
-        };
+        let frequencies = self.frequencies(seq_len);
         let angles = (0..seq_len)
             .flat_map(|position| frequencies.iter().map(move |frequency| position as f32 * frequency));
         let scaled = |x: f64| x as f32 * self.magnitude;
         angles.map(|angle| (scaled(f64::from(angle).cos()), scaled(f64::from(angle).sin()))).unzip()
+    }
+
+    /// Those of sequences so long.
+    fn frequencies(&self, seq_len: usize) -> &[f32] {
+        match &self.long {
+            Some((most, long)) if seq_len > *most => long,
+            _ => &self.frequencies,
+        }
     }
 
     /// Half the number of dimensions that are rotated.
@@ -116,21 +121,42 @@ mod tests {
             high_freq_factor: 4.0,
             original_max_position_embeddings: 8192,
         };
+        let yarn = |factor: f64, attention_factor, original_max_position_embeddings| RopeScaling::Yarn {
+            factor,
+            attention_factor,
+            beta_fast: 32.0,
+            beta_slow: 1.0,
+            truncate: true,
+            original_max_position_embeddings,
+        };
+        let qwen = yarn(4.0, 0.1 * 4f64.ln() + 1.0, 32768);
+        let deepseek = yarn(40.0, (0.1 * 40f64.ln() + 1.0) / (0.07 * 40f64.ln() + 1.0), 4096);
+        let long_rope = |original: usize| RopeScaling::LongRope {
+            short_factor: (0..48).map(|i| (1.0 + f64::from(i) / 48.0) as f32).collect(),
+            long_factor: (0..48).map(|i| 1.0 + i as f32).collect(),
+            attention_factor: (1.0 + (131_072.0 / original as f64).ln() / (original as f64).ln()).sqrt(),
+            original_max_position_embeddings: original,
+        };
         let cases = [
             ("default_64", Rotary::new(64, 1e4, None)),
             ("default_128", Rotary::new(128, 5e5, None)),
             ("linear", Rotary::new(64, 1e5, Some(&linear))),
             ("llama3", Rotary::new(128, 5e5, Some(&llama3))),
+            ("yarn", Rotary::new(64, 1e6, Some(&qwen))),
+            ("yarn_mscale", Rotary::new(64, 1e4, Some(&deepseek))),
+            ("longrope_long", Rotary::new(96, 1e4, Some(&long_rope(4096)))),
+            ("longrope_short", Rotary::new(96, 1e4, Some(&long_rope(8192)))),
         ];
         for (case, rotary) in cases {
             let expected = |what: &str| expected.read(&format!("{case}.{what}")).unwrap();
-            assert_eq!(rotary.frequencies, expected("frequencies"), "{case}");
+            assert_eq!(rotary.frequencies(8192), expected("frequencies"), "{case}");
             let (cos, sin) = rotary.tables(8192);
             // torch's cosine and sine are correct to one unit in the last place.
             for (table, what) in [(cos, "cos"), (sin, "sin")] {
                 let last = &table[table.len() - rotary.half()..];
                 for (found, expected) in last.iter().zip(expected(what)) {
-                    assert!((found - expected).abs() <= f32::EPSILON, "{case} {what}: {found} {expected}");
+                    let unit = f32::EPSILON * rotary.magnitude;
+                    assert!((found - expected).abs() <= unit, "{case} {what}: {found} {expected}");
                 }
             }
         }

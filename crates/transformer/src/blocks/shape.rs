@@ -5,7 +5,7 @@ use std::path::Path;
 
 use monosema_core::HookPoint;
 
-use super::{Activation, RopeScaling};
+use super::{Activation, Choice, LatentShape, RopeScaling};
 use crate::{ModelError, info::BlockInfo};
 
 /// The shape of a [`Transformer`](super::Transformer).
@@ -48,6 +48,8 @@ pub(crate) struct BlockShape {
     pub(crate) parallel: bool,
     pub(crate) attention: AttentionShape,
     pub(crate) mlp: MlpShape,
+    /// The experts of a mixture, besides the MLP.
+    pub(crate) experts: Option<ExpertsShape>,
 }
 
 /// Where attention and MLP have norms.
@@ -94,6 +96,8 @@ pub(crate) struct AttentionShape {
     pub(crate) rope: Option<Rope>,
     /// A position sees only this many positions, itself included.
     pub(crate) window: Option<usize>,
+    /// The latents that queries, keys and values are made of, if they are.
+    pub(crate) latent: Option<LatentShape>,
 }
 
 /// Over what queries and keys are normalised (always by their root mean square).
@@ -127,6 +131,14 @@ pub(crate) struct MlpShape {
     pub(crate) bias: bool,
     /// What it, or its gate, goes through.
     pub(crate) activation: Activation,
+}
+
+/// The shape of a mixture of experts.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ExpertsShape {
+    pub(crate) choice: Choice,
+    /// The width of each.
+    pub(crate) d_mlp: usize,
 }
 
 impl Shape {
@@ -163,14 +175,16 @@ impl BlockShape {
     pub(crate) fn info(&self) -> BlockInfo {
         BlockInfo {
             n_heads: self.attention.n_heads,
-            d_z: self.attention.d_queries(),
+            d_z: self.attention.d_z(),
             d_mlp: self.mlp.d_mlp,
             parallel: self.parallel,
+            experts: self.experts.is_some(),
         }
     }
 
     fn check(&self) -> Result<(), Wrong> {
         above_zero("intermediate_size", self.mlp.d_mlp as f64)?;
+        self.experts.as_ref().map_or(Ok(()), ExpertsShape::check)?;
         self.attention.check()
     }
 }
@@ -179,6 +193,11 @@ impl AttentionShape {
     /// The width of all query heads.
     pub(crate) fn d_queries(&self) -> usize {
         self.n_heads * self.d_head
+    }
+
+    /// The width of what all heads gather.
+    pub(crate) fn d_z(&self) -> usize {
+        self.n_heads * self.latent.map_or(self.d_head, |latent| latent.d_value)
     }
 
     /// The width of all key heads, or of all value heads.
@@ -208,6 +227,12 @@ impl AttentionShape {
             return Err(("num_key_value_heads", reason));
         }
         above_zero("attention scale", self.scale)?;
+        if let Some(latent) = &self.latent {
+            above_zero("q_lora_rank", latent.query_rank.unwrap_or(1) as f64)?;
+            above_zero("kv_lora_rank", latent.key_value_rank as f64)?;
+            above_zero("qk_nope_head_dim", latent.d_still as f64)?;
+            above_zero("v_head_dim", latent.d_value as f64)?;
+        }
         above_zero("attn_logit_softcapping", self.soft_cap.unwrap_or(1.0))?;
         let Some(rope) = &self.rope else { return Ok(()) };
         if !rope.d_rotated.is_multiple_of(2) || !(1..=self.d_head).contains(&rope.d_rotated) {
@@ -219,6 +244,39 @@ impl AttentionShape {
         }
         above_zero("rope_theta", rope.theta)?;
         rope.scaling.as_ref().map_or(Ok(()), |scaling| scaling.check(rope.d_rotated))
+    }
+}
+
+impl ExpertsShape {
+    fn check(&self) -> Result<(), Wrong> {
+        let Choice { n_experts, experts_per_token, n_groups, groups_per_token, scale, .. } = self.choice;
+        let counts = [
+            ("moe_intermediate_size", self.d_mlp),
+            ("n_routed_experts", n_experts),
+            ("num_experts_per_tok", experts_per_token),
+            ("n_group", n_groups),
+            ("topk_group", groups_per_token),
+        ];
+        counts.into_iter().try_for_each(|(key, count)| above_zero(key, count as f64))?;
+        above_zero("routed_scaling_factor", scale)?;
+        if !n_experts.is_multiple_of(n_groups) || n_experts / n_groups < 2 {
+            let reason = format!(
+                "expected groups of equal size, two of {n_experts} experts at least, found {n_groups}"
+            );
+            return Err(("n_group", reason));
+        }
+        if groups_per_token > n_groups {
+            return Err((
+                "topk_group",
+                format!("expected {n_groups} groups at most, found {groups_per_token}"),
+            ));
+        }
+        let at_most = groups_per_token * (n_experts / n_groups);
+        if experts_per_token > at_most {
+            let reason = format!("expected the {at_most} experts of {groups_per_token} groups at most");
+            return Err(("num_experts_per_tok", format!("{reason}, found {experts_per_token}")));
+        }
+        Ok(())
     }
 }
 
@@ -245,9 +303,10 @@ impl Shape {
             soft_cap: None,
             rope: None,
             window: None,
+            latent: None,
         };
         let mlp = MlpShape { d_mlp: 12, gated: false, bias: true, activation: Activation::Gelu };
-        let block = BlockShape { norms: Norms::Before, parallel: false, attention, mlp };
+        let block = BlockShape { norms: Norms::Before, parallel: false, attention, mlp, experts: None };
         Self {
             d_vocab: 7,
             d_model: 6,

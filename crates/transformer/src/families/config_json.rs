@@ -65,6 +65,7 @@ pub(crate) fn llama_like(settings: &Settings, defaults: &Defaults) -> Result<Sha
             soft_cap: None,
             rope: Some(rope(settings, d_head, defaults.rope_theta, 1.0)?),
             window: None,
+            latent: None,
         },
         mlp: MlpShape {
             d_mlp: settings.count("intermediate_size")?,
@@ -72,6 +73,7 @@ pub(crate) fn llama_like(settings: &Settings, defaults: &Defaults) -> Result<Sha
             bias: false,
             activation: activation(settings, defaults.activation_key, defaults.activation)?,
         },
+        experts: None,
     };
     Ok(Shape {
         d_vocab: count("vocab_size", defaults.d_vocab)?,
@@ -81,7 +83,7 @@ pub(crate) fn llama_like(settings: &Settings, defaults: &Defaults) -> Result<Sha
         embedded_positions: false,
         norm: NormKind::Rms,
         norm_epsilon: settings.positive_if_any("rms_norm_eps")?.unwrap_or(defaults.norm_epsilon),
-        blocks: vec![block; settings.count("num_hidden_layers")?],
+        blocks: vec![block; settings.layers("num_hidden_layers")?],
         tied: settings.flag("tie_word_embeddings", defaults.tied)?,
         logit_soft_cap: None,
     })
@@ -223,7 +225,8 @@ fn scaling(settings: &Settings, section: &Settings) -> Result<Option<RopeScaling
                 original_max_position_embeddings: original()?,
             }
         }
-        "longrope" => {
+        // What Phi-3's first configurations called it.
+        "longrope" | "su" => {
             let (factor, original) = (stretched()?, original()?);
             let grown = 1.0 + factor.max(1.0).ln() / (original as f64).ln();
             RopeScaling::LongRope {

@@ -21,6 +21,7 @@ pub(crate) const FAMILY: Description = Description {
     names: Names { whole: LLAMA_WHOLE, blocks: "model.layers.", parts: &[LLAMA_PARTS, LLAMA_NORMS] },
     canonical: as_written,
     ignored: rotary_buffers,
+    not_in_every_block: &[],
     from_config_json,
     stored,
     // Its conversion adds one to the norms' weights.

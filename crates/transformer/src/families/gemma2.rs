@@ -20,6 +20,7 @@ pub(crate) const FAMILY: Description = Description {
     names: Names { whole: LLAMA_WHOLE, blocks: "model.layers.", parts: &[LLAMA_PARTS, FOUR_NORMS] },
     canonical: as_written,
     ignored: rotary_buffers,
+    not_in_every_block: &[],
     from_config_json,
     stored: gemma::stored,
     gguf: Some(GgufDescription { architecture: "gemma2", read: from_gguf, stored: as_is }),
@@ -89,4 +90,20 @@ pub(super) fn window(settings: &Settings, key: &str) -> Result<usize, ModelError
 fn or_default(settings: &Settings, key: &str, default: f64) -> Result<Option<f64>, ModelError> {
     let number = settings.positive_if_any(key)?;
     Ok(if settings.has(key) { number } else { Some(default) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_second_block_sees_everything_and_the_largest_model_scales_by_its_width() {
+        assert_eq!([0, 1, 2, 3].map(|layer| slides(layer, 2)), [true, false, true, false]);
+        assert_eq!([4, 5, 6].map(|layer| slides(layer, 6)), [true, false, true]);
+        let mut shape = Shape::small();
+        // Six wide, two heads.
+        assert_eq!(gguf_scale(&shape, 2), Some(1.0 / 3f64.sqrt()));
+        shape.blocks.pop();
+        assert_eq!(gguf_scale(&shape, 2), None);
+    }
 }

@@ -48,6 +48,7 @@ pub(crate) fn llama_like(settings: &Settings, tensors: &dyn TensorSource) -> Res
             soft_cap: None,
             rope: Some(rope(settings, tensors, d_head)?),
             window: None,
+            latent: None,
         },
         mlp: MlpShape {
             d_mlp: settings.count("feed_forward_length")?,
@@ -55,6 +56,7 @@ pub(crate) fn llama_like(settings: &Settings, tensors: &dyn TensorSource) -> Res
             bias: false,
             activation: Activation::Silu,
         },
+        experts: None,
     };
     Ok(Shape {
         d_vocab: d_vocab(settings, tensors)?,
@@ -64,7 +66,7 @@ pub(crate) fn llama_like(settings: &Settings, tensors: &dyn TensorSource) -> Res
         embedded_positions: false,
         norm: NormKind::Rms,
         norm_epsilon: settings.positive("attention.layer_norm_rms_epsilon")?,
-        blocks: vec![block; settings.count("block_count")?],
+        blocks: vec![block; settings.layers("block_count")?],
         tied: !has(tensors, "output.weight"),
         logit_soft_cap: None,
     })

@@ -40,7 +40,8 @@ pub(crate) const FAMILY: Description = Description {
         ]],
     },
     canonical,
-    ignored: |name| name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias"),
+    ignored: |_, name| name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias"),
+    not_in_every_block: &[],
     from_config_json,
     stored,
     // Its conversion turns Conv1D weights into Linear ones.
@@ -76,7 +77,7 @@ fn from_config_json(settings: &Settings) -> Result<Shape, ModelError> {
                 settings.count_if_any("n_inner")?.unwrap_or(4 * d_model),
                 config_json::activation(settings, "activation_function", "gelu_new")?,
             );
-            settings.count("n_layer")?
+            settings.layers("n_layer")?
         ],
         tied: settings.flag("tie_word_embeddings", true)?,
         ..SHAPE
@@ -101,7 +102,7 @@ fn from_gguf(settings: &Settings, tensors: &dyn TensorSource) -> Result<Shape, M
         d_model,
         max_context: settings.count("context_length")?,
         norm_epsilon: settings.positive("attention.layer_norm_epsilon")?,
-        blocks: vec![block; settings.count("block_count")?],
+        blocks: vec![block; settings.layers("block_count")?],
         tied: !gguf::has(tensors, "output.weight"),
         ..SHAPE
     })
@@ -136,7 +137,9 @@ fn block(d_head: usize, n_heads: usize, d_mlp: usize, activation: Activation) ->
             soft_cap: None,
             rope: None,
             window: None,
+            latent: None,
         },
         mlp: MlpShape { d_mlp, gated: false, bias: true, activation },
+        experts: None,
     }
 }

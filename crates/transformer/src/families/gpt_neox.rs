@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use monosema_core::BlockHook;
 use serde_json::json;
 
 use super::{
@@ -39,9 +40,12 @@ pub(crate) const FAMILY: Description = Description {
         ]],
     },
     canonical,
-    ignored: |name| {
-        name.ends_with(".attention.bias") || name.ends_with(".attention.masked_bias") || rotary_buffers(name)
+    ignored: |shape, name| {
+        name.ends_with(".attention.bias")
+            || name.ends_with(".attention.masked_bias")
+            || rotary_buffers(shape, name)
     },
+    not_in_every_block: &[BlockHook::ResidMid],
     from_config_json,
     stored,
     // Its conversion puts queries, keys and values of all heads together.
@@ -85,7 +89,7 @@ fn from_config_json(settings: &Settings) -> Result<Shape, ModelError> {
         d_model,
         max_context: settings.count("max_position_embeddings")?,
         norm_epsilon: settings.positive_if_any("layer_norm_eps")?.unwrap_or(1e-5),
-        blocks: vec![block; settings.count("num_hidden_layers")?],
+        blocks: vec![block; settings.layers("num_hidden_layers")?],
         tied: settings.flag("tie_word_embeddings", false)?,
         ..SHAPE
     };
@@ -116,7 +120,7 @@ fn from_gguf(settings: &Settings, tensors: &dyn TensorSource) -> Result<Shape, M
         d_model,
         max_context: settings.count("context_length")?,
         norm_epsilon: settings.positive("attention.layer_norm_epsilon")?,
-        blocks: vec![block; settings.count("block_count")?],
+        blocks: vec![block; settings.layers("block_count")?],
         tied: !gguf::has(tensors, "output.weight"),
         ..SHAPE
     })
@@ -151,7 +155,9 @@ fn block(d_head: usize, n_heads: usize, rope: Rope, parallel: bool, mlp: MlpShap
             soft_cap: None,
             rope: Some(rope),
             window: None,
+            latent: None,
         },
         mlp,
+        experts: None,
     }
 }

@@ -128,6 +128,7 @@ impl LlamaConfig {
                 soft_cap: None,
                 rope: Some(rope),
                 window: self.sliding_window,
+                latent: None,
             },
             mlp: MlpShape {
                 d_mlp: self.d_mlp,
@@ -135,6 +136,7 @@ impl LlamaConfig {
                 bias: self.mlp_bias,
                 activation: self.activation,
             },
+            experts: None,
         };
         Shape {
             d_vocab: self.d_vocab,

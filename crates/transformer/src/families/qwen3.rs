@@ -24,6 +24,7 @@ pub(crate) const FAMILY: Description = Description {
     },
     canonical: as_written,
     ignored: rotary_buffers,
+    not_in_every_block: &[],
     from_config_json,
     stored: as_is,
     gguf: Some(GgufDescription { architecture: "qwen3", read: from_gguf, stored: as_is }),

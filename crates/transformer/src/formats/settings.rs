@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::ModelError;
@@ -50,6 +51,31 @@ impl Settings {
         let Some(value) = self.get(key) else { return Ok(None) };
         let count = value.as_u64().filter(|&n| n > 0).and_then(|n| usize::try_from(n).ok());
         count.map(Some).ok_or_else(|| self.expected(key, "a whole number above 0", value))
+    }
+
+    /// A number of blocks. More than any model has is a damaged file's, for which there is no memory.
+    pub(crate) fn layers(&self, key: &str) -> Result<usize, ModelError> {
+        /// A hundred times those of the deepest models there are.
+        const MOST: usize = 10_000;
+        match self.count(key)? {
+            n if n > MOST => {
+                Err(self.wrong(key, format!("expected a number of blocks up to {MOST}, found {n}")))
+            }
+            n => Ok(n),
+        }
+    }
+
+    /// A whole number, zero included; `None` if it is missing or null.
+    pub(crate) fn whole_number_if_any(&self, key: &str) -> Result<Option<usize>, ModelError> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let count = value.as_u64().and_then(|n| usize::try_from(n).ok());
+        count.map(Some).ok_or_else(|| self.expected(key, "a whole number", value))
+    }
+
+    /// A value of any form, which `kind` describes; `None` if it is missing or null.
+    pub(crate) fn parsed<T: DeserializeOwned>(&self, key: &str, kind: &str) -> Result<Option<T>, ModelError> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        serde_json::from_value(value.clone()).map(Some).map_err(|_| self.expected(key, kind, value))
     }
 
     /// A finite number above zero.

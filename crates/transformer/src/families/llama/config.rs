@@ -20,6 +20,7 @@ pub(crate) const FAMILY: Description = Description {
     names: NAMES,
     canonical: as_written,
     ignored: rotary_buffers,
+    not_in_every_block: &[],
     from_config_json,
     stored: as_is,
     gguf: Some(GgufDescription { architecture: "llama", read: from_gguf, stored: gguf_stored }),
