@@ -62,6 +62,10 @@ impl Places {
     ) -> Outcome<Self> {
         let name = config.file_stem().unwrap_or("run".as_ref());
         let out = out.map_or_else(|| Path::new("runs").join(name), Path::to_owned);
+        if Place::is_elsewhere(&out) {
+            let reason = "expected a directory; activations alone go to an object store, with [harvest] to";
+            return Err(Failure::usage(anyhow!("--out {}: {reason}", out.display())));
+        }
         let to = experiment.harvest.as_ref().and_then(|harvest| harvest.to.as_deref());
         let all = to.map_or_else(|| out.join("acts"), |to| PathBuf::from(to.trim_end_matches('/')));
         if let Some(to) = to.filter(|_| !Place::is_elsewhere(&all)) {
@@ -230,8 +234,15 @@ impl Places {
         if *here != Found::Nothing {
             return Ok(None);
         }
-        let there = makers(directory)?;
+        let there = match makers(directory) {
+            Err(_) if self.overwrite => return Ok(Some(Standing::Beside { anew: true })),
+            there => there?,
+        };
         match there == goes_on {
+            // Parts that nobody joined.
+            _ if there.is_empty() && self.overwrite && !parts(directory)?.is_empty() => {
+                Ok(Some(Standing::Beside { anew: true }))
+            }
             _ if there.is_empty() => Ok(None),
             _ if self.overwrite => Ok(Some(Standing::Beside { anew: true })),
             true => Ok(Some(Standing::Here)),
@@ -257,7 +268,7 @@ impl Places {
                 ));
             }
             return match parts(all)?.first() {
-                Some(part) if sealed.is_none() && !self.overwrite => {
+                Some(part) if sealed.is_none() && (!self.overwrite || Place::is_elsewhere(all)) => {
                     let (found, of) = (parts(all)?.len() as u64, part.of());
                     Err(StoreError::Unjoined { directory: all.clone(), found, of }.into())
                 }
@@ -325,10 +336,12 @@ fn found_elsewhere(directory: &Path) -> Found {
         Ok(manifest) => Found::Finished(manifest.work),
         Err(ManifestError::Unsealed { .. }) => Found::Nothing,
         // Shards that were lost are made anew.
-        Err(error @ ManifestError::Damaged { .. }) => match Manifest::read_unchecked(&place, Stage::Harvest) {
-            Ok(manifest) => Found::Interrupted(manifest.work, Vec::new()),
-            Err(_) => foreign(error.into()),
-        },
+        Err(error @ ManifestError::Damaged { .. }) => {
+            match Manifest::read_unchecked(&place, Stage::Harvest) {
+                Ok(manifest) => Found::Interrupted(manifest.work, Vec::new()),
+                Err(_) => foreign(error.into()),
+            }
+        }
         Err(error) => foreign(error.into()),
     }
 }

@@ -33,7 +33,8 @@ pub(crate) fn recover(directory: &Path, stage: Stage) -> io::Result<bool> {
     }
     let goes_on = match stage {
         Stage::Train => Found::dictionary(&new) != Found::Nothing,
-        Stage::Harvest => makers(&new).is_ok_and(|makers| !makers.is_empty()),
+        // What cannot be read is kept: nobody knows what it is.
+        Stage::Harvest => makers(&new).map_or(true, |makers| !makers.is_empty()),
         Stage::Eval => false,
     };
     if new.exists() && !goes_on {

@@ -16,7 +16,7 @@ use crate::{
 pub(crate) fn run(args: &SealArgs) -> Outcome {
     let experiment = Experiment::read(&args.config, &args.set)?;
     let places = Places::new(&args.config, &experiment, args.out.as_deref(), false, None)?;
-    let checkpoint = model::open(&experiment.model.path).map_err(|error| usage_in(&args.config, error))?;
+    let checkpoint = model::of(&experiment.model).map_err(|error| usage_in(&args.config, error))?;
     let config = section(&args.config, "harvest", experiment.harvest.as_ref())?;
     let plan = HarvestPlan::resolve(config, &experiment.context, &checkpoint, experiment.seed)
         .map_err(|error| usage_in(&args.config, error))?;

@@ -23,7 +23,7 @@ use serde_json::Value;
 use crate::{
     args::RunArgs,
     device::{self, Chosen},
-    experiment::{Experiment, ModelConfig},
+    experiment::Experiment,
     failure::{Failure, Outcome},
     inspect, model, output,
     places::{Places, Standing},
@@ -36,9 +36,7 @@ pub(crate) fn run(args: &RunArgs, stages: &[Stage], part: Option<Part>) -> Outco
     let experiment = Experiment::read(&args.config, &args.set)?;
     let places = Places::new(&args.config, &experiment, args.out.as_deref(), args.overwrite, part)?;
     let stages = &stages_of(&experiment, stages).map_err(|error| usage_in(&args.config, error))?[..];
-    let ModelConfig { path, precision } = &experiment.model;
-    let checkpoint =
-        model::open(path).map_err(|error| usage_in(&args.config, error))?.with_precision(*precision);
+    let checkpoint = model::of(&experiment.model).map_err(|error| usage_in(&args.config, error))?;
     // Everything is checked before anything is done: a fault in [eval] must not show after hours of harvest.
     let lock = if places.out.is_dir() && !args.dry_run { Some(places.lock()?) } else { None };
     let members = members(&experiment, &places).map_err(|error| usage_in(&args.config, error))?;

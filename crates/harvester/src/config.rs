@@ -55,7 +55,7 @@ pub struct HarvestConfig {
     /// Tokens in a row group: what a reader reads at once where rows are in the order of the text. Default 4096.
     #[serde(default = "default_row_group_tokens")]
     pub row_group_tokens: u64,
-    /// Compression of the vectors. Default `none`: zstd saves about 8 % and halves the speed of reading.
+    /// Compression of the vectors. Default `none`: zstd saves about 8 % and makes reading several times slower.
     #[serde(default)]
     pub compression: Compression,
 }

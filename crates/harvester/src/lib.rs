@@ -5,7 +5,7 @@
 //! instead.
 //!
 //! Architecture invariant: this crate knows no dictionaries. What is harvested depends on the model, the text and
-//! the plan alone, and nothing is random.
+//! the plan alone; the seed decides in which order rows lie on disk, and nothing else.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

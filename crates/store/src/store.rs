@@ -1,6 +1,7 @@
 //! A finished store: found whole when opened, then read as batches.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -44,6 +45,18 @@ impl Store {
         let mut names: Vec<_> = manifest.files.keys().filter_map(|name| Some((place(name)?, name))).collect();
         names.sort();
         let opened = Shard::open_all(&at, &names.iter().map(|(_, name)| *name).collect::<Vec<_>>())?;
+        let wrong = |file: PathBuf, reason: String| StoreError::WrongShard { file, reason };
+        // A part's work is the whole's but for the part, so it is the same within a directory.
+        let mut makers = BTreeMap::new();
+        for (((part, _), _), shard) in names.iter().zip(&opened) {
+            let Some(work) = shard.work() else { continue };
+            let whole = part.is_none().then(|| manifest.work.digest().to_string());
+            if *makers.entry(*part).or_insert(whole.unwrap_or_else(|| work.to_owned())) != work {
+                let reason = "another harvest made it than the others here (two at once, into one place?); remove them and \
+                              harvest again";
+                return Err(wrong(shard.path().to_owned(), reason.into()));
+            }
+        }
         let mut opened = names.iter().map(|(place, _)| place).zip(opened).peekable();
         let mut shards = Vec::new();
         // Files of one place hold hooks of the same rows.
@@ -52,7 +65,6 @@ impl Store {
             let siblings = siblings.map(|(_, shard)| shard).collect();
             shards.push(Arc::new(first.with(siblings)?));
         }
-        let wrong = |file: PathBuf, reason: String| StoreError::WrongShard { file, reason };
         let manifest_file = || directory.join(monosema_core::manifest::FILE_NAME);
         let Some(first) = shards.first() else {
             return Err(wrong(manifest_file(), "expected shards of activations, found none".into()));

@@ -64,16 +64,15 @@ impl Stored {
         let directory = place.path();
         let (mut shards, mut halves) = (BTreeSet::new(), Vec::new());
         for (number, name) in shard_files(place)? {
-            match Shard::open(place, &name) {
-                Ok(shard) if shard.work() != Some(&work.digest().to_string()) => {
-                    return Err(StoreError::OtherWork { directory: directory.to_owned() });
-                }
-                Ok(shard) if shard.schema() == schema && shard.tokens() == shard_tokens => {
-                    shards.insert(number);
-                }
-                // Nobody knows what is there.
-                Err(error @ StoreError::Remote(_)) => return Err(error),
-                Ok(_) | Err(_) => halves.push(name),
+            // A shard appears whole or not at all, so what cannot be read is not what a harvest left: it may be anybody's.
+            let shard = Shard::open(place, &name)?;
+            if shard.work() != Some(&work.digest().to_string()) {
+                return Err(StoreError::OtherWork { directory: directory.to_owned() });
+            }
+            if shard.schema() == schema && shard.tokens() == shard_tokens {
+                shards.insert(number);
+            } else {
+                halves.push(name);
             }
         }
         for name in halves {
@@ -109,16 +108,17 @@ impl Stored {
 }
 
 /// Which works made the shards in a directory that is not sealed, or in those of its hooks: the digests of these, as the shards say, or nothing for one that
-/// does not. A file that cannot be read is no shard.
+/// does not.
 ///
 /// # Errors
-/// A directory that cannot be read.
+/// A directory that cannot be read, or a file in it that is named like a shard.
 pub fn makers(directory: &Path) -> Result<BTreeSet<Option<String>>, StoreError> {
     let whole = Place::at(directory)?;
     let mut makers = BTreeSet::new();
     for place in hook_places(whole)? {
-        let shards = shard_files(&place)?.into_iter().filter_map(|(_, name)| Shard::open(&place, &name).ok());
-        makers.extend(shards.map(|shard| shard.work().map(str::to_owned)));
+        for (_, name) in shard_files(&place)? {
+            makers.insert(Shard::open(&place, &name)?.work().map(str::to_owned));
+        }
     }
     Ok(makers)
 }

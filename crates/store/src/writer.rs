@@ -22,7 +22,7 @@ use crate::{
     shard_file::{Block, ShardFormat},
 };
 
-/// How the vectors are compressed. (Ids are dictionary-encoded and next to nothing.)
+/// How the vectors are compressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {

@@ -38,7 +38,6 @@ fn an_interrupted_store_goes_on_and_a_finished_one_is_left_alone() {
         drop(writer);
         // As if it had been killed while a shard was written; and others' files.
         fs::write(dir.join(".unfinished-1.tmp"), "half").unwrap();
-        fs::write(dir.join("shard-00002.parquet"), "half").unwrap();
         for kept in ["notes.txt", "shard-x.parquet"] {
             fs::write(dir.join(kept), "mine").unwrap();
         }
@@ -47,6 +46,14 @@ fn an_interrupted_store_goes_on_and_a_finished_one_is_left_alone() {
         let other = Writer::create(&dir, schema.clone(), options, &work(1)).err().unwrap();
         assert!(matches!(other, StoreError::OtherWork { .. }), "{other}");
         assert!(dir.join(".unfinished-1.tmp").exists(), "who is refused touches nothing");
+
+        // What is named like a shard and is none may be anybody's.
+        let foreign = dir.join("shard-00042.parquet");
+        fs::write(&foreign, "whose?").unwrap();
+        let error = Writer::create(&dir, schema.clone(), options, &work(0)).err().unwrap().to_string();
+        assert!(error.contains("shard-00042.parquet: damaged, or not Parquet"), "{error}");
+        assert_eq!(fs::read(&foreign).unwrap(), b"whose?");
+        fs::remove_file(foreign).unwrap();
 
         let mut writer = Writer::create(&dir, schema.clone(), options, &work(0)).unwrap();
         let stored = writer.stored().clone();

@@ -110,10 +110,10 @@ pub(crate) fn tanh(x: f32) -> f32 {
         4.893_524_6e-3,
     ];
     const Q: [f32; 4] = [1.198_258_4e-6, 1.185_347_1e-4, 2.268_434_6e-3, 4.893_525e-3];
-    // Beyond, the result rounds to 1.
-    let x = x.clamp(-7.998_811_7, 7.998_811_7);
     let square = x * x;
-    x * polynomial(&P, square) / polynomial(&Q, square)
+    let y = x * polynomial(&P, square) / polynomial(&Q, square);
+    // Beyond, the result rounds to 1.
+    if x.abs() < 7.998_811_7 { y } else { x.signum() }
 }
 
 /// `cap tanh(x / cap)`.
