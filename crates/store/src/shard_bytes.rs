@@ -45,16 +45,13 @@ impl ShardBytes {
         Ok(Self { bytes: Bytes::from_owner(Mapped(map.clone())), map })
     }
 
-    /// Brings a page into memory in one go, if it is a part of this, and lets the system begin with what lies behind it, which is
-    /// what comes next.
+    /// Lets the system read ahead of who begins with a page, if it is a part of this: what lies behind it comes next.
     pub(crate) fn fetch(&self, page: &[u8]) {
         let (start, length) = ((page.as_ptr() as usize).wrapping_sub(self.map.as_ptr() as usize), page.len());
         if length < ADVISED_BYTES || start > self.map.len() || length > self.map.len() - start {
             return;
         }
-        // Advice that is not taken, or not understood by an older system, costs nothing but time.
-        #[cfg(target_os = "linux")]
-        let _ = self.map.advise_range(Advice::PopulateRead, start, length);
+        // Advice that is not taken costs nothing but time.
         let behind = start + length;
         let _ = self.map.advise_range(Advice::WillNeed, behind, length.min(self.map.len() - behind));
     }
