@@ -57,6 +57,14 @@ impl Merge {
         self.heap.peek().map(|Reverse((_, cursor))| &self.cursors[*cursor])
     }
 
+    /// Asks the processor for the row that probably comes next, while the current one is copied: which shard it is in nobody could
+    /// guess.
+    pub(crate) fn prefetch(&self) {
+        if let Some(Reverse((_, cursor))) = self.heap.as_slice().get(1..).and_then(|rest| rest.iter().take(2).max()) {
+            self.cursors[*cursor].prefetch();
+        }
+    }
+
     /// Goes on to the next row.
     pub(crate) fn advance(&mut self) -> Result<(), StoreError> {
         let Some(mut top) = self.heap.peek_mut() else { return Ok(()) };
@@ -119,6 +127,10 @@ impl Cursor {
             return Err(StoreError::damaged(self.shard.path(), "its rows are not sorted by `order`"));
         }
         Ok(true)
+    }
+
+    fn prefetch(&self) {
+        self.vectors.iter().chain([&self.token_ids]).for_each(Values::prefetch);
     }
 
     fn key(&self) -> u64 {

@@ -48,17 +48,14 @@ impl ShardBytes {
         Ok(Self::Mapped { bytes: Bytes::from_owner(Mapped(map.clone())), map })
     }
 
-    /// Brings a page into memory in one go, if it is a part of this map, and lets the system begin with what lies behind it, which
-    /// is what comes next.
+    /// Lets the system read ahead of who begins with a page, if it is a part of this: what lies behind it comes next.
     pub(crate) fn fetch(&self, page: &[u8]) {
         let Self::Mapped { map, .. } = self else { return };
         let (start, length) = ((page.as_ptr() as usize).wrapping_sub(map.as_ptr() as usize), page.len());
         if length < ADVISED_BYTES || start > map.len() || length > map.len() - start {
             return;
         }
-        // Advice that is not taken, or not understood by an older system, costs nothing but time.
-        #[cfg(target_os = "linux")]
-        let _ = map.advise_range(Advice::PopulateRead, start, length);
+        // Advice that is not taken costs nothing but time.
         let behind = start + length;
         let _ = map.advise_range(Advice::WillNeed, behind, length.min(map.len() - behind));
     }
