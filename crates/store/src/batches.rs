@@ -262,7 +262,7 @@ pub fn shuffled(
     Batches::made_by(move || {
         if let Some((activations, visit)) = parts.take() {
             mixer = Some(match activations.permutation() {
-                Some(rows) => Mixer::Circle(Circle::new(rows, columns, plan, visit)?),
+                Some(rows) => Mixer::Circle(Box::new(Circle::new(rows, columns, plan, visit)?)),
                 None => Mixer::Pool(Box::new(Buffered::new(activations, columns, plan, visit)?)),
             });
         }
@@ -276,7 +276,7 @@ pub fn shuffled(
 
 /// Where batches come from.
 enum Mixer {
-    Circle(Circle),
+    Circle(Box<Circle>),
     Pool(Box<Buffered>),
 }
 

@@ -57,14 +57,6 @@ impl Merge {
         self.heap.peek().map(|Reverse((_, cursor))| &self.cursors[*cursor])
     }
 
-    /// Asks the processor for the row that probably comes next, while the current one is copied: which shard it is in nobody could
-    /// guess.
-    pub(crate) fn prefetch(&self) {
-        if let Some(Reverse((_, cursor))) = self.heap.as_slice().get(1..).and_then(|rest| rest.iter().take(2).max()) {
-            self.cursors[*cursor].prefetch();
-        }
-    }
-
     /// Goes on to the next row.
     pub(crate) fn advance(&mut self) -> Result<(), StoreError> {
         let Some(mut top) = self.heap.peek_mut() else { return Ok(()) };
@@ -72,6 +64,8 @@ impl Merge {
         let cursor = &mut self.cursors[*cursor];
         if cursor.advance()? {
             *place = cursor.place();
+            // It comes when all others that are smaller have come: nobody could guess when, and by then it is there.
+            cursor.prefetch();
         } else {
             PeekMut::pop(top);
         }

@@ -62,7 +62,6 @@ impl Circle {
             if self.left == 0 {
                 (self.merge, self.left) = begin(&self.rows, &self.hooks, self.plan.seed, self.delivered)?;
             }
-            self.merge.prefetch();
             let row = self.merge.row().expect("so many rows are left");
             batch.push(row.token(), [row.vector(0), row.vector(1)], self.rows.dtype, &mut self.visit);
             self.merge.advance()?;

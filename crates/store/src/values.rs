@@ -32,7 +32,9 @@ fn prefetch(byte: &u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: prefetching changes nothing that a program could see, and the address is that of a byte.
     unsafe {
-        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(std::ptr::from_ref(byte).cast())
+        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(
+            std::ptr::from_ref(byte).cast(),
+        )
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = byte;
