@@ -109,6 +109,16 @@ impl Place {
         Ok(elsewhere.folder.upload(name, path)?)
     }
 
+    /// Keeps the file `name` under another name, which is returned; only for directories.
+    pub(crate) fn set_aside(&self, name: &str) -> Result<PathBuf, StoreError> {
+        let names = (1..).map(|i| {
+            self.path.join(if i == 1 { format!("{name}.damaged") } else { format!("{name}.damaged-{i}") })
+        });
+        let aside = names.into_iter().find(|aside| !aside.exists()).expect("there are more names than files");
+        fs::rename(self.path.join(name), &aside).map_err(StoreError::io(&aside))?;
+        Ok(aside)
+    }
+
     /// Removes the file `name`.
     pub(crate) fn remove(&self, name: &str) -> Result<(), StoreError> {
         match &self.elsewhere {

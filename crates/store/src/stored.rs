@@ -64,8 +64,15 @@ impl Stored {
         let directory = place.path();
         let (mut shards, mut halves) = (BTreeSet::new(), Vec::new());
         for (number, name) in shard_files(place)? {
-            // A shard appears whole or not at all, so what cannot be read is not what a harvest left: it may be anybody's.
-            let shard = Shard::open(place, &name)?;
+            let shard = match Shard::open(place, &name) {
+                // A harvest leaves whole shards or none: what is no shard was cut short by the disk, or is anybody's.
+                Err(StoreError::Damaged { .. }) if !Place::is_elsewhere(directory) => {
+                    let kept = place.set_aside(&name)?;
+                    tracing::warn!("{name} cannot be read; it is kept as {}, and made anew", kept.display());
+                    continue;
+                }
+                shard => shard?,
+            };
             if shard.work() != Some(&work.digest().to_string()) {
                 return Err(StoreError::OtherWork { directory: directory.to_owned() });
             }
@@ -108,16 +115,20 @@ impl Stored {
 }
 
 /// Which works made the shards in a directory that is not sealed, or in those of its hooks: the digests of these, as the shards say, or nothing for one that
-/// does not.
+/// does not. What is named like a shard and is none does not count.
 ///
 /// # Errors
-/// A directory that cannot be read, or a file in it that is named like a shard.
+/// A directory that cannot be read, or a shard in it.
 pub fn makers(directory: &Path) -> Result<BTreeSet<Option<String>>, StoreError> {
     let whole = Place::at(directory)?;
     let mut makers = BTreeSet::new();
     for place in hook_places(whole)? {
         for (_, name) in shard_files(&place)? {
-            makers.insert(Shard::open(&place, &name)?.work().map(str::to_owned));
+            match Shard::open(&place, &name) {
+                Ok(shard) => _ = makers.insert(shard.work().map(str::to_owned)),
+                Err(StoreError::Damaged { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
     }
     Ok(makers)

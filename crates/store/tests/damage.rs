@@ -47,13 +47,17 @@ fn an_interrupted_store_goes_on_and_a_finished_one_is_left_alone() {
         assert!(matches!(other, StoreError::OtherWork { .. }), "{other}");
         assert!(dir.join(".unfinished-1.tmp").exists(), "who is refused touches nothing");
 
-        // What is named like a shard and is none may be anybody's.
+        // What is named like a shard and is none was cut short by the disk, or is anybody's: it is kept.
         let foreign = dir.join("shard-00042.parquet");
-        fs::write(&foreign, "whose?").unwrap();
-        let error = Writer::create(&dir, schema.clone(), options, &work(0)).err().unwrap().to_string();
-        assert!(error.contains("shard-00042.parquet: damaged, or not Parquet"), "{error}");
-        assert_eq!(fs::read(&foreign).unwrap(), b"whose?");
-        fs::remove_file(foreign).unwrap();
+        for kept in ["shard-00042.parquet.damaged", "shard-00042.parquet.damaged-2"] {
+            fs::write(&foreign, kept).unwrap();
+            drop(Writer::create(&dir, schema.clone(), options, &work(0)).unwrap());
+            assert!(!foreign.exists());
+            assert_eq!(fs::read_to_string(dir.join(kept)).unwrap(), kept);
+            fs::remove_file(dir.join(kept)).unwrap_or_default();
+            fs::write(dir.join("shard-00042.parquet.damaged"), "another").unwrap();
+        }
+        fs::remove_file(dir.join("shard-00042.parquet.damaged")).unwrap();
 
         let mut writer = Writer::create(&dir, schema.clone(), options, &work(0)).unwrap();
         let stored = writer.stored().clone();
