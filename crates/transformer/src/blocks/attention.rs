@@ -66,7 +66,8 @@ impl Attention {
         let [q, k, v] = self.qkv(x, &tables);
         let scores = self.heads.scores;
         // A window is a mask of all pairs of positions to burn's kernels; ours leaves out what lies before it.
-        let fused = tables.hidden.is_some() && !q.device().is_autodiff() && tables.window >= tables.seq_len;
+        let whole = tables.window >= tables.seq_len;
+        let fused = whole && !tables.masked_on_host && !q.device().is_autodiff();
         merged(if fused {
             attend_fused(q, k, v, scores, self.output.precision())
         } else {
@@ -189,30 +190,28 @@ impl Tables {
         let Scores { scale, soft_cap } = scores;
         let q = q.clone().reshape([batch, n_kv_heads, n_heads / n_kv_heads * n_queries, d_head]);
         let x = q.matmul(k.clone().transpose()).reshape([batch, n_heads, n_queries, n_keys]);
-        match &self.hidden {
-            Some(hidden) => {
-                let hidden = hidden.clone().slice([queries, keys]).unsqueeze::<4>();
-                let x = match soft_cap {
-                    Some(cap) => (x * (scale / cap)).tanh() * cap,
-                    None => x * scale,
-                };
-                softmax(x.mask_fill(hidden, f32::NEG_INFINITY), 3)
-            }
-            None => host::map_rows(x, |i, row| {
-                let seen = self.seen(queries.start + i % n_queries);
-                let seen = seen.start - keys.start..seen.end - keys.start;
-                row[..seen.start].fill(0.0);
-                row[seen.end..].fill(0.0);
-                let row = &mut row[seen];
-                if let Some(cap) = soft_cap {
-                    let (scale, cap) = (scale as f32, cap as f32);
-                    row.iter_mut().for_each(|x| *x = host::soft_cap(*x * scale, cap));
-                    host::softmax(row, 1.0);
-                } else {
-                    host::softmax(row, scale as f32);
-                }
-            }),
+        if !self.masked_on_host {
+            let hidden = self.hidden().clone().slice([queries, keys]).unsqueeze::<4>();
+            let x = match soft_cap {
+                Some(cap) => (x * (scale / cap)).tanh() * cap,
+                None => x * scale,
+            };
+            return softmax(x.mask_fill(hidden, f32::NEG_INFINITY), 3);
         }
+        host::map_rows(x, |i, row| {
+            let seen = self.seen(queries.start + i % n_queries);
+            let seen = seen.start - keys.start..seen.end - keys.start;
+            row[..seen.start].fill(0.0);
+            row[seen.end..].fill(0.0);
+            let row = &mut row[seen];
+            if let Some(cap) = soft_cap {
+                let (scale, cap) = (scale as f32, cap as f32);
+                row.iter_mut().for_each(|x| *x = host::soft_cap(*x * scale, cap));
+                host::softmax(row, 1.0);
+            } else {
+                host::softmax(row, scale as f32);
+            }
+        })
     }
 }
 
