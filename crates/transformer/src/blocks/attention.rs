@@ -277,7 +277,7 @@ impl Heads {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::blocks::{random::normal, rotary::Rotary};
+    use crate::blocks::{Rope, random::normal};
     use monosema_core::Seed;
 
     fn random(shape: [usize; 4], name: &str, device: &Device) -> Tensor<4> {
@@ -326,9 +326,10 @@ mod tests {
     fn heads_are_separated_alike_on_both_paths() {
         let scores = Scores { scale: 1.0, soft_cap: None };
         let heads = Heads { n_heads: 4, n_kv_heads: 2, d_head: 6, scores };
-        for rotary in [None, Some(Rotary::new(6, 100.0, None)), Some(Rotary::new(4, 100.0, None))] {
+        let rope = |d_rotated| Some(Rope { d_rotated, theta: 100.0, scaling: None });
+        for rope in [None, rope(6), rope(4)] {
             let split = |device: &Device| {
-                let tables = Positions::new(rotary.clone(), None).tables(5, device);
+                let tables = Positions::new(rope.clone(), None).tables(5, device);
                 let qkv = random([1, 3, 5, 8 * 6], "qkv", device).squeeze_dim(0);
                 if host::applies(&qkv) {
                     heads.split_on_host(qkv, &tables)

@@ -8,13 +8,13 @@ use std::{
 
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 
-use super::rotary::Rotary;
+use super::{Rope, rotary::Rotary};
 use crate::host;
 
 /// How blocks of a model treat positions. Clones share their tables.
 #[derive(Clone, Debug)]
 pub(crate) struct Positions {
-    rotary: Option<Rotary>,
+    rope: Option<Rope>,
     /// A position sees only this many positions, itself included.
     window: Option<usize>,
     /// The tables of the last length asked for.
@@ -61,9 +61,9 @@ pub(crate) struct Rotation {
 }
 
 impl Positions {
-    /// `rotary` if positions are rotations; `window` if a position does not see its whole past.
-    pub(crate) fn new(rotary: Option<Rotary>, window: Option<usize>) -> Self {
-        Self { rotary, window, kept: Arc::default() }
+    /// `rope` if positions are rotations; `window` if a position does not see its whole past.
+    pub(crate) fn new(rope: Option<Rope>, window: Option<usize>) -> Self {
+        Self { rope, window, kept: Arc::default() }
     }
 
     /// The tables for sequences of `seq_len` on `device`.
@@ -81,7 +81,9 @@ impl Positions {
     }
 
     fn compute(&self, seq_len: usize, device: &Device) -> Tables {
-        let rotation = self.rotary.as_ref().map(|rotary| {
+        // Frequencies too only now, when the weights have shown that heads are as wide as the configuration says.
+        let rotation = self.rope.as_ref().map(|Rope { d_rotated, theta, scaling }| {
+            let rotary = Rotary::new(*d_rotated, *theta, scaling.as_ref());
             let (host, half) = (rotary.tables(seq_len), rotary.half());
             let tensor =
                 |table: &[f32]| Tensor::from_data(TensorData::new(table.to_vec(), [seq_len, half]), device);
@@ -122,7 +124,7 @@ mod tests {
 
     #[test]
     fn tables_are_kept_until_another_length_comes() {
-        let positions = Positions::new(Some(Rotary::new(4, 10.0, None)), None);
+        let positions = Positions::new(Some(Rope { d_rotated: 4, theta: 10.0, scaling: None }), None);
         let device = Device::flex();
         let first = positions.tables(5, &device);
         assert!(Arc::ptr_eq(&first, &positions.clone().tables(5, &device)));
