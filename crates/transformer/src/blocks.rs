@@ -40,7 +40,6 @@ use embedding::Embedding;
 use experts::Experts;
 use mlp::Mlp;
 use positions::Positions;
-use rotary::Rotary;
 
 /// A decoder-only transformer, to be trained or frozen.
 #[derive(Module, Debug)]
@@ -88,8 +87,7 @@ impl AttentionShape {
     }
 
     fn positions(&self) -> Positions {
-        let rotary = self.rope.as_ref().map(|r| Rotary::new(r.d_rotated, r.theta, r.scaling.as_ref()));
-        Positions::new(rotary, self.window)
+        Positions::new(self.rope.clone(), self.window)
     }
 }
 

@@ -66,6 +66,31 @@ fn numbers_of_blocks_beyond_reason_are_refused() {
     refused(millions.open_gguf(), &["model.gguf", "block_count", "50000000"]);
 }
 
+/// Whatever a damaged configuration says is wide, it is the weights that decide, before anything so wide is made.
+#[test]
+fn sizes_beyond_reason_are_refused() {
+    let sizes = [1u64 << 28, 1 << 31, 1 << 42, (1 << 62) + 8, u64::MAX];
+    for (case, keys) in [
+        ("llama_gqa_tied", &["head_dim", "hidden_size", "intermediate_size", "vocab_size"][..]),
+        ("llama_gqa_tied", &["num_attention_heads", "num_key_value_heads"]),
+        ("gpt2", &["n_embd", "n_head", "n_inner", "n_positions"]),
+        ("gpt_neo", &["hidden_size", "max_position_embeddings"]),
+        ("pythia", &["hidden_size", "num_attention_heads"]),
+        ("gemma2", &["head_dim"]),
+        ("deepseek_v3", &["qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim", "kv_lora_rank", "q_lora_rank"]),
+        ("deepseek_v3", &["n_routed_experts", "moe_intermediate_size", "n_shared_experts"]),
+    ] {
+        for (key, size) in keys.iter().flat_map(|key| sizes.map(|size| (key, size))) {
+            assert!(with(case, key, json!(size)).is_err(), "{case}: {key} = {size}");
+        }
+    }
+    refused(with("llama_gqa_tied", "head_dim", json!(1u64 << 42)), &["head_dim", "4398046511104"]);
+    refused(with("llama_gqa_tied", "head_dim", json!(1 << 28)), &["q_proj.weight", "expected shape [1610612736,"]);
+    // Nothing is as long as the longest sequence but the positions of models that embed them.
+    with("llama_gqa_tied", "max_position_embeddings", json!(i32::MAX)).unwrap();
+    refused(with("llama_gqa_tied", "max_position_embeddings", json!(1u64 << 42)), &["4398046511104"]);
+}
+
 #[test]
 fn deepseek_v3() {
     let deepseek = |key: &str, value: Value| with("deepseek_v3", key, value);

@@ -66,7 +66,8 @@ impl Attention {
         let [q, k, v] = self.qkv(x, &tables);
         let scores = self.heads.scores;
         // A window is a mask of all pairs of positions to burn's kernels; ours leaves out what lies before it.
-        let fused = tables.hidden.is_some() && !q.device().is_autodiff() && tables.window >= tables.seq_len;
+        let whole = tables.window >= tables.seq_len;
+        let fused = whole && !tables.masked_on_host && !q.device().is_autodiff();
         merged(if fused {
             attend_fused(q, k, v, scores, self.output.precision())
         } else {
@@ -189,30 +190,28 @@ impl Tables {
         let Scores { scale, soft_cap } = scores;
         let q = q.clone().reshape([batch, n_kv_heads, n_heads / n_kv_heads * n_queries, d_head]);
         let x = q.matmul(k.clone().transpose()).reshape([batch, n_heads, n_queries, n_keys]);
-        match &self.hidden {
-            Some(hidden) => {
-                let hidden = hidden.clone().slice([queries, keys]).unsqueeze::<4>();
-                let x = match soft_cap {
-                    Some(cap) => (x * (scale / cap)).tanh() * cap,
-                    None => x * scale,
-                };
-                softmax(x.mask_fill(hidden, f32::NEG_INFINITY), 3)
-            }
-            None => host::map_rows(x, |i, row| {
-                let seen = self.seen(queries.start + i % n_queries);
-                let seen = seen.start - keys.start..seen.end - keys.start;
-                row[..seen.start].fill(0.0);
-                row[seen.end..].fill(0.0);
-                let row = &mut row[seen];
-                if let Some(cap) = soft_cap {
-                    let (scale, cap) = (scale as f32, cap as f32);
-                    row.iter_mut().for_each(|x| *x = host::soft_cap(*x * scale, cap));
-                    host::softmax(row, 1.0);
-                } else {
-                    host::softmax(row, scale as f32);
-                }
-            }),
+        if !self.masked_on_host {
+            let hidden = self.hidden().clone().slice([queries, keys]).unsqueeze::<4>();
+            let x = match soft_cap {
+                Some(cap) => (x * (scale / cap)).tanh() * cap,
+                None => x * scale,
+            };
+            return softmax(x.mask_fill(hidden, f32::NEG_INFINITY), 3);
         }
+        host::map_rows(x, |i, row| {
+            let seen = self.seen(queries.start + i % n_queries);
+            let seen = seen.start - keys.start..seen.end - keys.start;
+            row[..seen.start].fill(0.0);
+            row[seen.end..].fill(0.0);
+            let row = &mut row[seen];
+            if let Some(cap) = soft_cap {
+                let (scale, cap) = (scale as f32, cap as f32);
+                row.iter_mut().for_each(|x| *x = host::soft_cap(*x * scale, cap));
+                host::softmax(row, 1.0);
+            } else {
+                host::softmax(row, scale as f32);
+            }
+        })
     }
 }
 
@@ -278,7 +277,7 @@ impl Heads {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::blocks::{random::normal, rotary::Rotary};
+    use crate::blocks::{Rope, random::normal};
     use monosema_core::Seed;
 
     fn random(shape: [usize; 4], name: &str, device: &Device) -> Tensor<4> {
@@ -327,9 +326,10 @@ mod tests {
     fn heads_are_separated_alike_on_both_paths() {
         let scores = Scores { scale: 1.0, soft_cap: None };
         let heads = Heads { n_heads: 4, n_kv_heads: 2, d_head: 6, scores };
-        for rotary in [None, Some(Rotary::new(6, 100.0, None)), Some(Rotary::new(4, 100.0, None))] {
+        let rope = |d_rotated| Some(Rope { d_rotated, theta: 100.0, scaling: None });
+        for rope in [None, rope(6), rope(4)] {
             let split = |device: &Device| {
-                let tables = Positions::new(rotary.clone(), None).tables(5, device);
+                let tables = Positions::new(rope.clone(), None).tables(5, device);
                 let qkv = random([1, 3, 5, 8 * 6], "qkv", device).squeeze_dim(0);
                 if host::applies(&qkv) {
                     heads.split_on_host(qkv, &tables)

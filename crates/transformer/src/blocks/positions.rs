@@ -3,18 +3,18 @@
 
 use std::{
     ops::Range,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 
-use super::rotary::Rotary;
+use super::{Rope, rotary::Rotary};
 use crate::host;
 
 /// How blocks of a model treat positions. Clones share their tables.
 #[derive(Clone, Debug)]
 pub(crate) struct Positions {
-    rotary: Option<Rotary>,
+    rope: Option<Rope>,
     /// A position sees only this many positions, itself included.
     window: Option<usize>,
     /// The tables of the last length asked for.
@@ -28,15 +28,26 @@ pub(crate) struct Tables {
     device: Device,
     pub(crate) window: usize,
     pub(crate) rotation: Option<Rotation>,
-    /// True where the query (row) must not see the key (column), `[seq, seq]`; none where the host masks, by
-    /// [`Tables::seen`].
-    pub(crate) hidden: Option<Tensor<2, Bool>>,
+    /// Whether scores are masked on the host, by [`Tables::seen`]; else by [`Tables::hidden`].
+    pub(crate) masked_on_host: bool,
+    hidden: OnceLock<Tensor<2, Bool>>,
 }
 
 impl Tables {
     /// The keys that the query at `position` sees.
     pub(crate) fn seen(&self, position: usize) -> Range<usize> {
         (position + 1).saturating_sub(self.window)..position + 1
+    }
+
+    /// True where the query (row) must not see the key (column), `[seq, seq]`. Made when it is first asked for: a fused
+    /// kernel needs none, and at 8192 positions it is as large as many a weight.
+    pub(crate) fn hidden(&self) -> &Tensor<2, Bool> {
+        let seq = self.seq_len;
+        self.hidden.get_or_init(|| {
+            let hidden = |i: usize| !self.seen(i / seq).contains(&(i % seq));
+            let hidden: Vec<bool> = (0..seq * seq).map(hidden).collect();
+            Tensor::from_data(TensorData::new(hidden, [seq, seq]), &self.device)
+        })
     }
 }
 
@@ -50,9 +61,9 @@ pub(crate) struct Rotation {
 }
 
 impl Positions {
-    /// `rotary` if positions are rotations; `window` if a position does not see its whole past.
-    pub(crate) fn new(rotary: Option<Rotary>, window: Option<usize>) -> Self {
-        Self { rotary, window, kept: Arc::default() }
+    /// `rope` if positions are rotations; `window` if a position does not see its whole past.
+    pub(crate) fn new(rope: Option<Rope>, window: Option<usize>) -> Self {
+        Self { rope, window, kept: Arc::default() }
     }
 
     /// The tables for sequences of `seq_len` on `device`.
@@ -70,20 +81,18 @@ impl Positions {
     }
 
     fn compute(&self, seq_len: usize, device: &Device) -> Tables {
-        let rotation = self.rotary.as_ref().map(|rotary| {
+        // Frequencies too only now, when the weights have shown that heads are as wide as the configuration says.
+        let rotation = self.rope.as_ref().map(|Rope { d_rotated, theta, scaling }| {
+            let rotary = Rotary::new(*d_rotated, *theta, scaling.as_ref());
             let (host, half) = (rotary.tables(seq_len), rotary.half());
             let tensor =
                 |table: &[f32]| Tensor::from_data(TensorData::new(table.to_vec(), [seq_len, half]), device);
             Rotation { half, cos: tensor(&host.0), sin: tensor(&host.1), host }
         });
         let window = self.window.unwrap_or(seq_len);
-        let mut tables = Tables { seq_len, device: device.clone(), window, rotation, hidden: None };
-        if !host::applies_to(device) {
-            let hidden = |i: usize| !tables.seen(i / seq_len).contains(&(i % seq_len));
-            let hidden: Vec<bool> = (0..seq_len * seq_len).map(hidden).collect();
-            tables.hidden = Some(Tensor::from_data(TensorData::new(hidden, [seq_len, seq_len]), device));
-        }
-        tables
+        let masked_on_host = host::applies_to(device);
+        let hidden = OnceLock::new();
+        Tables { seq_len, device: device.clone(), window, rotation, masked_on_host, hidden }
     }
 }
 
@@ -94,9 +103,10 @@ mod tests {
     fn hidden(window: Option<usize>, seq_len: usize) -> Vec<bool> {
         let positions = Positions::new(None, window);
         let on_host = positions.tables(seq_len, &Device::flex());
-        assert!(on_host.hidden.is_none());
         let elsewhere = positions.tables(seq_len, &Device::flex().autodiff());
-        let hidden: Vec<bool> = elsewhere.hidden.as_ref().unwrap().to_data().iter::<bool>().collect();
+        assert!(on_host.masked_on_host && !elsewhere.masked_on_host);
+        assert!(elsewhere.hidden.get().is_none(), "nobody has asked yet");
+        let hidden: Vec<bool> = elsewhere.hidden().to_data().iter::<bool>().collect();
         for (position, row) in hidden.chunks(seq_len).enumerate() {
             let seen: Vec<usize> = (0..seq_len).filter(|&key| !row[key]).collect();
             assert_eq!(seen, on_host.seen(position).collect::<Vec<_>>());
@@ -114,7 +124,7 @@ mod tests {
 
     #[test]
     fn tables_are_kept_until_another_length_comes() {
-        let positions = Positions::new(Some(Rotary::new(4, 10.0, None)), None);
+        let positions = Positions::new(Some(Rope { d_rotated: 4, theta: 10.0, scaling: None }), None);
         let device = Device::flex();
         let first = positions.tables(5, &device);
         assert!(Arc::ptr_eq(&first, &positions.clone().tables(5, &device)));

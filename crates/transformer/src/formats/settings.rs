@@ -46,11 +46,19 @@ impl Settings {
         self.count_if_any(key)?.ok_or_else(|| self.wrong(key, "expected a whole number, found none"))
     }
 
-    /// As [`Settings::count`], `None` if it is missing or null.
+    /// As [`Settings::count`], `None` if it is missing or null. More than any model has is a damaged file's: two may be
+    /// multiplied, and a few products added, without overflow.
     pub(crate) fn count_if_any(&self, key: &str) -> Result<Option<usize>, ModelError> {
+        const MOST: usize = i32::MAX as usize;
         let Some(value) = self.get(key) else { return Ok(None) };
         let count = value.as_u64().filter(|&n| n > 0).and_then(|n| usize::try_from(n).ok());
-        count.map(Some).ok_or_else(|| self.expected(key, "a whole number above 0", value))
+        match count {
+            None => Err(self.expected(key, "a whole number above 0", value)),
+            Some(n) if n > MOST => {
+                Err(self.wrong(key, format!("expected a whole number up to {MOST}, found {n}")))
+            }
+            count => Ok(count),
+        }
     }
 
     /// A number of blocks. More than any model has is a damaged file's, for which there is no memory.
