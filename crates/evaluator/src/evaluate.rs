@@ -5,7 +5,7 @@ use std::{cell::Cell, path::Path, time::Instant};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use monosema_core::{Digest, Hasher, HookPoint, Manifest, Progress};
 use monosema_sae::Dictionary;
-use monosema_text::{ContextBatch, Corpus, Flaws, TextError, Tokenizer, batches, contexts};
+use monosema_text::{ContextBatch, Corpus, Flaws, TextError, Tokenizer, batches, contexts, limited};
 use monosema_transformer::{Capture, Checkpoint, LanguageModel, Replace};
 
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     model::ModelFacts,
     moments::Moments,
     plan::{EvalPlan, PlannedText},
-    positions::{Positions, limited},
+    positions::Positions,
     predictions::{self, Passes},
     reconstruct::reconstruct,
     report::{Counted, Report, SCHEMA, Tally, TextReport, Timing},

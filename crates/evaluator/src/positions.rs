@@ -1,6 +1,6 @@
 //! Which positions of a batch count, which predictions are made from them, and what is put in their place.
 
-use monosema_text::{Context, ContextBatch, TextError};
+use monosema_text::ContextBatch;
 
 use crate::report::Tally;
 
@@ -77,39 +77,9 @@ impl Positions {
     }
 }
 
-/// The windows of `contexts` up to the `limit`-th counted token, the last one cut short after it. Causal
-/// attention makes the cut invisible to what stands before it.
-pub(crate) fn limited(
-    contexts: impl Iterator<Item = Result<Context, TextError>>,
-    limit: Option<u64>,
-) -> impl Iterator<Item = Result<Context, TextError>> {
-    let mut left = limit.unwrap_or(u64::MAX);
-    let mut contexts = contexts;
-    std::iter::from_fn(move || {
-        if left == 0 {
-            return None;
-        }
-        Some(contexts.next()?.map(|mut context| {
-            if let Some(last) = nth_counted(&context, left) {
-                context.truncate(last + 1);
-                left = 0;
-            } else {
-                left -= context.n_counted() as u64;
-            }
-            context
-        }))
-    })
-}
-
-/// The position of the `n`-th counted token (from 1), if there are so many.
-fn nth_counted(context: &Context, n: u64) -> Option<usize> {
-    let index = usize::try_from(n - 1).ok()?;
-    context.counted().nth(index)
-}
-
 #[cfg(test)]
 mod tests {
-    use monosema_text::Verdict;
+    use monosema_text::{Context, Verdict};
 
     use super::*;
 
@@ -179,22 +149,5 @@ mod tests {
         assert_eq!(spliced, expected);
         let back = positions.gather(&values, 2);
         assert_eq!(positions.splice(&spliced, 2, back.chunks(2)), values);
-    }
-
-    #[test]
-    fn a_limit_is_reached_exactly() {
-        let windows = || batch().contexts.into_iter().map(Ok);
-        let counted = |limit| {
-            let windows: Vec<_> = limited(windows(), limit).map(Result::unwrap).collect();
-            (windows.len(), windows.iter().map(Context::n_counted).sum::<usize>())
-        };
-        assert_eq!(counted(None), (2, 5));
-        assert_eq!(counted(Some(9)), (2, 5));
-        assert_eq!(counted(Some(5)), (2, 5));
-        assert_eq!(counted(Some(4)), (2, 4));
-        assert_eq!(counted(Some(3)), (1, 3));
-        assert_eq!(counted(Some(1)), (1, 1));
-        let cut = limited(windows(), Some(4)).last().unwrap().unwrap();
-        assert_eq!((cut.len(), cut.documents.len(), cut.verdicts.len()), (2, 2, 2));
     }
 }

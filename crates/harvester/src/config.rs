@@ -13,7 +13,8 @@ pub struct HarvestConfig {
     pub hooks: Vec<HookPoint>,
     /// Which text to run the model over.
     pub text: TextConfig,
-    /// Stop after so many tokens that count and are kept. Default: all of the text.
+    /// Stop after so many tokens that count and are kept, from the beginning of the text on; with `max_norm_multiple`, in the
+    /// order in which they are stored. Default: all of the text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<u64>,
     /// Leave out a token if at any of the hooks its activation has a norm above so many times the median norm of the counted

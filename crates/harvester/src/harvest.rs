@@ -140,10 +140,10 @@ fn run_model(
     let mut done = Done::default();
     for windows in windows {
         let windows = windows?;
-        let (first, wanted) = (done.counts.tokens(), windows.wanted as u64);
+        let (first, n) = (done.counts.tokens(), windows.batch.n_counted() as u64);
         let known = !plan.rows_depend_on_values();
-        let (counts, step) = if known && stored.covers(&(first..first + wanted)) {
-            (maker.pass_by(&windows), Step::Skip(wanted))
+        let (counts, step) = if known && stored.covers(&(first..first + n)) {
+            (maker.pass_by(&windows), Step::Skip(n))
         } else {
             let (rows, counts) = maker.make(&windows)?;
             done.computed += rows.len() as u64;

@@ -52,8 +52,9 @@ impl RowMaker {
     /// What becomes of `windows` whose rows are there already. Only where rows do not depend on values.
     pub(crate) fn pass_by(&mut self, windows: &Windows) -> Counts {
         self.begin(windows);
-        self.made += windows.wanted as u64;
-        Counts::of(windows, windows.wanted)
+        let n = windows.batch.n_counted();
+        self.made += n as u64;
+        Counts::of(windows, n)
     }
 
     /// Counts anew if they are the first of a time of reading.
@@ -63,7 +64,7 @@ impl RowMaker {
         }
     }
 
-    /// What the model makes of the wanted tokens of `windows`, and what became of all of them.
+    /// What the model makes of the tokens of `windows` that count, and what became of all of them.
     pub(crate) fn make(&mut self, windows: &Windows) -> Result<(OwnedRows, Counts), HarvestError> {
         if windows.epoch != self.epoch {
             self.check_any()?;
@@ -73,9 +74,9 @@ impl RowMaker {
         if left == 0 {
             return Ok((OwnedRows::none(self.columns.len()), Counts::default()));
         }
-        let Windows { batch, wanted, .. } = windows;
+        let batch = &windows.batch;
         let values = self.forward.values(batch)?;
-        let mut places: Vec<_> = counted_places(batch).take(*wanted).collect();
+        let mut places: Vec<_> = counted_places(batch).collect();
         let n_places = batch.n_contexts() * batch.seq_len();
         if let Some(filter) = &self.filter {
             let vectors = values.iter().map(|values| Vectors { values, n: n_places });
@@ -85,7 +86,7 @@ impl RowMaker {
         // As far as the last that is taken, if the limit cuts anything off.
         let seen = match places.last() {
             Some(last) if places.len() == left => last.nth + 1,
-            _ => *wanted,
+            _ => batch.n_counted(),
         };
         let mut counts = Counts::of(windows, seen);
         counts.skipped_norm = (seen - places.len()) as u64;

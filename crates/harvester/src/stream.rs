@@ -215,9 +215,10 @@ impl Pass {
                 return Ok(self.rows.take_first((wanted.end - wanted.start) as usize));
             }
             let windows = self.windows.next().expect("the text begins again, or fails")?;
-            if self.known && end + windows.wanted as u64 <= wanted.start {
+            let next = end + windows.batch.n_counted() as u64;
+            if self.known && next <= wanted.start {
                 self.maker.pass_by(&windows);
-                self.first = end + windows.wanted as u64;
+                self.first = next;
             } else {
                 self.rows.append(self.maker.make(&windows)?.0);
             }

@@ -9,7 +9,9 @@ use std::{
 };
 
 use monosema_core::Ahead;
-use monosema_text::{ContextBatch, Corpus, Document, Flaws, Tally, TextError, Tokenizer, batches, contexts};
+use monosema_text::{
+    ContextBatch, Corpus, Document, Flaws, Tally, TextError, Tokenizer, batches, contexts, limited,
+};
 use monosema_transformer::Checkpoint;
 
 use crate::{HarvestError, HarvestPlan};
@@ -20,9 +22,6 @@ const BATCHES_AHEAD: usize = 4;
 /// Windows that the model runs over at once.
 pub(crate) struct Windows {
     pub(crate) batch: ContextBatch,
-    /// How many of their counted tokens are wanted, from the first on; at least one unless none counts. Where rows depend on
-    /// what the model makes of them, all that count: the limit is kept later.
-    pub(crate) wanted: usize,
     /// How many times the text was read before.
     pub(crate) epoch: u64,
     /// What there was in the text that was read since the windows before.
@@ -39,12 +38,12 @@ impl Windows {
 
     #[cfg(test)]
     pub(crate) fn new(batch: ContextBatch, flaws: Flaws) -> Self {
-        let wanted = batch.n_counted();
-        Self { batch, wanted, epoch: 0, flaws, over: Arc::default() }
+        Self { batch, epoch: 0, flaws, over: Arc::default() }
     }
 }
 
-/// The windows of the plan's text, up to its limit of tokens, so many times.
+/// The windows of the plan's text, up to its limit of tokens, so many times. Where rows depend on what the model makes of
+/// them, all of its windows: the limit is kept later.
 pub(crate) fn windows(
     plan: &HarvestPlan,
     checkpoint: &Checkpoint,
@@ -73,10 +72,8 @@ fn read_once(
     over: &Arc<AtomicU64>,
     hand_over: &mut dyn FnMut(Result<Windows, HarvestError>) -> bool,
 ) -> bool {
-    let limit = match plan.limit() {
-        Some(limit) if !plan.rows_depend_on_values() => limit,
-        _ => u64::MAX,
-    };
+    // Where rows depend on what the model makes of them, the limit is kept after it.
+    let limit = plan.limit().filter(|_| !plan.rows_depend_on_values());
     let (mut counted, mut tally) = (0, Tally::default());
     let flaws = Cell::new(Flaws::default());
     let mut told = epoch > 0;
@@ -92,7 +89,7 @@ fn read_once(
             tracing::warn!("{}: document {id}: invalid UTF-8 is replaced by U+FFFD", source.display());
         }
     });
-    let contexts = contexts(documents, tokenizer, &plan.context);
+    let contexts = limited(contexts(documents, tokenizer, &plan.context), limit);
     for batch in batches(contexts, plan.batch_contexts * plan.context.length) {
         let batch = match batch {
             Ok(batch) => batch,
@@ -106,12 +103,11 @@ fn read_once(
         if counted == 0 {
             tally += batch.contexts.iter().flat_map(|context| context.verdicts.iter().copied()).collect();
         }
-        let wanted = usize::try_from(limit - counted).unwrap_or(usize::MAX).min(batch.n_counted());
-        counted += wanted as u64;
-        if !hand_over(Ok(Windows { batch, wanted, epoch, flaws: flaws.take(), over: over.clone() })) {
+        counted += batch.n_counted();
+        if !hand_over(Ok(Windows { batch, epoch, flaws: flaws.take(), over: over.clone() })) {
             return false;
         }
-        if counted >= limit || over.load(Ordering::Relaxed) > epoch {
+        if over.load(Ordering::Relaxed) > epoch {
             return true;
         }
     }

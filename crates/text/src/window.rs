@@ -19,7 +19,7 @@ pub enum Verdict {
     Token,
 }
 
-/// One window of tokens. All three lists have the same length, at least 2 and at most the plan's.
+/// One window of tokens. All three lists have the same length, at most the plan's and at least 2, unless it was cut short.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Context {
     /// The tokens; a token's position is its index.

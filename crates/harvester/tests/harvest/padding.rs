@@ -88,6 +88,34 @@ fn patterns_are_laid_out_to_the_length_of_the_plan() {
 }
 
 #[test]
+fn a_limit_takes_the_first_of_the_text_and_not_the_longest_windows() {
+    // Short documents, of which 4 tokens count, then long ones.
+    let fixture = Fixture::new(&[5, 5, 5, 5, 40, 40, 40]);
+    let context = ContextConfig { length: 16, span_documents: false, ..context() };
+    let windows = fixture.windows_of(&context);
+    let plan = |tokens| {
+        let config = HarvestConfig { tokens: Some(tokens), ..fixture.config() };
+        HarvestPlan::resolve(&config, &context, &fixture.checkpoint, Seed(1)).unwrap()
+    };
+    // What is stored, in the order of the text, and windows that the model ran over.
+    let harvest = |plan: &HarvestPlan, name: &str| {
+        let out = fixture.dir.path().join(name);
+        let counts = fixture.run_plan_into(&out, plan, &fixture.checkpoint).unwrap().counts;
+        let rows = stored(&out, hooks()[0]);
+        let found: BTreeSet<_> = rows.documents.into_iter().zip(rows.positions).collect();
+        (found.into_iter().collect::<Vec<_>>(), counts.contexts)
+    };
+    for (tokens, contexts) in [(1, 1), (8, 2), (10, 3), (16, 4), (19, 5)] {
+        let rows = windows.iter().flat_map(|w| w.counted().map(|p| (w.documents[p], p as u32)));
+        let expected = (rows.take(tokens as usize).collect(), contexts);
+        assert_eq!(harvest(&plan(tokens), &tokens.to_string()), expected);
+    }
+    let part = plan(16).of_part("2/2".parse().unwrap()).unwrap();
+    let expected = [1, 3].into_iter().flat_map(|document| (2..6).map(move |p| (document, p))).collect();
+    assert_eq!(harvest(&part, "part"), (expected, 2));
+}
+
+#[test]
 fn packed_windows_have_no_padding() {
     let fixture = Fixture::new(&[28, 1, 0, 25, 90]);
     assert_eq!(fixture.run(&fixture.config()).unwrap().counts.padding, 0);

@@ -4,10 +4,11 @@ use std::{fs, sync::Arc};
 
 use burn::tensor::Device;
 use monosema_core::{HookPoint, Seed};
-use monosema_harvester::{HarvestConfig, Stream};
+use monosema_harvester::{HarvestConfig, HarvestPlan, Stream};
 use monosema_store::{Activations, Batch, BatchPlan, Store, StoreError, VectorDtype, shuffled};
+use monosema_text::ContextConfig;
 
-use crate::fixture::{D_MODEL, Fixture, hooks};
+use crate::fixture::{D_MODEL, Fixture, context, hooks};
 
 const BATCH: usize = 16;
 
@@ -18,7 +19,10 @@ impl Fixture {
     }
 
     fn stream(&self, config: &HarvestConfig) -> Arc<dyn Activations> {
-        let plan = self.plan(config).unwrap();
+        self.stream_of(self.plan(config).unwrap())
+    }
+
+    fn stream_of(&self, plan: HarvestPlan) -> Arc<dyn Activations> {
         assert_eq!(plan.disk_bytes, 0);
         let work = plan.work(&self.checkpoint).unwrap();
         Arc::new(Stream::new(plan, work, self.checkpoint.clone(), &Device::flex()))
@@ -101,6 +105,21 @@ fn a_stream_leaves_out_what_a_harvest_leaves_out() {
         let rest = read(&stream, BatchPlan { delivered, ..plan(3 * store.tokens(), 50) });
         assert!(rest == all[2..], "{tokens:?}: taken up");
     }
+}
+
+#[test]
+fn a_limit_takes_the_first_of_the_text_each_time_it_is_read() {
+    // Short documents, of which 4 tokens count, then long ones.
+    let fixture = Fixture::new(&[5, 5, 5, 40, 40]);
+    let context = ContextConfig { span_documents: false, ..context() };
+    let config = HarvestConfig { tokens: Some(10), ..fixture.streamed() };
+    let of_text = HarvestPlan::resolve(&config, &context, &fixture.checkpoint, Seed(1)).unwrap();
+    let twice = rows(&read(&fixture.stream_of(of_text), plan(20, 50)));
+    assert!(twice.chunks(2).all(|same| same[0] == same[1]));
+    let found: Vec<_> = twice.chunks(2).map(|same| (same[0].0, same[0].1)).collect();
+    let first = [(0, 2..6), (1, 2..6), (2, 2..4)];
+    let expected: Vec<_> = first.into_iter().flat_map(|(d, p)| p.map(move |p| (d, p))).collect();
+    assert_eq!(found, expected);
 }
 
 #[test]
