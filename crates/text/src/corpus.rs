@@ -37,7 +37,7 @@ pub struct TextConfig {
     /// Stop after so many documents. Default: read them all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_documents: Option<u64>,
-    /// What to do with bytes that are not UTF-8. Default `error`.
+    /// What to do with bytes that are not UTF-8, and with lone surrogates in JSON (`\ud83d`). Default `error`.
     #[serde(default)]
     pub invalid_utf8: InvalidUtf8,
 }
@@ -49,7 +49,7 @@ impl TextConfig {
     }
 }
 
-/// What to do with bytes that are not UTF-8.
+/// What to do with bytes that are not UTF-8, and with what JSON writes of no character: half a surrogate pair (`\ud83d`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InvalidUtf8 {
