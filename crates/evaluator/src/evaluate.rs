@@ -1,11 +1,11 @@
 //! The evaluation itself: passes over each held-out text, and the report of them.
 
-use std::{cell::Cell, path::Path, time::Instant};
+use std::{path::Path, time::Instant};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use monosema_core::{Digest, Hasher, HookPoint, Manifest, Progress};
 use monosema_sae::Dictionary;
-use monosema_text::{ContextBatch, Corpus, Flaws, TextError, Tokenizer, batches, contexts, limited};
+use monosema_text::{ContextBatch, Corpus, TextError, Tokenizer, batches, contexts, limited};
 use monosema_transformer::{Capture, Checkpoint, LanguageModel, Replace};
 
 use crate::{
@@ -111,7 +111,7 @@ impl Evaluator<'_> {
         let mean = self.mean(text)?;
         let mut metrics = Metrics::new(self.shape());
         let mut tally = Tally::default();
-        let (windows, flaws) = self.for_each_batch(text, self.plan.tokens, |batch, tokens| {
+        let windows = self.for_each_batch(text, self.plan.tokens, |batch, tokens| {
             let positions = Positions::new(batch);
             tally.merge(&positions.tally(batch));
             if !positions.counted.is_empty() {
@@ -120,9 +120,8 @@ impl Evaluator<'_> {
             progress.advance(positions.counted.len() as u64, || text.name.clone());
             Ok(())
         })?;
-        (tally.invalid_utf8, tally.nul) = (flaws.invalid_utf8, flaws.nul);
-        if flaws.invalid_utf8 > 0 {
-            let (name, n) = (&text.name, flaws.invalid_utf8);
+        if tally.invalid_utf8 > 0 {
+            let (name, n) = (&text.name, tally.invalid_utf8);
             tracing::warn!("text {name}: {n} invalid UTF-8 sequences were replaced by U+FFFD");
         }
         if tally.predictions == 0 {
@@ -209,23 +208,18 @@ impl Evaluator<'_> {
     }
 
     /// Reads a text up to `limit` counted tokens, in batches of windows, and their tokens on the device. Returns the
-    /// digest of the windows' ids, and what there was in the text that is seldom meant.
+    /// digest of the windows' ids.
     fn for_each_batch(
         &self,
         text: &PlannedText,
         limit: Option<u64>,
         mut visit: impl FnMut(&ContextBatch, Tensor<2, Int>) -> Result<(), EvalError>,
-    ) -> Result<(Digest, Flaws), EvalError> {
+    ) -> Result<Digest, EvalError> {
         let in_text = |source: TextError| EvalError::Text { name: text.name.clone(), source };
         let corpus = Corpus::open(&text.text).map_err(in_text)?;
-        let (mut digest, flaws) = (Hasher::default(), Cell::new(Flaws::default()));
-        let documents = corpus.documents().inspect(|document| {
-            let mut sum = flaws.get();
-            sum += document.as_ref().map_or_else(|_| Flaws::default(), |document| document.flaws);
-            flaws.set(sum);
-        });
-        let windows =
-            limited(contexts(documents, &self.tokenizer, &self.plan.context), limit).inspect(|window| {
+        let mut digest = Hasher::default();
+        let windows = limited(contexts(corpus.documents(), &self.tokenizer, &self.plan.context), limit)
+            .inspect(|window| {
                 // In the order of the text, whatever batches make of it.
                 window
                     .iter()
@@ -238,6 +232,6 @@ impl Evaluator<'_> {
             let data = TensorData::new(ids, [batch.n_contexts(), batch.seq_len()]);
             visit(&batch, Tensor::from_data(data, &self.device))?;
         }
-        Ok((digest.finish(), flaws.get()))
+        Ok(digest.finish())
     }
 }

@@ -1,6 +1,6 @@
 //! Which positions of a batch count, which predictions are made from them, and what is put in their place.
 
-use monosema_text::ContextBatch;
+use monosema_text::{ContextBatch, Flaws};
 
 use crate::report::Tally;
 
@@ -63,6 +63,8 @@ impl Positions {
     pub(crate) fn tally(&self, batch: &ContextBatch) -> Tally {
         let verdicts = batch.contexts.iter().flat_map(|context| context.verdicts.iter().copied());
         let tally: monosema_text::Tally = verdicts.collect();
+        let mut flaws = Flaws::default();
+        batch.contexts.iter().flat_map(|context| &context.flaws).for_each(|(_, found)| flaws += *found);
         Tally {
             contexts: batch.n_contexts() as u64,
             positions: tally.seen,
@@ -72,7 +74,8 @@ impl Positions {
             skipped_bos: tally.skipped_bos,
             skipped_special: tally.skipped_special,
             skipped_token: tally.skipped_token,
-            ..Tally::default()
+            invalid_utf8: flaws.invalid_utf8,
+            nul: flaws.nul,
         }
     }
 }
@@ -94,7 +97,7 @@ mod tests {
             tokens: (10..10 + n as u32).collect(),
             documents: vec![0; n],
             verdicts: verdicts.collect(),
-            before: 0,
+            ..Context::default()
         }
     }
 

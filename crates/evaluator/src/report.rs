@@ -101,10 +101,10 @@ pub struct Tally {
     /// Positions skipped because their token is not among those asked for.
     #[serde(default)]
     pub skipped_token: u64,
-    /// Invalid sequences of UTF-8 that U+FFFD was read for.
+    /// Invalid sequences of UTF-8 that U+FFFD was read for, in the whole of the documents that begin in a window.
     #[serde(default)]
     pub invalid_utf8: u64,
-    /// NUL characters in the text.
+    /// NUL characters in those.
     #[serde(default)]
     pub nul: u64,
 }

@@ -28,27 +28,31 @@ pub struct Counts {
     pub skipped_token: u64,
     /// Tokens left out for the norm of their activations (`max_norm_multiple`).
     pub skipped_norm: u64,
-    /// Invalid sequences of UTF-8 that U+FFFD was read for, in all that was read of the text.
+    /// Invalid sequences of UTF-8 that U+FFFD was read for, in the whole of the documents whose first token was seen.
     pub invalid_utf8: u64,
-    /// NUL characters in that text.
+    /// NUL characters in those.
     pub nul: u64,
 }
 
 impl Counts {
     /// Of `windows`, as far as the `n`-th of their counted tokens, or all of them if there are no more.
     pub(crate) fn of(windows: &Windows, n: usize) -> Self {
-        let Windows { batch, flaws, .. } = windows;
-        let (mut tally, mut documents) = (Tally::default(), 0);
-        let places = batch.contexts.iter().flat_map(|context| context.places().zip(&context.verdicts));
-        for (place, &verdict) in places {
-            if n < batch.n_counted() && tally.counted == n as u64 {
-                break;
+        let batch = &windows.batch;
+        let (mut tally, mut documents, mut flaws) = (Tally::default(), 0, Flaws::default());
+        for context in &batch.contexts {
+            let mut seen = 0;
+            for (place, &verdict) in context.places().zip(&context.verdicts) {
+                if n < batch.n_counted() && tally.counted == n as u64 {
+                    break;
+                }
+                tally.add(verdict);
+                documents += u64::from(place == 0);
+                seen += 1;
             }
-            tally.add(verdict);
-            documents += u64::from(place == 0);
+            context.flaws.iter().filter(|(at, _)| *at < seen).for_each(|(_, found)| flaws += *found);
         }
         let Tally { seen, counted: _, skipped_position, skipped_bos, skipped_special, skipped_token } = tally;
-        let Flaws { invalid_utf8, nul } = *flaws;
+        let Flaws { invalid_utf8, nul } = flaws;
         Self {
             documents,
             contexts: batch.n_contexts() as u64,
@@ -150,17 +154,18 @@ mod tests {
     /// Two windows: `<s> a b` of document 1, and `b </s> c` of 1 and 2.
     fn windows() -> Windows {
         use Verdict::{Bos, Counts, Special, Token};
-        let context = |documents: [u64; 3], before, verdicts: [Verdict; 3]| Context {
+        let context = |documents: [u64; 3], before, verdicts: [Verdict; 3], flaws| Context {
             tokens: vec![7; 3],
             documents: documents.to_vec(),
             verdicts: verdicts.to_vec(),
             before,
+            flaws: vec![flaws],
         };
         let contexts = vec![
-            context([1, 1, 1], 0, [Bos, Counts, Token]),
-            context([1, 1, 2], 3, [Counts, Special, Counts]),
+            context([1, 1, 1], 0, [Bos, Counts, Token], (1, Flaws { invalid_utf8: 1, nul: 0 })),
+            context([1, 1, 2], 3, [Counts, Special, Counts], (2, Flaws { invalid_utf8: 0, nul: 2 })),
         ];
-        Windows::new(ContextBatch { contexts }, Flaws { invalid_utf8: 1, nul: 2 })
+        Windows::new(ContextBatch { contexts })
     }
 
     #[test]
@@ -168,7 +173,8 @@ mod tests {
         let counts = |n| {
             let counts = Counts::of(&windows(), n);
             let Counts { documents, seen, skipped_bos, skipped_special, skipped_token, .. } = counts;
-            assert_eq!((counts.contexts, counts.invalid_utf8, counts.nul), (2, 1, 2));
+            assert_eq!((counts.contexts, counts.invalid_utf8), (2, 1));
+            assert_eq!(counts.nul, if documents == 2 { 2 } else { 0 });
             assert_eq!(counts.tokens(), n.min(3) as u64);
             (documents, seen, skipped_bos, skipped_special, skipped_token)
         };

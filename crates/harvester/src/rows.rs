@@ -260,6 +260,7 @@ mod tests {
             documents: vec![document; 3],
             verdicts: counted.map(|counts| if counts { Verdict::Counts } else { Verdict::Position }).to_vec(),
             before: 10 * document,
+            flaws: Vec::new(),
         };
         let mut contexts =
             vec![context([5, 6, 7], 1, [false, true, true]), context([8, 9, 5], 2, [false, true, true])];

@@ -1,16 +1,13 @@
 //! Text to windows for the model, tokenised on a thread of its own.
 
-use std::{
-    cell::Cell,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use monosema_core::Ahead;
 use monosema_text::{
-    ContextBatch, Corpus, Document, Flaws, Tally, TextError, Tokenizer, batches, contexts, limited,
+    ContextBatch, Corpus, Document, Tally, TextError, Tokenizer, batches, contexts, limited,
 };
 use monosema_transformer::Checkpoint;
 
@@ -24,8 +21,6 @@ pub(crate) struct Windows {
     pub(crate) batch: ContextBatch,
     /// How many times the text was read before.
     pub(crate) epoch: u64,
-    /// What there was in the text that was read since the windows before.
-    pub(crate) flaws: Flaws,
     /// How many times of reading are over, because nothing more is wanted of them.
     over: Arc<AtomicU64>,
 }
@@ -37,8 +32,8 @@ impl Windows {
     }
 
     #[cfg(test)]
-    pub(crate) fn new(batch: ContextBatch, flaws: Flaws) -> Self {
-        Self { batch, epoch: 0, flaws, over: Arc::default() }
+    pub(crate) fn new(batch: ContextBatch) -> Self {
+        Self { batch, epoch: 0, over: Arc::default() }
     }
 }
 
@@ -75,17 +70,13 @@ fn read_once(
     // Where rows depend on what the model makes of them, the limit is kept after it.
     let limit = plan.limit().filter(|_| !plan.rows_depend_on_values());
     let (mut counted, mut tally) = (0, Tally::default());
-    let flaws = Cell::new(Flaws::default());
     let mut told = epoch > 0;
     // Documents keep the numbers that they have in the whole text.
     let of_part = |number| plan.part.is_none_or(|part| part.takes(number));
     let documents = corpus.documents().filter(|document| document.as_ref().map_or(true, |d| of_part(d.id)));
     let documents = documents.inspect(|document| {
-        let Ok(Document { id, source, flaws: found, .. }) = document else { return };
-        let mut sum = flaws.get();
-        sum += *found;
-        flaws.set(sum);
-        if found.invalid_utf8 > 0 && !std::mem::replace(&mut told, true) {
+        let Ok(Document { id, source, flaws, .. }) = document else { return };
+        if flaws.invalid_utf8 > 0 && !std::mem::replace(&mut told, true) {
             tracing::warn!("{}: document {id}: invalid UTF-8 is replaced by U+FFFD", source.display());
         }
     });
@@ -104,7 +95,7 @@ fn read_once(
             tally += batch.contexts.iter().flat_map(|context| context.verdicts.iter().copied()).collect();
         }
         counted += batch.n_counted();
-        if !hand_over(Ok(Windows { batch, epoch, flaws: flaws.take(), over: over.clone() })) {
+        if !hand_over(Ok(Windows { batch, epoch, over: over.clone() })) {
             return false;
         }
         if over.load(Ordering::Relaxed) > epoch {

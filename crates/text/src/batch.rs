@@ -142,7 +142,7 @@ mod tests {
             tokens: tokens.to_vec(),
             documents: vec![6; n],
             verdicts: (0..n).map(verdict).collect(),
-            before: 0,
+            ..Context::default()
         }
     }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     TextError,
-    find::expand,
+    find::{expand, identity},
     formats::{self, Format, Settings, Text, Texts},
 };
 
@@ -21,7 +21,7 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub struct TextConfig {
     /// Files (`.txt`, `.jsonl`, `.parquet`), directories (searched through, hidden files aside) or globs
-    /// (`data/19[0-8]*.txt`), read in this order, each sorted by path. A file named twice is read once. A `.txt`
+    /// (`data/19[0-8]*.txt`), read in this order, each sorted by path. A file named twice, however it is spelt, is read once. A `.txt`
     /// file is one document, which is held and tokenised whole: at most 64 MiB, and so are a line and a row of the other
     /// two. More text belongs in several documents. Files may be elsewhere: `hf:datasets/owner/name@revision` (of a repository the
     /// Parquet files, or else the `.jsonl`, or else the `.txt`) or a file, directory or glob within it
@@ -37,7 +37,7 @@ pub struct TextConfig {
     /// Stop after so many documents. Default: read them all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_documents: Option<u64>,
-    /// What to do with bytes that are not UTF-8. Default `error`.
+    /// What to do with bytes that are not UTF-8, and with lone surrogates in JSON (`\ud83d`). Default `error`.
     #[serde(default)]
     pub invalid_utf8: InvalidUtf8,
 }
@@ -49,7 +49,7 @@ impl TextConfig {
     }
 }
 
-/// What to do with bytes that are not UTF-8.
+/// What to do with bytes that are not UTF-8, and with what JSON writes of no character: half a surrogate pair (`\ud83d`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InvalidUtf8 {
@@ -108,7 +108,7 @@ impl Corpus {
         let mut files = Vec::new();
         let mut seen = BTreeSet::new();
         for entry in &config.files {
-            files.extend(expand(entry)?.into_iter().filter(|file| seen.insert(file.name())));
+            files.extend(expand(entry)?.into_iter().filter(|file| seen.insert(identity(file))));
         }
         if files.is_empty() {
             let reason = "no file is named; list files, directories or globs".to_owned();
@@ -304,7 +304,7 @@ mod tests {
     fn entries_keep_their_order_and_a_file_is_read_once() {
         let dir = corpus_dir();
         let path = |name: &str| dir.path().join(name).display().to_string();
-        let config = config(&[path("b.txt"), path("[a-b].txt")]);
+        let config = config(&["b.txt", "sub/../b.txt", "[a-b].txt", "./a.txt"].map(path));
         assert_eq!(texts(&config), [(0, "bee".to_owned()), (1, "ay".to_owned())]);
     }
 

@@ -21,6 +21,15 @@ pub(crate) fn expand(entry: &str) -> Result<Vec<SourceFile>, TextError> {
     expand_here(entry)?.into_iter().map(local).collect()
 }
 
+/// What `file` is known by, however it is spelt: two of the same are one.
+pub(crate) fn identity(file: &SourceFile) -> PathBuf {
+    match file {
+        // What cannot be resolved cannot be read either, and reading says why.
+        SourceFile::Local { path, .. } => fs::canonicalize(path).unwrap_or_else(|_| path.clone()),
+        elsewhere => elsewhere.name(),
+    }
+}
+
 /// Those of the files found as `entry` that are text.
 fn elsewhere(entry: &str, found: Sources) -> Result<Vec<SourceFile>, TextError> {
     let n_found = found.files.len();

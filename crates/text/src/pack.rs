@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::{Context, ContextPlan, Corpus, Document, TextError, Tokenizer};
+use crate::{Context, ContextPlan, Corpus, Document, Flaws, TextError, Tokenizer};
 
 /// Text tokenised at once: enough to keep all cores busy, little enough to hold.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -79,7 +79,7 @@ impl<I: Iterator<Item = Result<Document, TextError>>> Contexts<'_, I> {
         for (document, tokens) in chunk.iter().zip(&encoded) {
             self.n_documents += 1;
             self.n_tokens += tokens.len() as u64;
-            self.packer.push(document.id, tokens, self.tokenizer);
+            self.packer.push(document, tokens, self.tokenizer);
         }
         Ok(())
     }
@@ -135,7 +135,8 @@ impl Packer {
         Self { plan, open: Context::default(), last: (0, 0), ready: VecDeque::new() }
     }
 
-    fn push(&mut self, document: u64, tokens: &[u32], tokenizer: &Tokenizer) {
+    fn push(&mut self, document: &Document, tokens: &[u32], tokenizer: &Tokenizer) {
+        let &Document { id: document, flaws, .. } = document;
         if tokens.is_empty() {
             return;
         }
@@ -149,6 +150,9 @@ impl Packer {
         for (i, &token) in tokens.iter().enumerate() {
             if let (Some(bos), true) = (self.plan.bos, self.open.is_empty()) {
                 self.put(bos, document, false, tokenizer);
+            }
+            if i == 0 && flaws != Flaws::default() {
+                self.open.flaws.push((self.open.len(), flaws));
             }
             self.put(token, document, i + 1 == tokens.len(), tokenizer);
         }
@@ -182,7 +186,7 @@ impl Packer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Flaws, special::tests::tokenizer};
+    use crate::special::tests::tokenizer;
     use std::{collections::BTreeSet, path::PathBuf};
 
     /// Words of the test tokenizer: a 3, b 4, c 5; `<s>` 1, `</s>` 2.
@@ -284,6 +288,21 @@ mod tests {
         assert_eq!(counted(0, true), [vec![no, yes, no, yes, no], vec![no, yes]]);
         assert_eq!(counted(2, true), [vec![no, no, no, yes, no], vec![no, no]]);
         assert_eq!(counted(2, false), [vec![no, no, yes, yes, yes], vec![no, no]]);
+    }
+
+    #[test]
+    fn flaws_go_with_the_window_in_which_their_document_begins() {
+        let flaws = |invalid_utf8, nul| Flaws { invalid_utf8, nul };
+        let all = [flaws(1, 0), flaws(0, 0), flaws(7, 7), flaws(0, 2)];
+        let documents = documents(&["a b c a", "b", "", "c"]).zip(all);
+        let documents = documents.map(|(document, flaws)| document.map(|d| Document { flaws, ..d }));
+        let (tokenizer, plan) = (tokenizer(false), ContextPlan { bos: Some(1), ..plan(4) });
+        // <s> a b c | <s> a b c
+        let mut packed: Vec<_> = contexts(documents, &tokenizer, &plan).map(Result::unwrap).collect();
+        let found: Vec<_> = packed.iter().map(|context| context.flaws.clone()).collect();
+        assert_eq!(found, [vec![(1, flaws(1, 0))], vec![(3, flaws(0, 2))]], "and nothing of no token's");
+        packed[1].truncate(3);
+        assert_eq!(packed[1].flaws, []);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! A Hugging Face tokenizer together with what its special tokens mean.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
-use crate::{TextError, special};
+use crate::{TextError, merges::check_json, special};
 
 /// The special tokens of a tokenizer, by id.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,8 +58,11 @@ impl Tokenizer {
             };
             return Err(bad(format!("expected the model's tokenizer, found no such file; {hint}")));
         }
-        let inner =
-            tokenizers::Tokenizer::from_file(&file).map_err(|e| bad(format!("not a tokenizer: {e}")))?;
+        let bytes = fs::read(&file).map_err(|source| TextError::Io { path: file.clone(), source })?;
+        let json = serde_json::from_slice(&bytes).map_err(|e| bad(format!("not a tokenizer: {e}")))?;
+        check_json(&json).map_err(bad)?;
+        let inner = tokenizers::Tokenizer::from_bytes(&bytes);
+        let inner = inner.map_err(|e| bad(format!("not a tokenizer: {e}")))?;
         let special = special::read(dir, &inner)?;
         Ok(Self::new(inner, special))
     }
@@ -170,5 +173,19 @@ mod tests {
         std::fs::write(dir.path().join("tokenizer.json"), "{").unwrap();
         let error = Tokenizer::from_dir(dir.path()).unwrap_err().to_string();
         assert!(error.contains("tokenizer.json: not a tokenizer"), "{error}");
+    }
+
+    #[test]
+    fn merges_that_yield_no_token_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let load = |merges: &[&str]| {
+            let model = json!({"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": merges});
+            let json = json!({"version": "1.0", "added_tokens": [], "model": model});
+            write(dir.path(), "tokenizer.json", &json);
+            Tokenizer::from_dir(dir.path())
+        };
+        assert_eq!(load(&["a b"]).unwrap().encode("ab").unwrap(), [2]);
+        let error = load(&["a b", "ab ab"]).unwrap_err().to_string();
+        assert!(error.contains("tokenizer.json: merge 1, `ab` and `ab`: expected"), "{error}");
     }
 }

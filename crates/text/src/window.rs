@@ -4,6 +4,8 @@ use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
 
+use crate::Flaws;
+
 /// Whether a token counts, and if not, why not: of several reasons the first in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -31,6 +33,8 @@ pub struct Context {
     pub verdicts: Vec<Verdict>,
     /// How many tokens its first document has in windows before this one.
     pub before: u64,
+    /// What there was that is seldom meant in documents that begin here, and at which position they do. Others are not listed.
+    pub flaws: Vec<(usize, Flaws)>,
 }
 
 impl Context {
@@ -79,6 +83,7 @@ impl Context {
         self.tokens.truncate(length);
         self.documents.truncate(length);
         self.verdicts.truncate(length);
+        self.flaws.retain(|&(position, _)| position < length);
     }
 }
 
@@ -152,8 +157,12 @@ mod tests {
         assert_eq!(tally, expected);
         tally += tally;
         assert_eq!((tally.seen, tally.counted, tally.skipped_token), (16, 6, 4));
-        let mut context =
-            Context { tokens: vec![7; 8], documents: vec![0; 8], verdicts: verdicts.to_vec(), before: 0 };
+        let mut context = Context {
+            tokens: vec![7; 8],
+            documents: vec![0; 8],
+            verdicts: verdicts.to_vec(),
+            ..Context::default()
+        };
         assert_eq!(context.counted().collect::<Vec<_>>(), [2, 4, 7]);
         context.truncate(5);
         assert_eq!((context.len(), context.documents.len(), context.n_counted()), (5, 5, 2));

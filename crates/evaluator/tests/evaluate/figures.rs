@@ -1,6 +1,8 @@
 //! The figures: against a naive reference, and at points where they are known.
 
-use monosema_evaluator::Figures;
+use std::fs;
+
+use monosema_evaluator::{EvalConfig, Figures};
 use monosema_sae::Dictionary;
 
 use crate::{
@@ -167,6 +169,20 @@ fn what_counted_is_told_exactly() {
     ] {
         assert!(report.counted.rule.contains(part), "{}", report.counted.rule);
     }
+}
+
+#[test]
+fn flaws_beyond_the_limit_are_not_counted() {
+    let world = World::new();
+    let dir = world.identity();
+    let path = world.path("b.jsonl");
+    let lines = fs::read_to_string(&path).unwrap();
+    fs::write(&path, lines + "{\"text\": \"w2 \\u0000 w3\"}\n").unwrap();
+    let nul = |tokens| {
+        let report = world.evaluate(&EvalConfig { tokens, ..world.config() }, &dir);
+        report.texts.iter().map(|text| text.tally.nul).collect::<Vec<_>>()
+    };
+    assert_eq!((nul(None), nul(Some(25))), (vec![0, 1], vec![0, 0]));
 }
 
 #[test]

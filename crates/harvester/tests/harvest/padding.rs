@@ -134,4 +134,9 @@ fn flaws_of_the_text_are_counted() {
     let batch = stored(&fixture.out(), hooks()[0]);
     let unknown = batch.documents.iter().zip(&batch.token_ids).filter(|&(&d, &t)| d == 1 && t == 0).count();
     assert_eq!(unknown, 3, "each stands where it counts");
+    // What was read ahead and is beyond the limit is none of the harvest's.
+    let out = fixture.dir.path().join("limited");
+    let plan = fixture.plan(&HarvestConfig { tokens: Some(2), ..config }).unwrap();
+    let counts = fixture.run_plan_into(&out, &plan, &fixture.checkpoint).unwrap().counts;
+    assert_eq!((counts.documents, counts.invalid_utf8, counts.nul), (1, 0, 0));
 }

@@ -10,9 +10,10 @@ use serde_json::Value;
 use super::{
     Format, MOST_BYTES, Settings, Text, Texts, file_bytes,
     sniff::open_text,
+    surrogates,
     utf8::{decode, nuls, strip_bom},
 };
-use crate::{Flaws, TextError};
+use crate::{Flaws, InvalidUtf8, TextError};
 
 pub(super) const FORMAT: Format =
     Format { name: "jsonl", endings: &["jsonl", "ndjson"], whole: false, open, text_bytes };
@@ -89,10 +90,27 @@ impl<R: Read> Lines<R> {
         TextError::BadLine { file: self.path.clone(), line: self.line, reason }
     }
 
-    fn text(&self, line: &Text) -> Result<Text, TextError> {
-        let value: Value = serde_json::from_str(&line.text)
-            .map_err(|e| self.bad(format!("not JSON: {e}; each line has to be one whole JSON object")))?;
-        let Value::Object(mut object) = value else {
+    /// What a line says. Lone surrogates, which serde_json refuses, are dealt with as bytes that are not UTF-8 are.
+    fn value(&self, line: &mut Text) -> Result<Value, TextError> {
+        let mut parsed = serde_json::from_str(&line.text);
+        let lone = if parsed.is_err() { surrogates::lone(&line.text) } else { Vec::new() };
+        if let Some(first) = lone.first() {
+            if self.settings.invalid_utf8 == InvalidUtf8::Error {
+                let found = &line.text[first.clone()];
+                return Err(self.bad(format!(
+                    "expected characters, found half a surrogate pair, `{found}`, without the other; put \
+                     both or neither there, or read U+FFFD in its place: invalid_utf8 = \"replace\""
+                )));
+            }
+            line.flaws.invalid_utf8 += lone.len() as u64;
+            lone.into_iter().for_each(|escape| line.text.replace_range(escape, "\\ufffd"));
+            parsed = serde_json::from_str(&line.text);
+        }
+        parsed.map_err(|e| self.bad(format!("not JSON: {e}; each line has to be one whole JSON object")))
+    }
+
+    fn text(&self, mut line: Text) -> Result<Text, TextError> {
+        let Value::Object(mut object) = self.value(&mut line)? else {
             return Err(self.bad("expected a JSON object on each line, found another value".into()));
         };
         let field = &self.settings.field;
@@ -120,7 +138,7 @@ impl<R: Read> Iterator for Lines<R> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let line = self.read_line().transpose()?;
-        Some(line.and_then(|line| self.text(&line)))
+        Some(line.and_then(|line| self.text(line)))
     }
 }
 
@@ -129,7 +147,7 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use super::*;
-    use crate::{InvalidUtf8, formats::settings};
+    use crate::formats::settings;
 
     fn read_as(contents: &[u8], field: &str, policy: InvalidUtf8) -> Result<Vec<Text>, String> {
         let dir = tempfile::tempdir().unwrap();
@@ -185,6 +203,25 @@ mod tests {
         let texts = read_as(line, "t", InvalidUtf8::Replace).unwrap();
         assert_eq!(texts[0].text, "a\u{fffd}\0 b");
         assert_eq!((texts[0].flaws, texts[1].flaws), (Flaws { invalid_utf8: 2, nul: 1 }, Flaws::default()));
+    }
+
+    #[test]
+    fn lone_surrogates_are_located_or_replaced() {
+        // As Python's json writes "a\ud83d" and "\U0001f600".
+        let lines = br#"{"t": "a\ud83d \ud83d\ude00 \\ud83d", "id": "\udc00"}
+{"t": "b"}"#;
+        let texts = read_as(lines, "t", InvalidUtf8::Replace).unwrap();
+        assert_eq!(texts[0].text, "a\u{fffd} \u{1f600} \\ud83d");
+        assert_eq!((texts[0].flaws, texts[1].flaws), (Flaws { invalid_utf8: 2, nul: 0 }, Flaws::default()));
+        let error = read_as(lines, "t", InvalidUtf8::Error).unwrap_err();
+        assert!(
+            error.contains(r"a.jsonl:1: expected characters, found half a surrogate pair, `\ud83d`"),
+            "{error}"
+        );
+        assert!(error.contains("invalid_utf8 = \"replace\""), "{error}");
+        // Whatever else is wrong is still said.
+        let cut = read_as(br#"{"t": "\ud83d"#, "t", InvalidUtf8::Replace).unwrap_err();
+        assert!(cut.contains("a.jsonl:1: not JSON"), "{cut}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod parquet;
 mod txt;
 
 mod sniff;
+mod surrogates;
 mod utf8;
 
 use std::path::Path;

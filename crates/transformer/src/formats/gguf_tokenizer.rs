@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use monosema_text::{SpecialTokens, Tokenizer};
+use monosema_text::{SpecialTokens, Tokenizer, check_merges};
 use serde_json::{Map, Value};
 use tokenizers::{
     AddedToken, DecoderWrapper, NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior,
@@ -158,6 +158,8 @@ fn byte_level(file: &Vocabulary) -> Result<(tokenizers::Tokenizer, bool), String
     };
     let merges: Option<Vec<_>> = merges.into_iter().map(pair).collect();
     let merges = merges.ok_or("tokenizer.ggml.merges: expected two tokens with a space between")?;
+    check_merges(file.tokens.iter().copied(), merges.iter().map(|(a, b)| (a.as_str(), b.as_str())), "")
+        .map_err(|e| format!("tokenizer.ggml.merges: {e}"))?;
     let model = BPE::builder()
         .vocab_and_merges(file.ids()?.into_iter().collect::<tokenizers::models::bpe::Vocab>(), merges)
         .ignore_merges(llama3)
@@ -296,5 +298,8 @@ mod tests {
         let beyond =
             json!({"model": "gpt2", "pre": "gpt-2", "tokens": ["a"], "merges": [], "bos_token_id": 1});
         assert!(error(beyond).contains("expected an id below 1, found 1"));
+        let longer =
+            error(json!({"model": "gpt2", "pre": "gpt-2", "tokens": ["a", "b"], "merges": ["a b", "b b"]}));
+        assert!(longer.starts_with("tokenizer.ggml.merges: merge 0, `a` and `b`: expected"), "{longer}");
     }
 }
