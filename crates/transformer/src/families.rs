@@ -168,6 +168,7 @@ impl Config {
             )
         })?;
         let shape = (gguf.read)(settings, tensors)?;
+        gguf::check_read(settings)?;
         settings.warn_of_unread(gguf::HARMLESS_KEYS);
         shape.check(settings.file())?;
         Ok(Self { family, shape, is_gguf: true })

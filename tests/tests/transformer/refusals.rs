@@ -164,4 +164,7 @@ fn olmo2() {
     });
     refused(per_head.open_directory(), &["q_norm.weight", "expected shape [32], found [8]"]);
     refused(with("olmo2", "attention_bias", json!(true)), &["self_attn.q_proj.bias", "missing"]);
+    // OLMo 3 is written as OLMo 2 with further keys.
+    let further = Copy::of("gguf_olmo2").gguf("olmo2.rope.freq_", 0, b"more");
+    refused(further.open_gguf(), &["model.gguf", "olmo2.rope.freq_more = ", "not supported"]);
 }
