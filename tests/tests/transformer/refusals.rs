@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use burn::tensor::Device;
 use monosema_core::{BlockHook, HookPoint};
-use monosema_transformer::{Family, ModelError};
+use monosema_transformer::{Checkpoint, Family, ModelError, NoTap};
 use serde_json::{Value, json};
 
 use crate::{
     damaged::{Copy, Raw, refused},
-    fixture::Case,
+    fixture::{Case, values},
 };
 
 /// `case` with another value at `key`.
@@ -137,6 +138,30 @@ fn phi3() {
         &["long_factor", "a list of numbers"],
     );
     refused(with("phi3", "sliding_window", json!(0)), &["sliding_window"]);
+}
+
+/// What the section says of the original context counts for nothing, even where nothing else says it: transformers takes
+/// its own default, 4096.
+#[test]
+fn phi3_knows_its_original_context_by_its_configuration_alone() {
+    let case = Case::read("phi3_longrope_beyond");
+    let loaded = |original: Option<u64>| {
+        let copy = Copy::of(&case.name).config(|config| {
+            let config = config.as_object_mut().unwrap();
+            config.remove("original_max_position_embeddings");
+            config.extend(original.map(|n| ("original_max_position_embeddings".to_owned(), json!(n))));
+            for section in ["rope_scaling", "rope_parameters"] {
+                if let Some(section) = config.get_mut(section).and_then(Value::as_object_mut) {
+                    section.insert("original_max_position_embeddings".into(), json!(8));
+                    section.remove("attention_factor");
+                }
+            }
+        });
+        let model = Checkpoint::open(copy.0.path()).unwrap().load(&Device::flex()).unwrap();
+        values(model.forward(case.tokens(&Device::flex()), &mut NoTap))
+    };
+    assert_eq!(loaded(None), loaded(Some(4096)));
+    assert_ne!(loaded(None), loaded(Some(8)));
 }
 
 #[test]

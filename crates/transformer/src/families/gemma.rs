@@ -38,7 +38,7 @@ pub(super) fn stored(_: &Shape, own: &str) -> Stored {
 }
 
 fn from_config_json(settings: &Settings) -> Result<Shape, ModelError> {
-    let mut shape = llama_like(settings, &DEFAULTS)?;
+    let mut shape = llama_like(settings, &Defaults { n_kv_heads: Some(16), ..DEFAULTS })?;
     for block in &mut shape.blocks {
         // What the original configuration says, and never meant.
         if block.mlp.activation == Activation::Gelu {

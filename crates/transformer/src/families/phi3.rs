@@ -39,8 +39,13 @@ pub(crate) const FAMILY: Description = Description {
     gguf: Some(GgufDescription { architecture: "phi3", read: from_gguf, stored: as_is }),
 };
 
+/// The context length before LongRoPE where nothing is said outside its section.
+const ORIGINAL_CONTEXT: usize = 4096;
+
 fn from_config_json(settings: &Settings) -> Result<Shape, ModelError> {
-    let mut shape = config_json::llama_like(settings, &Defaults { norm_epsilon: 1e-5, ..Defaults::LLAMA })?;
+    let original_context = Some(ORIGINAL_CONTEXT);
+    let defaults = Defaults { norm_epsilon: 1e-5, original_context, ..Defaults::LLAMA };
+    let mut shape = config_json::llama_like(settings, &defaults)?;
     let window = settings.count_if_any("sliding_window")?;
     for block in &mut shape.blocks {
         block.attention.window = window;
