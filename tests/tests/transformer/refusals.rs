@@ -78,7 +78,10 @@ fn sizes_beyond_reason_are_refused() {
         ("gpt_neo", &["hidden_size", "max_position_embeddings"]),
         ("pythia", &["hidden_size", "num_attention_heads"]),
         ("gemma2", &["head_dim"]),
-        ("deepseek_v3", &["qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim", "kv_lora_rank", "q_lora_rank"]),
+        (
+            "deepseek_v3",
+            &["qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim", "kv_lora_rank", "q_lora_rank"],
+        ),
         ("deepseek_v3", &["n_routed_experts", "moe_intermediate_size", "n_shared_experts"]),
     ] {
         for (key, size) in keys.iter().flat_map(|key| sizes.map(|size| (key, size))) {
@@ -86,7 +89,10 @@ fn sizes_beyond_reason_are_refused() {
         }
     }
     refused(with("llama_gqa_tied", "head_dim", json!(1u64 << 42)), &["head_dim", "4398046511104"]);
-    refused(with("llama_gqa_tied", "head_dim", json!(1 << 28)), &["q_proj.weight", "expected shape [1610612736,"]);
+    refused(
+        with("llama_gqa_tied", "head_dim", json!(1 << 28)),
+        &["q_proj.weight", "expected shape [1610612736,"],
+    );
     // Nothing is as long as the longest sequence but the positions of models that embed them.
     with("llama_gqa_tied", "max_position_embeddings", json!(i32::MAX)).unwrap();
     refused(with("llama_gqa_tied", "max_position_embeddings", json!(1u64 << 42)), &["4398046511104"]);

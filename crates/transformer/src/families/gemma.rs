@@ -56,6 +56,8 @@ pub(super) fn llama_like(settings: &Settings, defaults: &Defaults) -> Result<Sha
     for block in &mut shape.blocks {
         (block.attention.qkv_bias, block.attention.output_bias) = (bias, bias);
     }
+    // One of the two counts, which one depends on the model; configurations have both.
+    settings.without_effect(&["hidden_act", "hidden_activation"]);
     settings.refuse("use_bidirectional_attention", &[], "a position sees none that follow")?;
     Ok(shape)
 }

@@ -159,8 +159,7 @@ mod tests {
     #[test]
     fn metadata_on_attention_that_nobody_reads_are_refused() {
         let check = |values: serde_json::Value| {
-            let settings =
-                Settings::new(Path::new("m.gguf"), "olmo2.", values.as_object().unwrap().clone());
+            let settings = Settings::new(Path::new("m.gguf"), "olmo2.", values.as_object().unwrap().clone());
             check_read(&settings).map_err(|error| error.to_string())
         };
         let refused = check(json!({"attention.sliding_window": 4096})).unwrap_err();

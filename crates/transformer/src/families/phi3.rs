@@ -50,6 +50,8 @@ fn from_config_json(settings: &Settings) -> Result<Shape, ModelError> {
     for block in &mut shape.blocks {
         block.attention.window = window;
     }
+    // It is there without LongRoPE too.
+    settings.without_effect(&["original_max_position_embeddings"]);
     let scaling = shape.blocks[0].attention.rope.as_ref().and_then(|rope| rope.scaling.as_ref());
     match scaling {
         None | Some(RopeScaling::LongRope { .. }) => Ok(shape),

@@ -169,7 +169,11 @@ impl Settings {
     /// and is not 0: nothing there is without effect.
     pub(crate) fn refuse_unread(&self, prefixes: &[&str], harmless: &[&str]) -> Result<(), ModelError> {
         let of_them = |key: &str| prefixes.iter().any(|prefix| key.starts_with(prefix));
-        match self.unread(harmless).into_iter().find(|(key, value)| of_them(key) && value.as_f64() != Some(0.0)) {
+        match self
+            .unread(harmless)
+            .into_iter()
+            .find(|(key, value)| of_them(key) && value.as_f64() != Some(0.0))
+        {
             None => Ok(()),
             Some((key, value)) => {
                 let what = format!("{}{key} = {value}", self.prefix);
@@ -179,7 +183,7 @@ impl Settings {
     }
 
     /// The keys that are switched on, were never read and are not among `harmless`.
-    fn unread(&self, harmless: &[&str]) -> Vec<(&str, &Value)> {
+    pub(crate) fn unread(&self, harmless: &[&str]) -> Vec<(&str, &Value)> {
         let read = self.read.borrow();
         let off = |value: &Value| value.is_null() || *value == Value::Bool(false);
         let known = |key: &str| read.contains(key) || harmless.contains(&key);
@@ -244,7 +248,8 @@ mod tests {
         let s = settings(json!({"a.x": 1, "a.y": 2, "b": 3, "off": false, "none": null, "known": 4}));
         s.count("a.x").unwrap();
         s.without_effect(&["known"]);
-        let unread = |harmless: &[&str]| s.unread(harmless).iter().map(|x| x.0.to_owned()).collect::<Vec<_>>();
+        let unread =
+            |harmless: &[&str]| s.unread(harmless).iter().map(|x| x.0.to_owned()).collect::<Vec<_>>();
         assert_eq!(unread(&[]), ["a.y", "b"]);
         assert_eq!(unread(&["b"]), ["a.y"]);
         let refused = s.refuse_unread(&["a."], &["b"]).unwrap_err().to_string();
