@@ -168,6 +168,7 @@ impl Config {
             )
         })?;
         let shape = (gguf.read)(settings, tensors)?;
+        gguf::check_read(settings)?;
         settings.warn_of_unread(gguf::HARMLESS_KEYS);
         shape.check(settings.file())?;
         Ok(Self { family, shape, is_gguf: true })
@@ -278,7 +279,6 @@ const HARMLESS_KEYS: &[&str] = &[
     "ep_size",
     "gradient_checkpointing",
     "hidden_dropout",
-    "hidden_activation",
     "id2label",
     "image_token_index",
     "initializer_range",
@@ -312,3 +312,42 @@ const HARMLESS_KEYS: &[&str] = &[
     "unsloth_version",
     "unsloth_fixed",
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// What the models' makers published, with all its repetitions.
+    #[test]
+    fn published_configurations_have_nothing_unknown() {
+        let gemma2 = json!({"architectures": ["Gemma2ForCausalLM"], "attention_bias": false,
+            "attention_dropout": 0.0, "attn_logit_softcapping": 50.0, "bos_token_id": 2,
+            "cache_implementation": "hybrid", "eos_token_id": 1, "final_logit_softcapping": 30.0, "head_dim": 256,
+            "hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu_pytorch_tanh", "hidden_size": 2304,
+            "initializer_range": 0.02, "intermediate_size": 9216, "max_position_embeddings": 8192,
+            "model_type": "gemma2", "num_attention_heads": 8, "num_hidden_layers": 26, "num_key_value_heads": 4,
+            "pad_token_id": 0, "query_pre_attn_scalar": 256, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
+            "sliding_window": 4096, "sliding_window_size": 4096, "torch_dtype": "float32",
+            "transformers_version": "4.42.4", "use_cache": true, "vocab_size": 256_000});
+        let phi3 = json!({"_name_or_path": "Phi-3-mini-4k-instruct", "architectures": ["Phi3ForCausalLM"],
+            "attention_dropout": 0.0, "auto_map": {"AutoConfig": "configuration_phi3.Phi3Config"},
+            "bos_token_id": 1, "embd_pdrop": 0.0, "eos_token_id": 32000, "hidden_act": "silu", "hidden_size": 3072,
+            "initializer_range": 0.02, "intermediate_size": 8192, "max_position_embeddings": 4096,
+            "model_type": "phi3", "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 32,
+            "original_max_position_embeddings": 4096, "pad_token_id": 32000, "resid_pdrop": 0.0,
+            "rms_norm_eps": 1e-5, "rope_scaling": null, "rope_theta": 10000.0, "sliding_window": 2047,
+            "tie_word_embeddings": false, "torch_dtype": "bfloat16", "transformers_version": "4.40.2",
+            "use_cache": true, "attention_bias": false, "vocab_size": 32064});
+        for config in [gemma2, phi3] {
+            let values = config.as_object().unwrap().clone();
+            let settings = Settings::new(Path::new("config.json"), "", values);
+            Config::from_config_json(&settings).unwrap();
+            let unread: Vec<(&str, &Value)> = settings.unread(HARMLESS_KEYS);
+            assert!(unread.is_empty(), "{unread:?}");
+        }
+    }
+}

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use burn::tensor::Device;
 use monosema_core::{BlockHook, HookPoint};
-use monosema_transformer::{Family, ModelError};
+use monosema_transformer::{Checkpoint, Family, ModelError, NoTap};
 use serde_json::{Value, json};
 
 use crate::{
     damaged::{Copy, Raw, refused},
-    fixture::Case,
+    fixture::{Case, values},
 };
 
 /// `case` with another value at `key`.
@@ -77,7 +78,10 @@ fn sizes_beyond_reason_are_refused() {
         ("gpt_neo", &["hidden_size", "max_position_embeddings"]),
         ("pythia", &["hidden_size", "num_attention_heads"]),
         ("gemma2", &["head_dim"]),
-        ("deepseek_v3", &["qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim", "kv_lora_rank", "q_lora_rank"]),
+        (
+            "deepseek_v3",
+            &["qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim", "kv_lora_rank", "q_lora_rank"],
+        ),
         ("deepseek_v3", &["n_routed_experts", "moe_intermediate_size", "n_shared_experts"]),
     ] {
         for (key, size) in keys.iter().flat_map(|key| sizes.map(|size| (key, size))) {
@@ -85,7 +89,10 @@ fn sizes_beyond_reason_are_refused() {
         }
     }
     refused(with("llama_gqa_tied", "head_dim", json!(1u64 << 42)), &["head_dim", "4398046511104"]);
-    refused(with("llama_gqa_tied", "head_dim", json!(1 << 28)), &["q_proj.weight", "expected shape [1610612736,"]);
+    refused(
+        with("llama_gqa_tied", "head_dim", json!(1 << 28)),
+        &["q_proj.weight", "expected shape [1610612736,"],
+    );
     // Nothing is as long as the longest sequence but the positions of models that embed them.
     with("llama_gqa_tied", "max_position_embeddings", json!(i32::MAX)).unwrap();
     refused(with("llama_gqa_tied", "max_position_embeddings", json!(1u64 << 42)), &["4398046511104"]);
@@ -139,6 +146,30 @@ fn phi3() {
     refused(with("phi3", "sliding_window", json!(0)), &["sliding_window"]);
 }
 
+/// What the section says of the original context counts for nothing, even where nothing else says it: transformers takes
+/// its own default, 4096.
+#[test]
+fn phi3_knows_its_original_context_by_its_configuration_alone() {
+    let case = Case::read("phi3_longrope_beyond");
+    let loaded = |original: Option<u64>| {
+        let copy = Copy::of(&case.name).config(|config| {
+            let config = config.as_object_mut().unwrap();
+            config.remove("original_max_position_embeddings");
+            config.extend(original.map(|n| ("original_max_position_embeddings".to_owned(), json!(n))));
+            for section in ["rope_scaling", "rope_parameters"] {
+                if let Some(section) = config.get_mut(section).and_then(Value::as_object_mut) {
+                    section.insert("original_max_position_embeddings".into(), json!(8));
+                    section.remove("attention_factor");
+                }
+            }
+        });
+        let model = Checkpoint::open(copy.0.path()).unwrap().load(&Device::flex()).unwrap();
+        values(model.forward(case.tokens(&Device::flex()), &mut NoTap))
+    };
+    assert_eq!(loaded(None), loaded(Some(4096)));
+    assert_ne!(loaded(None), loaded(Some(8)));
+}
+
 #[test]
 fn gpt_neo() {
     refused(with("gpt_neo", "attention_types", json!([[["global"], 3]])), &["attention_layers", "global"]);
@@ -164,4 +195,7 @@ fn olmo2() {
     });
     refused(per_head.open_directory(), &["q_norm.weight", "expected shape [32], found [8]"]);
     refused(with("olmo2", "attention_bias", json!(true)), &["self_attn.q_proj.bias", "missing"]);
+    // OLMo 3 is written as OLMo 2 with further keys.
+    let further = Copy::of("gguf_olmo2").gguf("olmo2.rope.freq_", 0, b"more");
+    refused(further.open_gguf(), &["model.gguf", "olmo2.rope.freq_more = ", "not supported"]);
 }

@@ -10,7 +10,7 @@ use crate::{
 pub(crate) struct Defaults {
     pub(crate) d_vocab: Option<usize>,
     pub(crate) n_heads: Option<usize>,
-    /// As many as heads, if `None`.
+    /// As many as heads, if `None`; null means that in any family.
     pub(crate) n_kv_heads: Option<usize>,
     /// As wide as makes all heads as wide as the stream, if `None`.
     pub(crate) d_head: Option<usize>,
@@ -20,6 +20,9 @@ pub(crate) struct Defaults {
     pub(crate) activation_key: &'static str,
     pub(crate) activation: &'static str,
     pub(crate) rope_theta: f64,
+    /// The context length before it was made longer. Where a family has one, or the configuration says it outside the
+    /// section on scaling, what that section says counts for nothing.
+    pub(crate) original_context: Option<usize>,
 }
 
 impl Defaults {
@@ -35,6 +38,7 @@ impl Defaults {
         activation_key: "hidden_act",
         activation: "silu",
         rope_theta: 10_000.0,
+        original_context: None,
     };
 }
 
@@ -51,19 +55,23 @@ pub(crate) fn llama_like(settings: &Settings, defaults: &Defaults) -> Result<Sha
         Some(d_head) => d_head,
         None => d_head_of(settings, "num_attention_heads", d_model, n_heads)?,
     };
+    let n_kv_heads = match settings.count_if_any("num_key_value_heads")? {
+        None if !settings.has("num_key_value_heads") => defaults.n_kv_heads,
+        written => written,
+    };
     let block = BlockShape {
         norms: Norms::Before,
         parallel: false,
         attention: AttentionShape {
             n_heads,
-            n_kv_heads: count("num_key_value_heads", Some(defaults.n_kv_heads.unwrap_or(n_heads)))?,
+            n_kv_heads: n_kv_heads.unwrap_or(n_heads),
             d_head,
             qkv_bias: false,
             output_bias: false,
             qk_norm: None,
             scale: 1.0 / (d_head as f64).sqrt(),
             soft_cap: None,
-            rope: Some(rope(settings, d_head, defaults.rope_theta, 1.0)?),
+            rope: Some(rope(settings, d_head, defaults, 1.0)?),
             window: None,
             latent: None,
         },
@@ -146,15 +154,22 @@ pub(crate) const SLIDING: &str = "sliding_attention";
 
 /// The rotary positions of heads of `d_head`: `rope_parameters` since transformers 5, `rope_theta`, `rope_scaling` and
 /// `partial_rotary_factor` before. Where `rope_parameters` are of several kinds of blocks they are left for the family to
-/// read. `theta` and `partial` are the base and the share of a head that is rotated where
-/// none is given.
-pub(crate) fn rope(settings: &Settings, d_head: usize, theta: f64, partial: f64) -> Result<Rope, ModelError> {
-    let theta = settings.positive_if_any("rope_theta")?.unwrap_or(theta);
+/// read. `partial` is the share of a head that is rotated where none is given.
+pub(crate) fn rope(
+    settings: &Settings,
+    d_head: usize,
+    defaults: &Defaults,
+    partial: f64,
+) -> Result<Rope, ModelError> {
+    let theta = settings.positive_if_any("rope_theta")?.unwrap_or(defaults.rope_theta);
     let partial = settings.positive_if_any("partial_rotary_factor")?.unwrap_or(partial);
     let newer = settings.section("rope_parameters")?;
     let newer = newer.filter(|section| !section.has(FULL) && !section.has(SLIDING));
     match newer.or(settings.section("rope_scaling")?) {
-        Some(section) => rope_of(settings, &section, d_head, theta, partial),
+        Some(section) => {
+            let defaults = Defaults { rope_theta: theta, ..*defaults };
+            rope_of(settings, &section, d_head, &defaults, partial)
+        }
         None => Ok(Rope { d_rotated: rotated(d_head, partial), theta, scaling: None }),
     }
 }
@@ -164,12 +179,13 @@ pub(crate) fn rope_of(
     settings: &Settings,
     section: &Settings,
     d_head: usize,
-    theta: f64,
+    defaults: &Defaults,
     partial: f64,
 ) -> Result<Rope, ModelError> {
-    let theta = section.positive_if_any("rope_theta")?.unwrap_or(theta);
+    let theta = section.positive_if_any("rope_theta")?.unwrap_or(defaults.rope_theta);
     let partial = section.positive_if_any("partial_rotary_factor")?.unwrap_or(partial);
-    let rope = Rope { d_rotated: rotated(d_head, partial), theta, scaling: scaling(settings, section)? };
+    let scaling = scaling(settings, section, defaults.original_context)?;
+    let rope = Rope { d_rotated: rotated(d_head, partial), theta, scaling };
     section.warn_of_unread(&["type"]);
     Ok(rope)
 }
@@ -179,7 +195,11 @@ fn rotated(d_head: usize, partial: f64) -> usize {
     (d_head as f64 * partial) as usize
 }
 
-fn scaling(settings: &Settings, section: &Settings) -> Result<Option<RopeScaling>, ModelError> {
+fn scaling(
+    settings: &Settings,
+    section: &Settings,
+    original_context: Option<usize>,
+) -> Result<Option<RopeScaling>, ModelError> {
     let kind = match section.text("rope_type")? {
         Some(kind) => kind,
         None => section.text("type")?.unwrap_or("default"),
@@ -188,7 +208,7 @@ fn scaling(settings: &Settings, section: &Settings) -> Result<Option<RopeScaling
     let original = || {
         let key = "original_max_position_embeddings";
         let here = section.count_if_any(key)?;
-        match settings.count_if_any(key)?.or(here) {
+        match settings.count_if_any(key)?.or(original_context).or(here) {
             Some(original) => Ok(original),
             None => settings.count("max_position_embeddings"),
         }
@@ -274,7 +294,8 @@ mod tests {
 
     #[test]
     fn rope_is_read_as_it_was_and_as_it_is_written() {
-        let read = |values: Value| rope(&settings(values), 16, 500.0, 1.0).unwrap();
+        let defaults = Defaults { rope_theta: 500.0, ..Defaults::LLAMA };
+        let read = |values: Value| rope(&settings(values), 16, &defaults, 1.0).unwrap();
         let plain = |d_rotated, theta| Rope { d_rotated, theta, scaling: None };
         assert_eq!(read(json!({})), plain(16, 500.0));
         assert_eq!(read(json!({"rope_theta": 9.0, "partial_rotary_factor": 0.4})), plain(6, 9.0));
@@ -291,7 +312,7 @@ mod tests {
     fn magnitudes_follow_from_how_much_longer_the_context_became() {
         let scaling = |section: Value| {
             let s = settings(json!({"max_position_embeddings": 64, "rope_scaling": section}));
-            rope(&s, 2, 10.0, 1.0).unwrap().scaling.unwrap()
+            rope(&s, 2, &Defaults::LLAMA, 1.0).unwrap().scaling.unwrap()
         };
         let original = "original_max_position_embeddings";
         let yarn = |section| match scaling(section) {
@@ -310,6 +331,23 @@ mod tests {
             original_max_position_embeddings: 16,
         };
         assert_eq!(scaling(long), expected);
+    }
+
+    #[test]
+    fn keys_that_are_missing_have_a_default_and_null_means_as_many_as_heads() {
+        let written = json!({"hidden_size": 12, "num_attention_heads": 6, "intermediate_size": 1,
+            "vocab_size": 1, "max_position_embeddings": 1, "num_hidden_layers": 1});
+        let n_kv_heads = |value: Option<Value>, default| {
+            let mut values = written.clone();
+            if let Some(value) = value {
+                values["num_key_value_heads"] = value;
+            }
+            let defaults = Defaults { n_kv_heads: default, ..Defaults::LLAMA };
+            llama_like(&settings(values), &defaults).unwrap().blocks[0].attention.n_kv_heads
+        };
+        assert_eq!([None, Some(3)].map(|default| n_kv_heads(None, default)), [6, 3]);
+        assert_eq!([None, Some(3)].map(|default| n_kv_heads(Some(Value::Null), default)), [6, 6]);
+        assert_eq!([None, Some(3)].map(|default| n_kv_heads(Some(json!(2)), default)), [2, 2]);
     }
 
     #[test]

@@ -99,7 +99,7 @@ fn attention(
         bias,
     };
     let d_head = latent.d_rotated + latent.d_still;
-    let rope = config_json::rope(settings, d_rotated, Defaults::LLAMA.rope_theta, 1.0)?;
+    let rope = config_json::rope(settings, d_rotated, &Defaults::LLAMA, 1.0)?;
     Ok(AttentionShape {
         n_kv_heads: n_heads,
         d_head,

@@ -38,7 +38,7 @@ pub(super) fn stored(_: &Shape, own: &str) -> Stored {
 }
 
 fn from_config_json(settings: &Settings) -> Result<Shape, ModelError> {
-    let mut shape = llama_like(settings, &DEFAULTS)?;
+    let mut shape = llama_like(settings, &Defaults { n_kv_heads: Some(16), ..DEFAULTS })?;
     for block in &mut shape.blocks {
         // What the original configuration says, and never meant.
         if block.mlp.activation == Activation::Gelu {
@@ -56,6 +56,8 @@ pub(super) fn llama_like(settings: &Settings, defaults: &Defaults) -> Result<Sha
     for block in &mut shape.blocks {
         (block.attention.qkv_bias, block.attention.output_bias) = (bias, bias);
     }
+    // One of the two counts, which one depends on the model; configurations have both.
+    settings.without_effect(&["hidden_act", "hidden_activation"]);
     settings.refuse("use_bidirectional_attention", &[], "a position sees none that follow")?;
     Ok(shape)
 }

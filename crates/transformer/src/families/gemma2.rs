@@ -49,6 +49,8 @@ fn from_config_json(settings: &Settings) -> Result<Shape, ModelError> {
         block.attention.scale = 1.0 / scalar.sqrt();
     }
     let window = window(settings, "sliding_window")?;
+    // The same once more, which transformers does not look at either.
+    settings.without_effect(&["sliding_window_size"]);
     set_windows(settings, &mut shape, Some(window), |layer| slides(layer, PERIOD))?;
     Ok(shape)
 }

@@ -106,7 +106,9 @@ fn ropes(settings: &Settings, d_head: usize) -> Result<[Rope; 2], ModelError> {
     let rope = |section: Option<Settings>, key: &str, theta: f64| {
         let theta = settings.positive_if_any(key)?.unwrap_or(theta);
         match section {
-            Some(section) => rope_of(settings, &section, d_head, theta, 1.0),
+            Some(section) => {
+                rope_of(settings, &section, d_head, &Defaults { rope_theta: theta, ..gemma::DEFAULTS }, 1.0)
+            }
             None => Ok(Rope { d_rotated: d_head, theta, scaling: None }),
         }
     };

@@ -14,8 +14,18 @@ pub(crate) const HARMLESS_KEYS: &[&str] = &[
     "rope.scaling.original_context_length",
     "rope.scaling.finetuned",
     "rope.scaling.yarn_log_multiplier",
-    "attention.causal",
 ];
+
+/// What metadata begin with that change what a model computes, each of them.
+const OF_ATTENTION: &[&str] = &["attention.", "rope."];
+
+/// Refuses a file with metadata on attention that nobody has read: OLMo 3, say, is written as an OLMo 2 with windows.
+pub(crate) fn check_read(settings: &Settings) -> Result<(), ModelError> {
+    if !settings.flag("attention.causal", true)? {
+        return Err(settings.unsupported("attention.causal = false", "a position sees none that follow"));
+    }
+    settings.refuse_unread(OF_ATTENTION, HARMLESS_KEYS)
+}
 
 /// The tensor of a GGUF file that holds a divisor for each rotary frequency.
 pub(crate) const ROPE_FREQS: &str = "rope_freqs.weight";
@@ -144,6 +154,23 @@ mod tests {
         fn read(&self, _: &str) -> Result<Vec<f32>, ModelError> {
             Ok(vec![2.0, 3.0])
         }
+    }
+
+    #[test]
+    fn metadata_on_attention_that_nobody_reads_are_refused() {
+        let check = |values: serde_json::Value| {
+            let settings = Settings::new(Path::new("m.gguf"), "olmo2.", values.as_object().unwrap().clone());
+            check_read(&settings).map_err(|error| error.to_string())
+        };
+        let refused = check(json!({"attention.sliding_window": 4096})).unwrap_err();
+        assert!(refused.starts_with("m.gguf: olmo2.attention.sliding_window = 4096 is not"), "{refused}");
+        let refused = check(json!({"attention.sliding_window_pattern": [true, false]})).unwrap_err();
+        assert!(refused.contains("sliding_window_pattern"), "{refused}");
+        assert!(check(json!({"attention.causal": false})).unwrap_err().contains("attention.causal"));
+        assert!(check(json!({"rope.dimension_sections": [1, 2]})).is_err());
+        let harmless = json!({"attention.causal": true, "attention.sliding_window": 0, "file_type": 1,
+            "rope.scaling.finetuned": true, "rope.scaling.original_context_length": 64});
+        check(harmless).unwrap();
     }
 
     #[test]

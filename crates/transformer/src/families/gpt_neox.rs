@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{
     Description, GgufDescription, as_is,
-    config_json::{self, d_head_of},
+    config_json::{self, Defaults, d_head_of},
     gguf, rotary_buffers,
 };
 use crate::{
@@ -70,7 +70,8 @@ fn from_config_json(settings: &Settings) -> Result<Shape, ModelError> {
     let d_head = d_head_of(settings, "num_attention_heads", d_model, n_heads)?;
     let theta = settings.positive_if_any("rotary_emb_base")?.unwrap_or(10_000.0);
     let rotated = settings.positive_if_any("rotary_pct")?.unwrap_or(0.25);
-    let rope = config_json::rope(settings, d_head, theta, rotated)?;
+    let defaults = Defaults { rope_theta: theta, ..Defaults::LLAMA };
+    let rope = config_json::rope(settings, d_head, &defaults, rotated)?;
     let attention_bias = settings.flag("attention_bias", true)?;
     let block = block(
         d_head,

@@ -39,12 +39,19 @@ pub(crate) const FAMILY: Description = Description {
     gguf: Some(GgufDescription { architecture: "phi3", read: from_gguf, stored: as_is }),
 };
 
+/// The context length before LongRoPE where nothing is said outside its section.
+const ORIGINAL_CONTEXT: usize = 4096;
+
 fn from_config_json(settings: &Settings) -> Result<Shape, ModelError> {
-    let mut shape = config_json::llama_like(settings, &Defaults { norm_epsilon: 1e-5, ..Defaults::LLAMA })?;
+    let original_context = Some(ORIGINAL_CONTEXT);
+    let defaults = Defaults { norm_epsilon: 1e-5, original_context, ..Defaults::LLAMA };
+    let mut shape = config_json::llama_like(settings, &defaults)?;
     let window = settings.count_if_any("sliding_window")?;
     for block in &mut shape.blocks {
         block.attention.window = window;
     }
+    // It is there without LongRoPE too.
+    settings.without_effect(&["original_max_position_embeddings"]);
     let scaling = shape.blocks[0].attention.rope.as_ref().and_then(|rope| rope.scaling.as_ref());
     match scaling {
         None | Some(RopeScaling::LongRope { .. }) => Ok(shape),

@@ -153,19 +153,42 @@ impl Settings {
         }
     }
 
+    /// Says that what stands at `keys` has no effect in models of this family.
+    pub(crate) fn without_effect(&self, keys: &[&str]) {
+        self.read.borrow_mut().extend(keys.iter().map(|&key| key.to_owned()));
+    }
+
     /// Warns of every key that is switched on, was never read and is not among `harmless`.
     pub(crate) fn warn_of_unread(&self, harmless: &[&str]) {
-        let read = self.read.borrow();
-        for (key, value) in &self.values {
-            let off = value.is_null() || *value == Value::Bool(false);
-            if !off && !read.contains(key) && !harmless.contains(&key.as_str()) {
-                tracing::warn!(
-                    "{}: {}{key} is not known and has no effect",
-                    self.file.display(),
-                    self.prefix
-                );
+        for (key, _) in self.unread(harmless) {
+            tracing::warn!("{}: {}{key} is not known and has no effect", self.file.display(), self.prefix);
+        }
+    }
+
+    /// Refuses the model if one of the keys that [`Settings::warn_of_unread`] warns of begins with one of `prefixes`
+    /// and is not 0: nothing there is without effect.
+    pub(crate) fn refuse_unread(&self, prefixes: &[&str], harmless: &[&str]) -> Result<(), ModelError> {
+        let of_them = |key: &str| prefixes.iter().any(|prefix| key.starts_with(prefix));
+        match self
+            .unread(harmless)
+            .into_iter()
+            .find(|(key, value)| of_them(key) && value.as_f64() != Some(0.0))
+        {
+            None => Ok(()),
+            Some((key, value)) => {
+                let what = format!("{}{key} = {value}", self.prefix);
+                Err(self.unsupported(what, "expected no such key in models of this architecture"))
             }
         }
+    }
+
+    /// The keys that are switched on, were never read and are not among `harmless`.
+    pub(crate) fn unread(&self, harmless: &[&str]) -> Vec<(&str, &Value)> {
+        let read = self.read.borrow();
+        let off = |value: &Value| value.is_null() || *value == Value::Bool(false);
+        let known = |key: &str| read.contains(key) || harmless.contains(&key);
+        let values = self.values.iter().map(|(key, value)| (key.as_str(), value));
+        values.filter(|(key, value)| !off(value) && !known(key)).collect()
     }
 
     /// The error that `key` is wrong for `reason`.
@@ -218,6 +241,20 @@ mod tests {
         assert!(s.flag("on", false).is_err());
         assert!(s.flag("nothing", true).unwrap());
         assert_eq!(s.count_if_any("nothing").unwrap(), None);
+    }
+
+    #[test]
+    fn what_was_never_read_is_told() {
+        let s = settings(json!({"a.x": 1, "a.y": 2, "b": 3, "off": false, "none": null, "known": 4}));
+        s.count("a.x").unwrap();
+        s.without_effect(&["known"]);
+        let unread =
+            |harmless: &[&str]| s.unread(harmless).iter().map(|x| x.0.to_owned()).collect::<Vec<_>>();
+        assert_eq!(unread(&[]), ["a.y", "b"]);
+        assert_eq!(unread(&["b"]), ["a.y"]);
+        let refused = s.refuse_unread(&["a."], &["b"]).unwrap_err().to_string();
+        assert!(refused.starts_with("config.json: a.y = 2 is not supported"), "{refused}");
+        s.refuse_unread(&["a."], &["a.y"]).unwrap();
     }
 
     #[test]
