@@ -122,7 +122,7 @@ pub(crate) fn soft_cap(x: f32, cap: f32) -> f32 {
     cap * tanh(x / cap)
 }
 
-/// The error function to about 1e-7 of 1 (Eigen's rational function).
+/// The error function to about 5e-7 (Eigen's rational function).
 #[inline(always)]
 pub(crate) fn erf(x: f32) -> f32 {
     const P: [f32; 7] = [
