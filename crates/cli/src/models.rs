@@ -1,7 +1,7 @@
 //! `monosema models`: the families of models, how their checkpoints are known, and which hooks they have.
 
 use monosema_core::{BlockHook, HookPoint};
-use monosema_transformer::Family;
+use monosema_transformer::{Family, GGUF_SPLITS};
 use serde_json::{Value, json};
 
 use crate::{failure::Outcome, output, table};
@@ -28,7 +28,11 @@ pub(crate) fn list(json: bool) -> Outcome {
     output::print(
         "A model is a directory as on the Hugging Face hub (config.json, tokenizer.json, and model.safetensors or \
          pytorch_model.bin, whole or in shards) or a .gguf file.",
-    )
+    )?;
+    output::print(format_args!(
+        "The tokenizer of a .gguf file is one of SentencePiece's (tokenizer.ggml.model llama), or byte-level (gpt2) and split \
+         as {GGUF_SPLITS} is (tokenizer.ggml.pre); models with another need their directory."
+    ))
 }
 
 fn described(family: Family) -> Value {

@@ -10,6 +10,7 @@ mod settings;
 
 pub(crate) use directory::open_weights;
 pub(crate) use gguf::Gguf;
+pub use gguf_tokenizer::GGUF_SPLITS;
 use pytorch::PytorchFiles;
 pub(crate) use safetensors::{SafetensorsFiles, SavedTensor, save};
 pub(crate) use settings::Settings;

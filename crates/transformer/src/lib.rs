@@ -29,6 +29,7 @@ pub use blocks::{Activation, RopeScaling};
 pub use checkpoint::Checkpoint;
 pub use error::ModelError;
 pub use families::{Family, llama};
+pub use formats::GGUF_SPLITS;
 pub use info::{BlockInfo, ModelInfo};
 pub use loss::{for_each_logit_chunk, logit_chunk_rows, next_token_losses, token_losses};
 pub use model::LanguageModel;

@@ -9,7 +9,8 @@ use burn::{
 use serde::{Deserialize, Serialize};
 
 /// What maps and attention are computed in. Everything between them (the residual stream, norms, rotations, activation
-/// functions) stays f32, and so do all values that a tap sees.
+/// functions) stays f32, and so do all values that a tap sees. So does attention, its maps excepted, where there is no
+/// kernel for it: on the CPU, within a window shorter than the sequence, and where a tap wants `attn.hook_pattern`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {

@@ -6,7 +6,16 @@ use monosema_transformer::{Capture, LanguageModel, NoTap, Replace, Tap, next_tok
 
 use crate::fixture::{Case, relative_error, values};
 
-const CASES: [&str; 4] = ["llama_gqa_tied", "gpt2", "mistral_head_dim_sliding_window", "pythia"];
+const CASES: [&str; 8] = [
+    "llama_gqa_tied",
+    "gpt2",
+    "mistral_head_dim_sliding_window",
+    "pythia",
+    "gemma2",
+    "olmo2",
+    "qwen3",
+    "deepseek_v3",
+];
 
 fn logits(model: &LanguageModel, case: &Case, tap: &mut dyn Tap) -> Vec<f64> {
     values(model.unembed(model.forward(case.tokens(model.device()), tap)))
@@ -82,6 +91,9 @@ fn what_is_read_decides_what_is_written() {
             [(BlockHook::AttnZ, BlockHook::AttnOut), (BlockHook::MlpPost, BlockHook::MlpOut)]
         {
             let [read, written] = [read, written].map(|site| HookPoint::block(1, site));
+            if model.info().check_hook(read).is_err() {
+                continue;
+            }
             let mut of_b = Capture::new([read, written]);
             model.run(b.clone(), &mut of_b);
             let mut spliced = Spliced(read, of_b.take(read).unwrap(), Capture::new([written]));

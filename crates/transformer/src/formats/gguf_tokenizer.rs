@@ -11,7 +11,7 @@ use tokenizers::{
         byte_fallback::ByteFallback, fuse::Fuse, sequence::Sequence as DecoderSequence, strip::Strip,
     },
     models::bpe::BPE,
-    normalizers::{Prepend, Replace, Sequence as NormalizerSequence},
+    normalizers::{NFC, Prepend, Replace, Sequence as NormalizerSequence},
     pre_tokenizers::{
         byte_level::ByteLevel,
         digits::Digits,
@@ -22,6 +22,15 @@ use tokenizers::{
 
 /// How Llama 3 splits text (its tokenizer.json).
 const LLAMA3_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// How Qwen 2, 2.5 and 3 do: digits are split one by one.
+const QWEN2_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// How Mistral NeMo does: capitals begin words.
+const TEKKEN_SPLIT: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// The names of rules (`tokenizer.ggml.pre`) that a GGUF file's byte-level tokenizer can be rebuilt by.
+pub const GGUF_SPLITS: &str = "gpt-2, olmo, smollm, llama-bpe, dbrx, qwen2 or tekken";
 
 /// `token_type` of a token that text never produces.
 const CONTROL: u64 = 3;
@@ -130,26 +139,7 @@ impl<'a> Vocabulary<'a> {
 
 /// Byte-level BPE as GPT-2 introduced it, and whether BOS is added unless the file says.
 fn byte_level(file: &Vocabulary) -> Result<(tokenizers::Tokenizer, bool), String> {
-    let regex_of_its_own = ByteLevel::new(false, true, true);
-    let split_before = ByteLevel::new(false, true, false);
-    let pre = file.text("pre").unwrap_or("none");
-    let llama3 = matches!(pre, "llama-bpe" | "llama-v3" | "llama3");
-    let pre_tokenizer: PreTokenizerWrapper = match pre {
-        "gpt-2" | "gpt2" => regex_of_its_own.into(),
-        "smollm" => Sequence::new(vec![Digits::new(true).into(), regex_of_its_own.into()]).into(),
-        _ if llama3 => {
-            let pattern = SplitPattern::Regex(LLAMA3_SPLIT.into());
-            let split =
-                Split::new(pattern, SplitDelimiterBehavior::Isolated, false).map_err(|e| e.to_string())?;
-            Sequence::new(vec![split.into(), split_before.into()]).into()
-        }
-        other => {
-            return Err(format!(
-                "expected tokenizer.ggml.pre gpt-2, smollm or llama-bpe, found {other}; \
-                 use the model's Hugging Face directory instead"
-            ));
-        }
-    };
+    let Rules { pre_tokenizer, composed, whole_first } = Rules::named(file.text("pre").unwrap_or("none"))?;
     let merges =
         file.list("merges", "texts", Value::as_str)?.ok_or("expected tokenizer.ggml.merges, found none")?;
     let pair = |merge: &str| {
@@ -162,16 +152,57 @@ fn byte_level(file: &Vocabulary) -> Result<(tokenizers::Tokenizer, bool), String
         .map_err(|e| format!("tokenizer.ggml.merges: {e}"))?;
     let model = BPE::builder()
         .vocab_and_merges(file.ids()?.into_iter().collect::<tokenizers::models::bpe::Vocab>(), merges)
-        .ignore_merges(llama3)
+        .ignore_merges(whole_first)
         .build();
     let mut inner = tokenizers::Tokenizer::new(model.map_err(|e| e.to_string())?);
+    if composed {
+        inner.with_normalizer(Some(NFC)).map_err(|e| e.to_string())?;
+    }
     inner.with_pre_tokenizer(Some(pre_tokenizer));
     inner.with_decoder(Some(ByteLevel::default()));
-    // llama.cpp adds BOS for Llama 3 unless told otherwise.
-    Ok((inner, llama3))
+    // llama.cpp adds BOS for the same ones unless told otherwise.
+    Ok((inner, whole_first))
 }
 
-/// SentencePiece's BPE with byte fallback (Llama 1 and 2, Mistral), and whether BOS is added unless the file says.
+/// What the name at `tokenizer.ggml.pre` stands for: what the tokenizer.json says that llama.cpp knows by it.
+struct Rules {
+    pre_tokenizer: PreTokenizerWrapper,
+    /// Whether accents are composed with their letters before (NFC).
+    composed: bool,
+    /// Whether a piece that is a token is that token, whatever merges make of it.
+    whole_first: bool,
+}
+
+impl Rules {
+    fn named(pre: &str) -> Result<Self, String> {
+        let gpt2 = ByteLevel::new(false, true, true);
+        let by_pattern = |pattern: &str| {
+            let pattern = SplitPattern::Regex(pattern.into());
+            let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false);
+            let split = split.map_err(|e| e.to_string())?;
+            let bytes = ByteLevel::new(false, true, false);
+            Ok::<PreTokenizerWrapper, String>(Sequence::new(vec![split.into(), bytes.into()]).into())
+        };
+        let (pre_tokenizer, composed, whole_first) = match pre {
+            "gpt-2" | "gpt2" => (gpt2.into(), false, false),
+            "olmo" => (gpt2.into(), true, false),
+            "smollm" => (Sequence::new(vec![Digits::new(true).into(), gpt2.into()]).into(), false, false),
+            "llama-bpe" | "llama-v3" | "llama3" => (by_pattern(LLAMA3_SPLIT)?, false, true),
+            "dbrx" => (by_pattern(LLAMA3_SPLIT)?, false, false),
+            "qwen2" => (by_pattern(QWEN2_SPLIT)?, true, false),
+            "tekken" => (by_pattern(TEKKEN_SPLIT)?, false, true),
+            other => {
+                return Err(format!(
+                    "expected tokenizer.ggml.pre {GGUF_SPLITS}, found {other}; use the model's Hugging Face directory \
+                     instead"
+                ));
+            }
+        };
+        Ok(Self { pre_tokenizer, composed, whole_first })
+    }
+}
+
+/// SentencePiece's BPE with byte fallback (Llama 1 and 2, Mistral, Gemma, Phi-3), and whether BOS is added unless the file says.
 fn sentence_piece(file: &Vocabulary) -> Result<(tokenizers::Tokenizer, bool), String> {
     if file.flag("remove_extra_whitespaces")?.unwrap_or(false) {
         return Err("tokenizer.ggml.remove_extra_whitespaces is not supported".into());
@@ -236,9 +267,9 @@ mod tests {
 
     fn byte_level_metadata(pre: &str) -> Map<String, Value> {
         metadata(json!({"model": "gpt2", "pre": pre,
-            "tokens": ["<|end|>", "a", "b", "1", "2", "Ġ", "ab", "12", "Ġa"],
-            "token_type": [3, 1, 1, 1, 1, 1, 1, 1, 1], "eos_token_id": 0, "bos_token_id": 0,
-            "merges": ["a b", "1 2", "Ġ a"]}))
+            "tokens": ["<|end|>", "a", "b", "1", "2", "Ġ", "ab", "12", "Ġa", "B", "aB", "Ã", "©"],
+            "token_type": [3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1], "eos_token_id": 0, "bos_token_id": 0,
+            "merges": ["a b", "1 2", "Ġ a", "a B"]}))
     }
 
     #[test]
@@ -251,7 +282,22 @@ mod tests {
         };
         assert_eq!(encode("gpt-2"), [6, 7, 8]);
         assert_eq!(encode("smollm"), [6, 3, 4, 8]);
-        assert_eq!(encode("llama-bpe"), [6, 7, 8]);
+        for name in ["llama-bpe", "dbrx", "olmo"] {
+            assert_eq!(encode(name), [6, 7, 8], "{name}");
+        }
+        for name in ["qwen2", "tekken"] {
+            assert_eq!(encode(name), [6, 3, 4, 8], "{name}");
+        }
+    }
+
+    #[test]
+    fn capitals_begin_words_and_accents_are_composed_where_the_name_says_so() {
+        let encode = |pre: &str, text: &str| build(&byte_level_metadata(pre)).unwrap().encode(text).unwrap();
+        assert_eq!([encode("qwen2", "aB"), encode("tekken", "aB")], [vec![10], vec![1, 9]]);
+        for composed in ["qwen2", "olmo"] {
+            assert_eq!(encode(composed, "e\u{301}"), [11, 12], "{composed}");
+        }
+        assert!(encode("gpt-2", "e\u{301}").is_empty(), "the vocabulary has neither of the two");
     }
 
     #[test]
@@ -260,7 +306,9 @@ mod tests {
         assert_eq!(tokenizer.encode("a<|end|>b").unwrap(), [1, 0, 2]);
         assert!(tokenizer.is_special(0) && !tokenizer.is_special(1));
         assert_eq!((tokenizer.special().eos, tokenizer.special().adds_bos), (Some(0), false));
-        assert!(build(&byte_level_metadata("llama-bpe")).unwrap().special().adds_bos);
+        for (name, adds_bos) in [("llama-bpe", true), ("tekken", true), ("dbrx", false), ("qwen2", false)] {
+            assert_eq!(build(&byte_level_metadata(name)).unwrap().special().adds_bos, adds_bos, "{name}");
+        }
     }
 
     #[test]
@@ -291,8 +339,8 @@ mod tests {
         let error = |own: Value| build(&metadata(own)).unwrap_err();
         assert!(error(json!({"model": "gpt2"})).contains("tokenizer.ggml.tokens"));
         assert!(error(json!({"model": "bert", "tokens": ["a"]})).contains("found bert"));
-        let unknown = json!({"model": "gpt2", "pre": "tekken", "tokens": ["a"], "merges": []});
-        assert!(error(unknown).contains("found tekken"));
+        let unknown = json!({"model": "gpt2", "pre": "viking", "tokens": ["a"], "merges": []});
+        assert!(error(unknown).contains("found viking"));
         let twice = json!({"model": "gpt2", "pre": "gpt-2", "tokens": ["a", "a"], "merges": []});
         assert!(error(twice).contains("\"a\" is token 0 and token 1"));
         let beyond =
