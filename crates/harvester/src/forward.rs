@@ -152,7 +152,8 @@ mod tests {
         assert_eq!(asked, [0..1, 1..2]);
         let (mut most, mut asked) = (usize::MAX, Vec::new());
         let whole = in_pieces(7, &mut most, device(7, &mut asked)).unwrap();
-        assert_eq!((asked, most, whole), (vec![0..7], usize::MAX, values));
+        assert_eq!((asked.len(), asked[0].clone(), most), (1, 0..7, usize::MAX));
+        assert_eq!(whole, values);
     }
 
     #[test]

@@ -94,6 +94,9 @@ pub struct Written {
     pub tokens: u64,
 }
 
+/// What is known of a shard that went elsewhere; nothing of one that is here.
+type Sent = Option<(String, FileEntry)>;
+
 /// Writes the shards of a store, each on a thread of its own while the next is gathered. It does not seal the directory: who
 /// knows how the rows came about does.
 pub struct Writer {
@@ -108,7 +111,7 @@ pub struct Writer {
     blocks: Vec<Block>,
     /// Rows that have come.
     rows: u64,
-    writing: Option<JoinHandle<Result<Option<(String, FileEntry)>, StoreError>>>,
+    writing: Option<JoinHandle<Result<Sent, StoreError>>>,
     /// What is known of shards that went elsewhere.
     files: BTreeMap<String, FileEntry>,
 }
