@@ -103,12 +103,7 @@ fn split_bytes(directory: &Path) {
 
 /// Processor time of this process, of all its threads; on systems that do not tell, the time that went by.
 fn processor_seconds(since: Instant) -> f64 {
-    let ticks = fs::read_to_string("/proc/self/stat").ok().and_then(|stat| {
-        let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-        // User and system, in hundredths of a second.
-        Some(fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?)
-    });
-    ticks.map_or_else(|| since.elapsed().as_secs_f64(), |ticks| ticks / 100.0)
+    monosema_benches::cpu_seconds().unwrap_or_else(|| since.elapsed().as_secs_f64())
 }
 
 /// Megabytes of processor time a second, of so many bytes each time.

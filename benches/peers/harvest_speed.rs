@@ -2,10 +2,11 @@
 
 #![allow(clippy::print_stdout, reason = "the figures are the result")]
 
-use std::{error::Error, fs, path::PathBuf, time::Instant};
+use std::{error::Error, path::PathBuf, time::Instant};
 
 use burn::tensor::Device;
 use clap::{Parser, ValueEnum};
+use monosema_benches::peak_mb;
 use monosema_core::{HookPoint, Manifest, Seed};
 use monosema_harvester::{HarvestConfig, HarvestPlan, Stream, harvest};
 use monosema_store::{Activations, BatchPlan, VectorDtype};
@@ -112,12 +113,4 @@ fn every_row(args: &Args) -> BatchPlan {
         tokens: args.tokens,
         delivered: 0,
     }
-}
-
-/// The most memory that was resident, in 10⁶ bytes, where the system tells.
-fn peak_mb() -> Option<f64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024.0 / 1e6)
 }

@@ -55,18 +55,18 @@ pub enum RopeScaling {
 }
 
 /// Which value is wrong, and how.
-type Wrong = (&'static str, String);
+pub(super) type Wrong = (&'static str, String);
 
 impl RopeScaling {
     /// Whether the frequencies of `d_rotated` dimensions can be scaled so; else what is wrong with which value.
     pub(crate) fn check(&self, d_rotated: usize) -> Result<(), Wrong> {
         match self {
-            Self::Linear { factor } => positive("factor", *factor),
+            Self::Linear { factor } => above_zero("factor", *factor),
             Self::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
-                positive("factor", *factor)?;
-                positive("low_freq_factor", *low_freq_factor)?;
-                positive("high_freq_factor", *high_freq_factor)?;
-                positive("original_max_position_embeddings", *original_max_position_embeddings as f64)?;
+                above_zero("factor", *factor)?;
+                above_zero("low_freq_factor", *low_freq_factor)?;
+                above_zero("high_freq_factor", *high_freq_factor)?;
+                above_zero("original_max_position_embeddings", *original_max_position_embeddings as f64)?;
                 // They span what is interpolated between.
                 more("high_freq_factor", *high_freq_factor, "low_freq_factor", *low_freq_factor)
             }
@@ -78,11 +78,11 @@ impl RopeScaling {
                 original_max_position_embeddings,
                 ..
             } => {
-                positive("factor", *factor)?;
-                positive("attention_factor", *attention_factor)?;
-                positive("beta_fast", *beta_fast)?;
-                positive("beta_slow", *beta_slow)?;
-                positive("original_max_position_embeddings", *original_max_position_embeddings as f64)?;
+                above_zero("factor", *factor)?;
+                above_zero("attention_factor", *attention_factor)?;
+                above_zero("beta_fast", *beta_fast)?;
+                above_zero("beta_slow", *beta_slow)?;
+                above_zero("original_max_position_embeddings", *original_max_position_embeddings as f64)?;
                 more("beta_fast", *beta_fast, "beta_slow", *beta_slow)
             }
             Self::LongRope {
@@ -91,8 +91,8 @@ impl RopeScaling {
                 attention_factor,
                 original_max_position_embeddings,
             } => {
-                positive("attention_factor", *attention_factor)?;
-                positive("original_max_position_embeddings", *original_max_position_embeddings as f64)?;
+                above_zero("attention_factor", *attention_factor)?;
+                above_zero("original_max_position_embeddings", *original_max_position_embeddings as f64)?;
                 divisors("short_factor", short_factor, d_rotated)?;
                 divisors("long_factor", long_factor, d_rotated)
             }
@@ -179,7 +179,7 @@ fn yarn(periods: &[f32], factor: f32, low: f64, high: f64) -> Vec<f32> {
     periods.iter().enumerate().map(scaled).collect()
 }
 
-fn positive(key: &'static str, x: f64) -> Result<(), Wrong> {
+pub(super) fn above_zero(key: &'static str, x: f64) -> Result<(), Wrong> {
     let fits = x.is_finite() && x > 0.0;
     if fits { Ok(()) } else { Err((key, format!("expected a number above 0, found {x}"))) }
 }
@@ -192,7 +192,7 @@ fn divisors(key: &'static str, values: &[f32], d_rotated: usize) -> Result<(), W
     if values.len() != d_rotated / 2 {
         return Err((key, format!("expected {} divisors, found {}", d_rotated / 2, values.len())));
     }
-    values.iter().try_for_each(|&divisor| positive(key, divisor.into()))
+    values.iter().try_for_each(|&divisor| above_zero(key, divisor.into()))
 }
 
 #[cfg(test)]

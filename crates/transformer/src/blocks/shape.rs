@@ -5,7 +5,10 @@ use std::path::Path;
 
 use monosema_core::HookPoint;
 
-use super::{Activation, Choice, LatentShape, RopeScaling};
+use super::{
+    Activation, Choice, LatentShape, RopeScaling,
+    rope_scaling::{Wrong, above_zero},
+};
 use crate::{ModelError, info::BlockInfo};
 
 /// The shape of a [`Transformer`](super::Transformer).
@@ -278,14 +281,6 @@ impl ExpertsShape {
         }
         Ok(())
     }
-}
-
-/// Which value is wrong, and how.
-type Wrong = (&'static str, String);
-
-fn above_zero(key: &'static str, x: f64) -> Result<(), Wrong> {
-    let fits = x.is_finite() && x > 0.0;
-    if fits { Ok(()) } else { Err((key, format!("expected a number above 0, found {x}"))) }
 }
 
 #[cfg(test)]
