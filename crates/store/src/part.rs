@@ -134,7 +134,7 @@ pub fn join(directory: &Path, mut work: Work) -> Result<Manifest, StoreError> {
     let mut read = Vec::new();
     for part in Part::all(of) {
         let name = part.directory();
-        let place = all.within(&name)?;
+        let place = all.within(&name);
         let manifest = match Manifest::read(&place, Stage::Harvest) {
             Err(ManifestError::Unsealed { .. }) => {
                 return Err(StoreError::UnfinishedPart { directory: place.path().to_owned(), part });

@@ -52,8 +52,11 @@ impl Place {
     }
 
     /// The place `name` in this one.
-    pub(crate) fn within(&self, name: &str) -> Result<Self, StoreError> {
-        Self::at(&self.path.join(name))
+    pub(crate) fn within(&self, name: &str) -> Self {
+        let path = self.path.join(name);
+        let elsewhere = self.elsewhere.as_ref();
+        let elsewhere = elsewhere.map(|e| Elsewhere { folder: e.folder.within(name), files: Arc::default() });
+        Self { path, elsewhere }
     }
 
     /// Makes it a place to write to.

@@ -138,7 +138,7 @@ pub fn makers(directory: &Path) -> Result<BTreeSet<Option<String>>, StoreError> 
 fn hook_places(place: Place) -> Result<Vec<Place>, StoreError> {
     let names = place.names()?.places.into_iter();
     let of_hooks = names.filter(|name| name.parse::<HookPoint>().is_ok());
-    let mut found: Vec<_> = of_hooks.map(|name| place.within(&name)).collect::<Result<_, _>>()?;
+    let mut found: Vec<_> = of_hooks.map(|name| place.within(&name)).collect();
     found.insert(0, place);
     Ok(found)
 }
