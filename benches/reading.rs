@@ -1,7 +1,7 @@
 //! How fast a store is read beside a plain read of the same files, warm, in file bytes a second of processor time over all threads:
 //! in random order as a training reads it, and from front to back. Width 576, 16 shards, every layout and encoding.
 //!
-//! `cargo bench -p monosema-benches --bench reading`; no Criterion, because what counts is processor time.
+//! `cargo bench -p monosema-benches --bench reading [-- NAME]`; no Criterion, because what counts is processor time.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
@@ -134,7 +134,11 @@ fn main() {
     ];
     println!("MB/s of processor time (share of the plain read)");
     println!("{:<24} {:>10} {:>18} {:>18}", "", "plain read", "random order", "front to back");
+    let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with("--")).unwrap_or_default();
     for (name, dtype, layout, compression, split) in variants {
+        if !wanted.is_empty() && name != wanted {
+            continue;
+        }
         let directory = tempfile::tempdir().unwrap();
         write(directory.path(), dtype, layout, compression);
         if split {

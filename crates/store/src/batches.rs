@@ -8,16 +8,13 @@ use rand_chacha::ChaCha8Rng;
 use crate::{
     Activations, HookColumn, RowGroup, RowGroups, StoreError, VectorDtype,
     course::{Course, Pool},
+    filling::{Filling, Visit},
     permutation::Circle,
-    row_group::Token,
     shuffle::Buffer,
 };
 
 /// Batches that wait to be taken.
 const BATCHES_AHEAD: usize = 2;
-
-/// What is done to each vector once it is decoded.
-pub(crate) type Visit = Box<dyn FnMut(&mut [f32], &mut [f32]) -> f64 + Send>;
 
 /// The hooks that are read: one or two.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +31,7 @@ impl Columns {
     }
 
     /// Numbers of each in a row.
-    fn widths(self) -> [usize; 2] {
+    pub(crate) fn widths(self) -> [usize; 2] {
         [self.first.width, self.second.map_or(0, |column| column.width)]
     }
 }
@@ -113,69 +110,6 @@ pub struct Batch {
     pub sum: f64,
 }
 
-impl Batch {
-    pub(crate) fn with_capacity(n: usize, columns: Columns) -> Self {
-        let [width, width_out] = columns.widths();
-        Self {
-            x: Vec::with_capacity(n * width),
-            y: Vec::with_capacity(n * width_out),
-            n: 0,
-            width,
-            width_out,
-            token_ids: Vec::with_capacity(n),
-            documents: Vec::with_capacity(n),
-            positions: Vec::with_capacity(n),
-            sum: 0.0,
-        }
-    }
-
-    /// Appends tokens and as many rows, each the vectors of its hooks one after the other.
-    fn extend<'a>(
-        &mut self,
-        tokens: impl Iterator<Item = Token>,
-        rows: impl Iterator<Item = &'a [u8]>,
-        dtype: VectorDtype,
-        mut visit: impl FnMut(&mut [f32], &mut [f32]) -> f64,
-    ) {
-        tokens.for_each(|token| self.push_token(token));
-        for row in rows {
-            let (x, y) = row.split_at(self.width * dtype.bytes());
-            self.push_vectors([x, y], dtype, &mut visit);
-        }
-    }
-
-    /// Appends a token and its vectors.
-    pub(crate) fn push(
-        &mut self,
-        token: Token,
-        vectors: [&[u8]; 2],
-        dtype: VectorDtype,
-        visit: impl FnMut(&mut [f32], &mut [f32]) -> f64,
-    ) {
-        self.push_token(token);
-        self.push_vectors(vectors, dtype, visit);
-    }
-
-    fn push_token(&mut self, Token { id, position, document }: Token) {
-        self.token_ids.push(id);
-        self.positions.push(position);
-        self.documents.push(document);
-        self.n += 1;
-    }
-
-    fn push_vectors(
-        &mut self,
-        [x, y]: [&[u8]; 2],
-        dtype: VectorDtype,
-        mut visit: impl FnMut(&mut [f32], &mut [f32]) -> f64,
-    ) {
-        let (start, start_out) = (self.x.len(), self.y.len());
-        dtype.decode_onto(x, &mut self.x);
-        dtype.decode_onto(y, &mut self.y);
-        self.sum += visit(&mut self.x[start..], &mut self.y[start_out..]);
-    }
-}
-
 /// A stream of batches. Dropping it stops the threads behind it.
 pub struct Batches(Ahead<Result<Batch, StoreError>>);
 
@@ -220,13 +154,13 @@ pub(crate) fn sequential(
     let columns = Columns { first: column, second: None };
     let (mut rows, mut taken) = (RowGroup::default(), 0);
     Batches::made_by(move || {
-        let mut batch = Batch::with_capacity(batch_tokens, columns);
-        while batch.n < batch_tokens {
-            let n = (batch_tokens - batch.n).min(rows.tokens.len() - taken);
-            let tokens = rows.tokens[taken..taken + n].iter().copied();
-            batch
-                .extend(tokens, rows.rows().map(|[vector, _]| vector).skip(taken).take(n), dtype, |_, _| 0.0);
-            taken += n;
+        let mut batch = Filling::new(batch_tokens, columns, dtype);
+        while batch.rows() < batch_tokens {
+            let left = batch_tokens - batch.rows();
+            for (&token, vectors) in rows.tokens.iter().zip(rows.rows()).skip(taken).take(left) {
+                batch.put(batch.rows(), token, vectors, &mut None);
+                taken += 1;
+            }
             if taken == rows.tokens.len() {
                 match groups.next() {
                     Some(next) => (rows, taken) = (next?, 0),
@@ -234,13 +168,14 @@ pub(crate) fn sequential(
                 }
             }
         }
-        Ok((batch.n > 0).then_some(batch))
+        Ok((batch.rows() > 0).then(|| batch.finish()))
     })
 }
 
 /// Shuffled batches, made ahead on threads of their own, with each token's vectors, that of the hook `[width]` and that of the
 /// other `[width_out]`, handed to `visit` as soon as they are decoded and still in the cache, to be changed or measured, on a
-/// thread behind the stream and in the stream's order. [`Batch::sum`] adds up what `visit` returns.
+/// thread behind the stream, batch by batch and the tokens of one in any order. [`Batch::sum`] adds up what `visit` returns, in
+/// the order of the tokens.
 ///
 /// What is [shuffled on disk](Activations::permutation) comes in its order, each epoch from another row on. Otherwise groups of
 /// rows come in a random order into a buffer, and rows are drawn from it at random. Every row of an epoch comes exactly once.
@@ -251,6 +186,11 @@ pub fn shuffled(
     plan: BatchPlan,
     visit: impl FnMut(&mut [f32], &mut [f32]) -> f64 + Send + 'static,
 ) -> Batches {
+    visited(activations, plan, Some(Box::new(visit)))
+}
+
+/// The same, of which nothing may be done to the vectors.
+pub(crate) fn visited(activations: Arc<dyn Activations>, plan: BatchPlan, visit: Visit) -> Batches {
     let checked = plan.check(activations.tokens()).and_then(|()| Columns::of(&*activations, &plan));
     let columns = match checked {
         Ok(columns) => columns,
@@ -258,7 +198,7 @@ pub fn shuffled(
     };
     // Where it begins may have to be read first: that is done over there too.
     let mut mixer = None;
-    let mut parts = Some((activations, Box::new(visit)));
+    let mut parts = Some((activations, visit));
     Batches::made_by(move || {
         if let Some((activations, visit)) = parts.take() {
             mixer = Some(match activations.permutation() {
@@ -282,7 +222,6 @@ enum Mixer {
 
 /// Draws batches from a buffer that is refilled with groups of rows, epoch after epoch.
 struct Buffered {
-    columns: Columns,
     plan: BatchPlan,
     course: Course,
     rows: Pending,
@@ -310,9 +249,9 @@ impl Buffered {
         let numbers = waiting.groups().chain(course.added()..);
         let mut groups = activations.read(&plan, Box::new(numbers));
         waiting.restore(&mut groups, &mut buffer)?;
-        let batch = Batch::with_capacity(0, columns);
-        let rows = Pending { buffer, groups, batch, dtype, visit };
-        Ok(Self { columns, plan, course, rows, left: plan.tokens - plan.delivered })
+        let batch = Filling::new(0, columns, dtype);
+        let rows = Pending { buffer, groups, batch, columns, dtype, visit };
+        Ok(Self { plan, course, rows, left: plan.tokens - plan.delivered })
     }
 
     fn next_batch(&mut self) -> Result<Option<Batch>, StoreError> {
@@ -321,10 +260,10 @@ impl Buffered {
         if n == 0 {
             return Ok(None);
         }
-        self.rows.batch = Batch::with_capacity(n, self.columns);
+        self.rows.batch = self.rows.begin(n);
         self.course.deliver(n, &mut self.rows)?;
         self.left -= n as u64;
-        Ok(Some(std::mem::take(&mut self.rows.batch)))
+        Ok(Some(self.rows.batch.finish()))
     }
 }
 
@@ -332,9 +271,16 @@ impl Buffered {
 struct Pending {
     buffer: Buffer,
     groups: RowGroups,
-    batch: Batch,
+    batch: Filling,
+    columns: Columns,
     dtype: VectorDtype,
     visit: Visit,
+}
+
+impl Pending {
+    fn begin(&self, rows: usize) -> Filling {
+        Filling::new(rows, self.columns, self.dtype)
+    }
 }
 
 impl Pool for Pending {
@@ -349,6 +295,8 @@ impl Pool for Pending {
 
     fn draw(&mut self, n: usize, rng: &mut ChaCha8Rng) {
         let drawn = self.buffer.draw(n, rng);
-        self.batch.extend(drawn.tokens(), drawn.rows(), self.dtype, &mut self.visit);
+        for (token, vectors) in drawn.tokens().zip(drawn.rows()) {
+            self.batch.put(self.batch.rows(), token, vectors, &mut self.visit);
+        }
     }
 }

@@ -81,27 +81,53 @@ impl VectorDtype {
         }
     }
 
-    /// Appends the numbers of `bytes` to `values`.
-    pub(crate) fn decode_onto(self, bytes: &[u8], values: &mut Vec<f32>) {
+    /// Writes the numbers of `bytes` over `values`, of which there are as many.
+    pub(crate) fn decode(self, bytes: &[u8], values: &mut [f32]) {
+        assert_eq!(bytes.len(), values.len() * self.bytes(), "as many numbers");
         match self {
-            Self::F32 => values.extend(bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes))),
-            Self::F16 => {
-                let (mut halves, mut widened) = ([f16::ZERO; BLOCK], [0.0; BLOCK]);
-                for bytes in bytes.chunks(2 * BLOCK) {
-                    let n = bytes.len() / 2;
-                    for (half, &bytes) in halves.iter_mut().zip(bytes.as_chunks().0) {
-                        *half = f16::from_le_bytes(bytes);
-                    }
-                    halves[..n].convert_to_f32_slice(&mut widened[..n]);
-                    values.extend_from_slice(&widened[..n]);
+            Self::F32 => {
+                for (value, &bytes) in values.iter_mut().zip(bytes.as_chunks().0) {
+                    *value = f32::from_le_bytes(bytes);
                 }
             }
+            Self::F16 => decode_f16(bytes, values),
             // Half of an f32: widening is a shift, which the compiler does many at a time.
             Self::BF16 => {
-                let widen = |&bytes| f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16);
-                values.extend(bytes.as_chunks().0.iter().map(widen));
+                for (value, &bytes) in values.iter_mut().zip(bytes.as_chunks().0) {
+                    *value = f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16);
+                }
             }
         }
+    }
+}
+
+/// Eight at a time where the processor can. (So does `half`, but not in one loop, which takes three times as long.)
+fn decode_f16(bytes: &[u8], values: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx") && std::arch::is_x86_feature_detected!("f16c") {
+        // SAFETY: the processor has what it needs.
+        return unsafe { decode_f16_by_eights(bytes, values) };
+    }
+    for (value, &bytes) in values.iter_mut().zip(bytes.as_chunks().0) {
+        *value = f16::from_le_bytes(bytes).to_f32();
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx,f16c")]
+fn decode_f16_by_eights(bytes: &[u8], values: &mut [f32]) {
+    use core::arch::x86_64::{_mm_loadu_si128, _mm256_cvtph_ps, _mm256_storeu_ps};
+    let (values, values_rest) = values.as_chunks_mut::<8>();
+    let (bytes, bytes_rest) = bytes.as_chunks::<16>();
+    for (values, bytes) in values.iter_mut().zip(bytes) {
+        // SAFETY: 16 bytes are read and eight numbers written.
+        unsafe {
+            let halves = _mm_loadu_si128(bytes.as_ptr().cast());
+            _mm256_storeu_ps(values.as_mut_ptr(), _mm256_cvtph_ps(halves));
+        }
+    }
+    for (value, &bytes) in values_rest.iter_mut().zip(bytes_rest.as_chunks().0) {
+        *value = f16::from_le_bytes(bytes).to_f32();
     }
 }
 
@@ -154,9 +180,8 @@ mod tests {
         let mut bytes = vec![7];
         dtype.encode(values, &mut bytes);
         assert_eq!(bytes.len(), 1 + values.len() * dtype.bytes());
-        let mut back = vec![-7.0];
-        dtype.decode_onto(&bytes[1..], &mut back);
-        assert_eq!(back.remove(0), -7.0);
+        let mut back = vec![-7.0; values.len()];
+        dtype.decode(&bytes[1..], &mut back);
         back
     }
 

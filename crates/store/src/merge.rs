@@ -1,27 +1,42 @@
 //! All rows of a shuffled store in their order: the merge of its shards, each of which is sorted.
+//!
+//! Keys are looked at some thousand rows ahead, those of all shards sorted together; then each shard's rows are copied to
+//! where they belong, one after the other as they lie in the file.
 
-use std::{
-    cmp::Reverse,
-    collections::{BinaryHeap, binary_heap::PeekMut},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use crate::{
     HookColumn, StoreError,
+    filling::{Filling, Visit},
     rank::{Start, start_at},
     row_group::Token,
     shard::{BEGUN, Shard},
     values::Values,
 };
 
-/// What decides which of two rows comes first: its key; and, of two that have the same by chance, where it stood.
-type Place = (u64, u64, u32);
+/// Rows whose order is found at once, about. Of many shards, each should have a few.
+const SORTED_ROWS: usize = 4096;
 
-/// The rows of all shards from some row on. There is always a current one until the last is passed.
+/// The rows of all shards from some row on.
 pub(crate) struct Merge {
     cursors: Vec<Cursor>,
-    /// The current row of each cursor that has one, the first of all on top.
-    heap: BinaryHeap<Reverse<(Place, usize)>>,
+    /// The rows that come next, as far as their order is known.
+    known: Vec<Row>,
+    /// How many of these were delivered.
+    taken: usize,
+    /// Rows that are not known yet.
+    left: u64,
+    /// No key is larger.
+    most: u64,
+}
+
+/// A row whose vectors nobody has looked at. Rows are sorted by key; and, if two have the same by chance, by where they stood.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Row {
+    key: u64,
+    document: u64,
+    position: u32,
+    cursor: u32,
 }
 
 impl Merge {
@@ -32,7 +47,7 @@ impl Merge {
         rank: u64,
     ) -> Result<Self, StoreError> {
         let Start { rows, skip } = start_at(shards, rank)?;
-        let (mut cursors, mut heap) = (Vec::new(), BinaryHeap::new());
+        let mut merge = Self { cursors: Vec::new(), known: Vec::new(), taken: 0, left: 0, most: 0 };
         for (i, (shard, &row)) in shards.iter().zip(&rows).enumerate() {
             if i.is_multiple_of(BEGUN) {
                 let some = shards.iter().zip(&rows).skip(i).take(BEGUN);
@@ -40,50 +55,93 @@ impl Merge {
             }
             if row < shard.tokens() {
                 // A shard's rows fit into memory, where they were sorted.
-                let cursor = Cursor::open(shard, columns, row as usize)?;
-                heap.push(Reverse((cursor.place(), cursors.len())));
-                cursors.push(cursor);
+                merge.cursors.push(Cursor::open(shard, columns, row as usize)?);
+                merge.left += shard.tokens() - row;
+                let last = (0..shard.row_groups()).rev().find(|&group| shard.group_tokens(group) > 0);
+                if let Some(last) = last {
+                    merge.most = merge.most.max(shard.keys(last)?.1);
+                }
             }
         }
-        let mut merge = Self { cursors, heap };
-        for _ in 0..skip {
-            merge.advance()?;
+        merge.know(skip as usize)?;
+        for row in &merge.known[..skip as usize] {
+            merge.cursors[row.cursor as usize].pass_one()?;
         }
+        merge.taken = skip as usize;
         Ok(merge)
     }
 
-    /// The current row; `None` after the last.
-    pub(crate) fn row(&self) -> Option<&Cursor> {
-        self.heap.peek().map(|Reverse((_, cursor))| &self.cursors[*cursor])
+    /// Fills `batch` up with the next `n` rows, of which there are as many.
+    pub(crate) fn deliver(
+        &mut self,
+        n: usize,
+        batch: &mut Filling,
+        visit: &mut Visit,
+    ) -> Result<(), StoreError> {
+        self.know(n)?;
+        let (rows, first) = (&self.known[self.taken..self.taken + n], batch.rows());
+        for (i, row) in rows.iter().enumerate() {
+            self.cursors[row.cursor as usize].wanted.push(i);
+        }
+        for cursor in &mut self.cursors {
+            cursor.deliver(rows, |i, token, vectors| batch.put(first + i, token, vectors, visit))?;
+        }
+        self.taken += n;
+        Ok(())
     }
 
-    /// Goes on to the next row.
-    pub(crate) fn advance(&mut self) -> Result<(), StoreError> {
-        let Some(mut top) = self.heap.peek_mut() else { return Ok(()) };
-        let Reverse((place, cursor)) = &mut *top;
-        let cursor = &mut self.cursors[*cursor];
-        if cursor.advance()? {
-            *place = cursor.place();
-            // It comes when all others that are smaller have come: nobody could guess when, and by then it is there.
-            cursor.prefetch();
-        } else {
-            PeekMut::pop(top);
+    /// The documents of the next `n` rows, of which there are as many.
+    pub(crate) fn documents(&mut self, n: usize) -> Result<impl Iterator<Item = u64>, StoreError> {
+        self.know(n)?;
+        Ok(self.known[self.taken..self.taken + n].iter().map(|row| row.document))
+    }
+
+    /// Finds the order of the next `n` rows at least.
+    fn know(&mut self, n: usize) -> Result<(), StoreError> {
+        if self.known.len() - self.taken >= n {
+            return Ok(());
+        }
+        self.known.drain(..self.taken);
+        self.taken = 0;
+        while self.known.len() < n {
+            let mut least = u64::MAX;
+            for cursor in &mut self.cursors {
+                least = least.min(cursor.next_key()?.unwrap_or(u64::MAX));
+            }
+            // Keys are spread evenly. Were they not, this would be slower, or sort more at once.
+            let wanted = (n - self.known.len()).max(SORTED_ROWS) as u64;
+            let share = u128::from(self.most.saturating_sub(least)) * u128::from(wanted.min(self.left))
+                / u128::from(self.left.max(1));
+            let last = least + share as u64;
+            let sorted = self.known.len();
+            for (i, cursor) in self.cursors.iter_mut().enumerate() {
+                cursor.know(last, i as u32, &mut self.known)?;
+            }
+            let found = &mut self.known[sorted..];
+            self.left -= found.len() as u64;
+            // Stable, because that is quick with what consists of sorted pieces.
+            found.sort();
         }
         Ok(())
     }
 }
 
 /// The rows of one shard, from front to back.
-pub(crate) struct Cursor {
+struct Cursor {
     shard: Arc<Shard>,
+    /// Of the rows that are not known yet.
     order: Values,
     documents: Values,
     positions: Values,
+    /// How many these are, and the key of the last one before.
+    left: u64,
+    before: u64,
+    /// Of the rows that were not delivered yet.
     token_ids: Values,
     /// Of each hook that is read.
     vectors: Vec<Values>,
-    /// Rows that follow on the current one.
-    left: u64,
+    /// Which of the rows that all shards deliver next are its own.
+    wanted: Vec<usize>,
 }
 
 impl Cursor {
@@ -93,6 +151,8 @@ impl Cursor {
             order: from(shard.order()?)?,
             documents: from(shard.documents()?)?,
             positions: from(shard.positions()?)?,
+            left: shard.tokens() - row as u64,
+            before: 0,
             token_ids: from(shard.token_ids()?)?,
             vectors: columns
                 .iter()
@@ -101,58 +161,85 @@ impl Cursor {
                     Values::from_row(shard.clone(), shard.vectors(column)?, row)
                 })
                 .collect::<Result<_, StoreError>>()?,
-            left: shard.tokens() - row as u64 - 1,
+            wanted: Vec::new(),
             shard: shard.clone(),
         })
     }
 
-    /// Returns whether there is another row.
-    fn advance(&mut self) -> Result<bool, StoreError> {
+    /// The key of the first row that is not known yet.
+    fn next_key(&mut self) -> Result<Option<u64>, StoreError> {
         if self.left == 0 {
-            return Ok(false);
+            return Ok(None);
         }
-        self.left -= 1;
-        let before = self.key();
-        let columns = [&mut self.order, &mut self.documents, &mut self.positions, &mut self.token_ids];
-        for values in columns.into_iter().chain(&mut self.vectors) {
-            values.advance()?;
+        Ok(self.order.stretch()?.first_chunk().map(|&key| u64::from_le_bytes(key)))
+    }
+
+    /// Appends the rows up to the key `last` to `known`.
+    fn know(&mut self, last: u64, cursor: u32, known: &mut Vec<Row>) -> Result<(), StoreError> {
+        while self.left > 0 {
+            let (keys, documents) =
+                (self.order.stretch()?.as_chunks().0, self.documents.stretch()?.as_chunks().0);
+            let positions = self.positions.stretch()?.as_chunks().0;
+            let together = keys.len().min(documents.len()).min(positions.len());
+            let mut passed = 0;
+            for ((&key, &document), &position) in keys.iter().zip(documents).zip(positions) {
+                let key = u64::from_le_bytes(key);
+                if key > last {
+                    break;
+                }
+                if key < self.before {
+                    return Err(StoreError::damaged(self.shard.path(), "its rows are not sorted by `order`"));
+                }
+                self.before = key;
+                let (document, position) = (u64::from_le_bytes(document), u32::from_le_bytes(position));
+                known.push(Row { key, document, position, cursor });
+                passed += 1;
+            }
+            let columns = [&mut self.order, &mut self.documents, &mut self.positions];
+            columns.into_iter().for_each(|values| values.pass(passed));
+            self.left -= passed as u64;
+            if passed < together {
+                break;
+            }
         }
-        if self.key() < before {
-            return Err(StoreError::damaged(self.shard.path(), "its rows are not sorted by `order`"));
+        Ok(())
+    }
+
+    /// Hands over what is wanted of `rows`, each with its number among them.
+    fn deliver(
+        &mut self,
+        rows: &[Row],
+        mut take: impl FnMut(usize, Token, [&[u8]; 2]),
+    ) -> Result<(), StoreError> {
+        let mut wanted = &self.wanted[..];
+        while !wanted.is_empty() {
+            let ids = self.token_ids.stretch()?.as_chunks().0;
+            let (mut together, mut vectors) = (ids.len().min(wanted.len()), [(&[][..], 0); 2]);
+            for (values, vectors) in self.vectors.iter_mut().zip(&mut vectors) {
+                let bytes = values.value_bytes();
+                *vectors = (values.stretch()?, bytes);
+                together = together.min(vectors.0.len() / bytes);
+            }
+            let (now, later) = wanted.split_at(together);
+            for (at, (&i, &id)) in now.iter().zip(ids).enumerate() {
+                let Row { document, position, .. } = rows[i];
+                let token = Token { id: u32::from_le_bytes(id), position, document };
+                take(i, token, vectors.map(|(pages, bytes)| &pages[at * bytes..(at + 1) * bytes]));
+            }
+            self.token_ids.pass(together);
+            self.vectors.iter_mut().for_each(|values| values.pass(together));
+            wanted = later;
         }
-        Ok(true)
+        self.wanted.clear();
+        Ok(())
     }
 
-    fn prefetch(&self) {
-        self.vectors.iter().chain([&self.token_ids]).for_each(Values::prefetch);
-    }
-
-    fn key(&self) -> u64 {
-        long(self.order.get())
-    }
-
-    fn place(&self) -> Place {
-        (self.key(), long(self.documents.get()), int(self.positions.get()))
-    }
-
-    pub(crate) fn token(&self) -> Token {
-        Token {
-            id: int(self.token_ids.get()),
-            position: int(self.positions.get()),
-            document: long(self.documents.get()),
+    /// Leaves out a row that is known.
+    fn pass_one(&mut self) -> Result<(), StoreError> {
+        for values in [&mut self.token_ids].into_iter().chain(&mut self.vectors) {
+            values.stretch()?;
+            values.pass(1);
         }
+        Ok(())
     }
-
-    /// The vector of hook `index` of those that are read; nothing beyond.
-    pub(crate) fn vector(&self, index: usize) -> &[u8] {
-        self.vectors.get(index).map_or(&[], Values::get)
-    }
-}
-
-fn long(bytes: &[u8]) -> u64 {
-    u64::from_le_bytes(bytes.try_into().expect("a value of the column has 8 bytes"))
-}
-
-fn int(bytes: &[u8]) -> u32 {
-    u32::from_le_bytes(bytes.try_into().expect("a value of the column has 4 bytes"))
 }

@@ -7,7 +7,8 @@ use rand::Rng;
 
 use crate::{
     Batch, BatchPlan, HookColumn, StoreError, VectorDtype,
-    batches::{Columns, Visit},
+    batches::Columns,
+    filling::{Filling, Visit},
     merge::Merge,
     shard::Shard,
 };
@@ -57,18 +58,18 @@ impl Circle {
         if n == 0 {
             return Ok(None);
         }
-        let mut batch = Batch::with_capacity(n, self.columns);
-        for _ in 0..n {
+        let mut batch = Filling::new(n, self.columns, self.rows.dtype);
+        while batch.rows() < n {
             if self.left == 0 {
                 (self.merge, self.left) = begin(&self.rows, &self.hooks, self.plan.seed, self.delivered)?;
             }
-            let row = self.merge.row().expect("so many rows are left");
-            batch.push(row.token(), [row.vector(0), row.vector(1)], self.rows.dtype, &mut self.visit);
-            self.merge.advance()?;
-            self.left -= 1;
-            self.delivered += 1;
+            let left = n - batch.rows();
+            let rows = usize::try_from(self.left).map_or(left, |rows| rows.min(left));
+            self.merge.deliver(rows, &mut batch, &mut self.visit)?;
+            self.left -= rows as u64;
+            self.delivered += rows as u64;
         }
-        Ok(Some(batch))
+        Ok(Some(batch.finish()))
     }
 }
 

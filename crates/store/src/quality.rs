@@ -81,15 +81,12 @@ impl Store {
     fn as_read(&self, size: usize, rows: usize) -> Result<Vec<u64>, StoreError> {
         let seed = self.work().seed;
         if let Some(permutation) = self.permutation() {
-            let (mut merge, mut left) = begin(&permutation, &[], seed, 0)?;
             let mut documents = Vec::with_capacity(rows);
             while documents.len() < rows {
-                if left == 0 {
-                    (merge, left) = begin(&permutation, &[], seed, documents.len() as u64)?;
-                }
-                documents.extend(merge.row().map(|row| row.token().document));
-                merge.advance()?;
-                left -= 1;
+                let (mut merge, left) = begin(&permutation, &[], seed, documents.len() as u64)?;
+                let wanted = rows - documents.len();
+                let n = usize::try_from(left).map_or(wanted, |left| left.min(wanted));
+                documents.extend(merge.documents(n)?);
             }
             return Ok(documents);
         }

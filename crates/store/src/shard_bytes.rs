@@ -55,10 +55,25 @@ impl ShardBytes {
         if length < ADVISED_BYTES || start > map.len() || length > map.len() - start {
             return;
         }
-        // Advice that is not taken costs nothing but time.
         let behind = start + length;
-        let _ = map.advise_range(Advice::WillNeed, behind, length.min(map.len() - behind));
+        let coming = length.min(map.len() - behind);
+        // To ask for what is there takes a tenth of the time of using it.
+        if coming > 0 && !is_in_memory(&map[behind + coming - 1]) {
+            // Advice that is not taken costs nothing but time.
+            let _ = map.advise_range(Advice::WillNeed, behind, coming);
+        }
     }
+}
+
+/// Whether a byte of a map need not be read from a disk, as far as the system tells.
+fn is_in_memory(byte: &u8) -> bool {
+    let mut found = 0_u8;
+    // SAFETY: a number that the system knows.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
+    let start = std::ptr::from_ref(byte).map_addr(|address| address & !(page - 1));
+    // SAFETY: the page of a byte that is mapped, and room for the answer about one page.
+    let told = unsafe { libc::mincore(start.cast_mut().cast(), 1, (&raw mut found).cast()) };
+    told == 0 && found & 1 == 1
 }
 
 impl Length for ShardBytes {

@@ -120,12 +120,13 @@ impl<'a> Drawn<'a> {
         slots.iter().map(|&slot| buffer.tokens[slot as usize])
     }
 
-    /// The vectors of each row, one hook after the other.
-    pub(crate) fn rows(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    /// The vectors of each row.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = [&'a [u8]; 2]> + use<'a> {
         let Self { buffer, slots } = *self;
-        let row_bytes: usize = buffer.row_bytes.iter().sum();
-        let start = move |&slot: &u32| slot as usize * row_bytes;
-        slots.iter().map(start).map(move |start| &buffer.vectors[start..start + row_bytes])
+        let [first, second] = buffer.row_bytes;
+        let start = move |&slot: &u32| slot as usize * (first + second);
+        let row = move |start| buffer.vectors[start..start + first + second].split_at(first);
+        slots.iter().map(start).map(row).map(|(first, second)| [first, second])
     }
 }
 
@@ -158,7 +159,7 @@ mod tests {
             for (token, vector) in drawn.tokens().zip(drawn.rows()) {
                 let i = token.id as u8;
                 assert_eq!((token.position, token.document), (u32::from(i) + 200, u64::from(i) + 100));
-                assert_eq!(vector, [i, 255 - i]);
+                assert_eq!(vector, [&[i, 255 - i][..], &[]]);
                 ids.push(i);
             }
         }

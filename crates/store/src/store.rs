@@ -108,7 +108,7 @@ impl Store {
 
     /// Shuffled batches: see [`shuffled`](crate::shuffled).
     pub fn batches(&self, plan: BatchPlan) -> Batches {
-        crate::shuffled(Arc::new(self.clone()), plan, |_, _| 0.0)
+        batches::visited(Arc::new(self.clone()), plan, None)
     }
 
     /// All tokens once, as they lie in the shards, one shard after the other: that is the order of the text, unless the store is

@@ -21,25 +21,6 @@ use crate::{
 /// Bytes that are decoded at once, where they have to be.
 const DECODED_BYTES: usize = 1 << 18;
 
-/// Bytes that the processor fetches at once.
-const LINE: usize = 64;
-
-/// Lines of a value that are asked for; of a longer one, the processor sees by itself that the rest follows.
-const PREFETCHED_LINES: usize = 40;
-
-/// Asks the processor for the line of a byte.
-fn prefetch(byte: &u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: prefetching changes nothing that a program could see, and the address is that of a byte.
-    unsafe {
-        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(
-            std::ptr::from_ref(byte).cast(),
-        )
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = byte;
-}
-
 /// The values of a column that follow on one another. They are those of one row after the other.
 pub(crate) struct Values {
     shard: Arc<Shard>,
@@ -50,7 +31,7 @@ pub(crate) struct Values {
     /// Rows of the group in pages that are still to come.
     coming: usize,
     page: Buffer,
-    /// Where in the page the current value begins.
+    /// Where in the page the next value begins.
     at: usize,
 }
 
@@ -83,31 +64,23 @@ impl Values {
         Ok(values)
     }
 
-    /// The current value.
-    pub(crate) fn get(&self) -> &[u8] {
-        &self.page[self.at..self.at + self.column.bytes]
+    /// Bytes of a value.
+    pub(crate) fn value_bytes(&self) -> usize {
+        self.column.bytes
     }
 
-    /// Asks the processor for the current value, which is to be read soon.
-    pub(crate) fn prefetch(&self) {
-        for line in self.get().chunks(LINE).take(PREFETCHED_LINES) {
-            prefetch(&line[0]);
-        }
-    }
-
-    /// Goes on to the next one, which there is.
-    pub(crate) fn advance(&mut self) -> Result<(), StoreError> {
-        self.at += self.column.bytes;
+    /// The next values that lie together, at least one: there must be some.
+    pub(crate) fn stretch(&mut self) -> Result<&[u8], StoreError> {
         if self.at == self.page.len() {
             self.turn_page()?;
             self.shard.contents()?.fetch(&self.page);
-        } else if self.at % LINE < self.column.bytes
-            && let Some(byte) = self.page.get(self.at + LINE)
-        {
-            // Of small values the next line is wanted in a few rows' time, too late for the processor to notice.
-            prefetch(byte);
         }
-        Ok(())
+        Ok(&self.page[self.at..])
+    }
+
+    /// Goes on by so many, all of them in the stretch.
+    pub(crate) fn pass(&mut self, values: usize) {
+        self.at += values * self.column.bytes;
     }
 
     /// All values of a group.
