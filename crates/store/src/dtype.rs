@@ -3,6 +3,7 @@
 use std::fmt;
 
 use half::{bf16, f16, slice::HalfFloatSliceExt};
+use pulp::Arch;
 use serde::{Deserialize, Serialize};
 
 /// The type of a stored activation.
@@ -92,11 +93,14 @@ impl VectorDtype {
             }
             Self::F16 => decode_f16(bytes, values),
             // Half of an f32: widening is a shift, which the compiler does many at a time.
-            Self::BF16 => {
-                for (value, &bytes) in values.iter_mut().zip(bytes.as_chunks().0) {
-                    *value = f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16);
-                }
-            }
+            Self::BF16 => Arch::new().dispatch(
+                #[inline(always)]
+                || {
+                    for (value, &bytes) in values.iter_mut().zip(bytes.as_chunks().0) {
+                        *value = f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16);
+                    }
+                },
+            ),
         }
     }
 }

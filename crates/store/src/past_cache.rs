@@ -14,13 +14,15 @@ pub(crate) fn write(source: &[u8], target: &mut [MaybeUninit<f32>]) {
     #[cfg(target_arch = "x86_64")]
     {
         use core::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_stream_si128};
-        let (blocks, rest) = source.as_chunks::<16>();
         let start = target.as_mut_ptr().cast::<__m128i>();
-        if start.is_aligned() && rest.is_empty() {
-            for (i, block) in blocks.iter().enumerate() {
-                // SAFETY: `target` has as many bytes as all blocks, and is aligned; loads need not be.
-                unsafe { _mm_stream_si128(start.add(i), _mm_loadu_si128(block.as_ptr().cast())) }
-            }
+        if start.is_aligned() && source.len().is_multiple_of(16) {
+            let (from, blocks) = (source.as_ptr().cast::<__m128i>(), source.len() / 16);
+            // SAFETY: both have so many blocks, and `target` is aligned; what is loaded need not be.
+            let copy = |i| unsafe { _mm_stream_si128(start.add(i), _mm_loadu_si128(from.add(i))) };
+            // Line by line, as the processor sends them.
+            let lines = blocks / 4;
+            (0..lines).for_each(|line| (4 * line..4 * line + 4).for_each(copy));
+            (4 * lines..blocks).for_each(copy);
             return;
         }
     }
