@@ -4,25 +4,23 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::{collections::BTreeMap, iter, sync::Arc};
+use std::{iter, sync::Arc};
 
 use burn::tensor::{Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use monosema_core::{BlockHook, HookPoint, Manifest, Seed, Stage, manifest::Work};
+use monosema_benches::{random_vectors, schema, write_store};
+use monosema_core::Seed;
 use monosema_sae::{Sae, Weights};
-use monosema_store::{
-    Activations, HookColumn, Layout, Order, Rows, Store, StoreSchema, VectorDtype, Writer, WriterOptions,
-};
+use monosema_store::{Activations, Layout, Order, Store, VectorDtype, WriterOptions};
 use monosema_trainer::{
     Rates, Sample, StoreFacts, TrainBatch, TrainConfig, TrainPlan, Width, load,
     step::{FusedStep, StepState, StepStats, TrainStep},
 };
-use rand::Rng;
 
 const WIDTH: usize = 576;
 const LATENTS: usize = 4608;
 const BATCH: usize = 4096;
-const STORED: u64 = 1 << 17;
+const STORED: usize = 1 << 17;
 const TRAINED: u64 = 1 << 19;
 
 /// Does nothing.
@@ -48,36 +46,6 @@ impl TrainStep for NoStep {
     fn restore(&mut self, _: StepState) {
         unreachable!("nobody asks for it")
     }
-}
-
-fn store(directory: &std::path::Path, dtype: VectorDtype) -> Store {
-    let hook = HookPoint::block(9, BlockHook::ResidPost);
-    let schema = StoreSchema {
-        hooks: vec![HookColumn { hook, width: WIDTH }],
-        dtype,
-        layout: Layout::Binary,
-        order: Order::Shuffled,
-    };
-    let work = Work { stage: Stage::Harvest, config: ().into(), seed: Seed(0), inputs: BTreeMap::new() };
-    let mut writer = Writer::create(directory, schema, WriterOptions::default(), &work).unwrap();
-    let mut rng = Seed(0).stream("bench");
-    let (ids, documents) = ([0; BATCH], [0; BATCH]);
-    for batch in 0..STORED / BATCH as u64 {
-        let places: Vec<u64> = (batch * BATCH as u64..).take(BATCH).collect();
-        let vectors: Vec<f32> = (0..BATCH * WIDTH).map(|_| rng.random_range(-10.0..10.0)).collect();
-        let rows = Rows {
-            token_ids: &ids,
-            documents: &documents,
-            positions: &ids,
-            places: &places,
-            vectors: &[&vectors],
-        };
-        writer.append(rows).unwrap();
-    }
-    let written = writer.finish().unwrap();
-    let counts = BTreeMap::from([("tokens".to_owned(), written.tokens)]);
-    Manifest::new(work, "cpu").seal(directory, counts, &written.shards).unwrap();
-    Store::open(directory).unwrap()
 }
 
 /// A step that finds 1 % of the latents active, and learns so little that this stays.
@@ -110,11 +78,14 @@ fn train(step: &mut dyn TrainStep, batches: impl Iterator<Item = TrainBatch>, pl
 fn bench(criterion: &mut Criterion) {
     monosema_allocator::keep_pages();
     let device = Device::flex();
+    let vectors = random_vectors(STORED, WIDTH);
     let mut group = criterion.benchmark_group("loading");
     group.throughput(Throughput::Elements(TRAINED)).sample_size(10);
     for dtype in [VectorDtype::F32, VectorDtype::F16, VectorDtype::BF16] {
         let directory = tempfile::tempdir().unwrap();
-        let store = store(directory.path(), dtype);
+        let schema = schema(WIDTH, dtype, Layout::Binary, Order::Shuffled);
+        write_store(directory.path(), schema, WriterOptions::default(), STORED, &vectors);
+        let store = Store::open(directory.path()).unwrap();
         let config = TrainConfig {
             width: Width::Latents(LATENTS),
             tokens: Some(TRAINED),

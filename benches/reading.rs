@@ -6,7 +6,6 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 use std::{
-    collections::BTreeMap,
     fs::{self, File},
     hint::black_box,
     io::Read,
@@ -15,18 +14,15 @@ use std::{
     time::Instant,
 };
 
-use monosema_core::{BlockHook, HookPoint, Manifest, Seed, Stage, manifest::Work};
-use monosema_store::{
-    Activations, BatchPlan, Compression, HookColumn, Layout, Order, Rows, Store, StoreSchema, VectorDtype,
-    Writer, WriterOptions,
-};
+use monosema_benches::{random_vectors, schema, seal, write_store};
+use monosema_core::Seed;
+use monosema_store::{Activations, BatchPlan, Compression, Layout, Order, Store, VectorDtype, WriterOptions};
 use parquet::{
     arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder},
     basic::Encoding,
     file::properties::WriterProperties,
     schema::types::ColumnPath,
 };
-use rand::Rng;
 
 const TOKENS: usize = 1 << 17;
 const SHARD_TOKENS: usize = 1 << 13;
@@ -35,42 +31,6 @@ const BATCH: usize = 4096;
 
 /// Processor time that a figure is taken over, at least.
 const SECONDS: f64 = 2.0;
-
-fn hook() -> HookPoint {
-    HookPoint::block(9, BlockHook::ResidPost)
-}
-
-fn work() -> Work {
-    Work { stage: Stage::Harvest, config: ().into(), seed: Seed(0), inputs: BTreeMap::new() }
-}
-
-fn write(directory: &Path, dtype: VectorDtype, layout: Layout, compression: Compression) {
-    let hooks = vec![HookColumn { hook: hook(), width: WIDTH }];
-    let schema = StoreSchema { hooks, dtype, layout, order: Order::Shuffled };
-    let options = WriterOptions { shard_tokens: SHARD_TOKENS as u64, compression, ..Default::default() };
-    let mut writer = Writer::create(directory, schema, options, &work()).unwrap();
-    let mut rng = Seed(0).stream("bench");
-    for start in (0..TOKENS).step_by(BATCH) {
-        let vectors: Vec<f32> = (0..BATCH * WIDTH).map(|_| rng.random_range(-10.0..10.0)).collect();
-        let places: Vec<u64> = (start as u64..).take(BATCH).collect();
-        let ids: Vec<u32> = places.iter().map(|&place| place as u32).collect();
-        let documents = vec![0; BATCH];
-        let rows = Rows {
-            token_ids: &ids,
-            documents: &documents,
-            positions: &ids,
-            places: &places,
-            vectors: &[&vectors],
-        };
-        writer.append(rows).unwrap();
-    }
-    seal(directory, &writer.finish().unwrap().shards);
-}
-
-fn seal(directory: &Path, shards: &[String]) {
-    let counts = BTreeMap::from([("tokens".to_owned(), TOKENS as u64)]);
-    Manifest::new(work(), "cpu").seal(directory, counts, shards).unwrap();
-}
 
 fn shards(directory: &Path) -> Vec<PathBuf> {
     let files = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
@@ -81,7 +41,8 @@ fn shards(directory: &Path) -> Vec<PathBuf> {
 
 /// Encodes the vectors of every shard as another program might.
 fn split_bytes(directory: &Path) {
-    let column = ColumnPath::new(vec![hook().to_string()]);
+    let store = Store::open(directory).unwrap();
+    let column = ColumnPath::new(vec![store.schema().hooks[0].hook.to_string()]);
     for path in shards(directory) {
         let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(&path).unwrap()).unwrap();
         let schema = reader.schema().clone();
@@ -96,9 +57,9 @@ fn split_bytes(directory: &Path) {
         writer.close().unwrap();
     }
     fs::remove_file(directory.join("manifest.json")).unwrap();
-    let names: Vec<_> =
-        shards(directory).iter().map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect();
-    seal(directory, &names);
+    let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+    let names: Vec<_> = shards(directory).iter().map(name).collect();
+    seal(directory, store.work().clone(), store.tokens(), &names);
 }
 
 /// Processor time of this process, of all its threads; on systems that do not tell, the time that went by.
@@ -124,6 +85,7 @@ fn speed(bytes: u64, mut read: impl FnMut()) -> f64 {
 
 fn main() {
     monosema_allocator::keep_pages();
+    let vectors = random_vectors(TOKENS, WIDTH);
     let variants = [
         ("binary f32", VectorDtype::F32, Layout::Binary, Compression::None, false),
         ("binary f16", VectorDtype::F16, Layout::Binary, Compression::None, false),
@@ -140,7 +102,9 @@ fn main() {
             continue;
         }
         let directory = tempfile::tempdir().unwrap();
-        write(directory.path(), dtype, layout, compression);
+        let schema = schema(WIDTH, dtype, layout, Order::Shuffled);
+        let options = WriterOptions { shard_tokens: SHARD_TOKENS as u64, compression, ..Default::default() };
+        write_store(directory.path(), schema, options, TOKENS, &vectors);
         if split {
             split_bytes(directory.path());
         }
@@ -154,8 +118,9 @@ fn main() {
             }
         });
         let store = Arc::new(Store::open(directory.path()).unwrap());
+        let hook = store.schema().hooks[0].hook;
         let plan = BatchPlan {
-            hook: hook(),
+            hook,
             hook_out: None,
             batch_tokens: BATCH,
             buffer_tokens: BATCH,
@@ -164,9 +129,8 @@ fn main() {
             delivered: 0,
         };
         let merged = speed(bytes, || store.batches(plan).for_each(|batch| drop(black_box(batch.unwrap()))));
-        let sequential = speed(bytes, || {
-            store.sequential(hook(), BATCH).for_each(|batch| drop(black_box(batch.unwrap())))
-        });
+        let sequential =
+            speed(bytes, || store.sequential(hook, BATCH).for_each(|batch| drop(black_box(batch.unwrap()))));
         let share = |speed: f64| format!("{speed:.0} ({:.0} %)", 100.0 * speed / plain);
         println!("{name:<24} {plain:>10.0} {:>18} {:>18}", share(merged), share(sequential));
     }
