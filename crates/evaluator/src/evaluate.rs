@@ -6,7 +6,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use monosema_core::{Digest, Hasher, HookPoint, Manifest, Progress};
 use monosema_sae::Dictionary;
 use monosema_text::{ContextBatch, Corpus, TextError, Tokenizer, batches, contexts, limited};
-use monosema_transformer::{Capture, Checkpoint, LanguageModel, Replace};
+use monosema_transformer::{Capture, Checkpoint, LanguageModel, NoTap};
 
 use crate::{
     dictionary::{DictionaryFacts, DictionaryShape},
@@ -151,7 +151,8 @@ impl Evaluator<'_> {
         Ok(moments.mean().to_vec())
     }
 
-    /// Four passes over one batch of `tokens [batch, seq]`: clean, reconstruction, zero, mean.
+    /// One pass over a batch of `tokens [batch, seq]` to where the dictionary belongs, and four from there: with what is there,
+    /// the reconstruction, zero, and the mean.
     fn batch(
         &self,
         name: &str,
@@ -161,13 +162,17 @@ impl Evaluator<'_> {
         metrics: &mut Metrics,
     ) -> Result<(), EvalError> {
         let Shape { d_in, .. } = self.shape();
-        let mut capture = Capture::new([self.hook(), self.target()]);
-        let clean = self.model.forward(tokens.clone(), &mut capture);
-        // Of an autoencoder they are the same.
-        let y = self.captured(&mut capture, self.target())?;
+        let hook_in = self.plan.dictionary.hook_out.map(|_| self.hook());
+        let mut capture = Capture::new(hook_in);
+        let paused = self.model.pause(tokens, self.target(), &mut capture);
+        let there = paused.value();
+        // What a transcoder reads may come before or behind.
+        let clean = paused.resume(there.clone(), &mut capture);
+        let [batch, seq, _] = there.dims();
+        let y = host::values(there, "running the model up to the hook")?;
         let of_y = positions.gather(&y, d_in);
-        let of_x = match self.plan.dictionary.hook_out {
-            Some(_) => Some(positions.gather(&self.captured(&mut capture, self.hook())?, d_in)),
+        let of_x = match hook_in {
+            Some(hook) => Some(positions.gather(&self.captured(&mut capture, hook)?, d_in)),
             None => None,
         };
         let counted = of_x.as_deref().unwrap_or(&of_y);
@@ -178,11 +183,8 @@ impl Evaluator<'_> {
         if positions.predicting.is_empty() {
             return Ok(());
         }
-        let [batch, seq] = tokens.dims();
         let forward = |spliced: Vec<f32>| {
-            let spliced = host::tensor(spliced, [batch, seq, d_in], &self.device);
-            // The passes share their prefix, so what is not replaced is what the clean pass had there.
-            self.model.forward(tokens.clone(), &mut Replace::new(self.target(), move |_| spliced.clone()))
+            paused.resume(host::tensor(spliced, [batch, seq, d_in], &self.device), &mut NoTap)
         };
         let zero_row = vec![0.0; d_in];
         let mean_row: Vec<f32> = mean.iter().map(|&mean| mean as f32).collect();

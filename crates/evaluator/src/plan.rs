@@ -26,8 +26,9 @@ use crate::{
 /// Tokens that go through the model at once, unless the configuration says otherwise.
 const BATCH_TOKENS: usize = 1024;
 
-/// Forward passes over every window: clean, and with the reconstruction, zero and the mean spliced in.
-const FULL_PASSES: u32 = 4;
+/// Over every window: for the mean activation and for all that goes on from there, which is what is there, the reconstruction,
+/// zero, and the mean.
+const PASSES: PlannedPasses = PlannedPasses { to_hook: 2, from_hook: 4 };
 
 /// The fields of an [`EvalPlan`] that the result does not depend on: estimates, and the names of what the work's
 /// inputs hold by digest.
@@ -48,7 +49,7 @@ pub struct EvalPlan {
     pub mean_tokens: Option<u64>,
     /// How many windows go through the model at once.
     pub batch_contexts: usize,
-    /// Passes over the text: one to the hook for the mean activation, and the full ones.
+    /// Passes over the text.
     pub passes: PlannedPasses,
     /// Memory that weights, dictionary and the largest buffers take; an estimate.
     pub memory_bytes: u64,
@@ -87,10 +88,10 @@ pub struct PlannedText {
 /// Passes through the model over every window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedPasses {
-    /// Up to the hook, for the mean activation.
+    /// From tokens to where the dictionary belongs.
     pub to_hook: u32,
-    /// From tokens to logits.
-    pub full: u32,
+    /// From there to logits.
+    pub from_hook: u32,
 }
 
 impl EvalPlan {
@@ -149,7 +150,7 @@ impl EvalPlan {
             tokens: config.tokens,
             mean_tokens: config.mean_tokens,
             batch_contexts,
-            passes: PlannedPasses { to_hook: 1, full: FULL_PASSES },
+            passes: PASSES,
             memory_bytes,
             seed,
             warnings,

@@ -250,7 +250,7 @@ impl Buffered {
         let mut groups = activations.read(&plan, Box::new(numbers));
         waiting.restore(&mut groups, &mut buffer)?;
         let batch = Filling::new(0, columns, dtype);
-        let rows = Pending { buffer, groups, batch, columns, dtype, visit };
+        let rows = Pending { buffer, groups, batch, visit };
         Ok(Self { plan, course, rows, left: plan.tokens - plan.delivered })
     }
 
@@ -260,7 +260,7 @@ impl Buffered {
         if n == 0 {
             return Ok(None);
         }
-        self.rows.batch = self.rows.begin(n);
+        self.rows.batch = self.rows.batch.another(n);
         self.course.deliver(n, &mut self.rows)?;
         self.left -= n as u64;
         Ok(Some(self.rows.batch.finish()))
@@ -272,15 +272,7 @@ struct Pending {
     buffer: Buffer,
     groups: RowGroups,
     batch: Filling,
-    columns: Columns,
-    dtype: VectorDtype,
     visit: Visit,
-}
-
-impl Pending {
-    fn begin(&self, rows: usize) -> Filling {
-        Filling::new(rows, self.columns, self.dtype)
-    }
 }
 
 impl Pool for Pending {
@@ -295,7 +287,7 @@ impl Pool for Pending {
 
     fn draw(&mut self, n: usize, rng: &mut ChaCha8Rng) {
         let drawn = self.buffer.draw(n, rng);
-        for (token, vectors) in drawn.tokens().zip(drawn.rows()) {
+        for (token, vectors) in drawn.rows() {
             self.batch.put(self.batch.rows(), token, vectors, &mut self.visit);
         }
     }

@@ -112,8 +112,13 @@ fn decode_f16(bytes: &[u8], values: &mut [f32]) {
         // SAFETY: the processor has what it needs.
         return unsafe { decode_f16_by_eights(bytes, values) };
     }
-    for (value, &bytes) in values.iter_mut().zip(bytes.as_chunks().0) {
-        *value = f16::from_le_bytes(bytes).to_f32();
+    let mut halves = [f16::ZERO; BLOCK];
+    for (values, bytes) in values.chunks_mut(BLOCK).zip(bytes.chunks(2 * BLOCK)) {
+        let halves = &mut halves[..values.len()];
+        for (half, &bytes) in halves.iter_mut().zip(bytes.as_chunks().0) {
+            *half = f16::from_le_bytes(bytes);
+        }
+        halves.convert_to_f32_slice(values);
     }
 }
 

@@ -18,10 +18,10 @@ pub(crate) type Visit = Option<Box<dyn FnMut(&mut [f32], &mut [f32]) -> f64 + Se
 pub(crate) struct Filling {
     /// Its vectors have room, and no length yet.
     batch: Batch,
+    columns: Columns,
     dtype: VectorDtype,
-    filled: Vec<bool>,
-    /// What the visitor said of each row.
-    sums: Vec<f64>,
+    /// What the visitor said of each row that there is.
+    sums: Vec<Option<f64>>,
     /// The vectors of a row.
     decoded: [Vec<f32>; 2],
     write: fn(&[u8], &mut [MaybeUninit<f32>]),
@@ -44,9 +44,9 @@ impl Filling {
                 positions: vec![0; rows],
                 sum: 0.0,
             },
+            columns,
             dtype,
-            filled: vec![false; rows],
-            sums: vec![0.0; rows],
+            sums: vec![None; rows],
             decoded: [vec![0.0; width], vec![0.0; width_out]],
             write: if bytes < CACHED_BYTES { write_cached } else { write },
         }
@@ -59,13 +59,14 @@ impl Filling {
 
     /// Makes a token and the bytes of its vectors the row `row`, which has none yet.
     pub(crate) fn put(&mut self, row: usize, token: Token, vectors: [&[u8]; 2], visit: &mut Visit) {
-        assert!(!self.filled[row], "row {row} has its token");
+        assert!(self.sums[row].is_none(), "row {row} has its token");
         let Batch { x, y, width, width_out, token_ids, documents, positions, n, .. } = &mut self.batch;
         (token_ids[row], positions[row], documents[row]) = (token.id, token.position, token.document);
         let targets = [
             &mut x.spare_capacity_mut()[row * *width..][..*width],
             &mut y.spare_capacity_mut()[row * *width_out..][..*width_out],
         ];
+        let mut sum = 0.0;
         if visit.is_none() && self.dtype == VectorDtype::F32 {
             targets.into_iter().zip(vectors).for_each(|(target, bytes)| (self.write)(bytes, target));
         } else {
@@ -73,7 +74,7 @@ impl Filling {
             self.dtype.decode(vectors[0], first);
             self.dtype.decode(vectors[1], second);
             if let Some(visit) = visit {
-                self.sums[row] = visit(first, second);
+                sum = visit(first, second);
             }
             targets
                 .into_iter()
@@ -81,15 +82,17 @@ impl Filling {
                 .for_each(|(target, values)| (self.write)(values.to_byte_slice(), target));
         }
         *n += 1;
-        self.filled[row] = true;
+        self.sums[row] = Some(sum);
     }
 
     /// The batch of the rows that there are, from the first on. Nothing is left.
     pub(crate) fn finish(&mut self) -> Batch {
+        settle();
         let mut batch = std::mem::take(&mut self.batch);
         let n = batch.n;
-        assert!(self.filled[..n].iter().all(|filled| *filled), "no row is left out");
-        settle();
+        // In the order of the rows, so that it does not depend on that in which they came.
+        let sums = self.sums[..n].iter().copied().sum::<Option<f64>>();
+        batch.sum = sums.expect("no row is left out");
         // SAFETY: each of these rows was written.
         unsafe {
             batch.x.set_len(n * batch.width);
@@ -98,8 +101,18 @@ impl Filling {
         batch.token_ids.truncate(n);
         batch.documents.truncate(n);
         batch.positions.truncate(n);
-        // In the order of the rows, so that it does not depend on that in which they came.
-        batch.sum = self.sums.iter().sum();
         batch
+    }
+
+    /// Another one of the same kind.
+    pub(crate) fn another(&self, rows: usize) -> Self {
+        Self::new(rows, self.columns, self.dtype)
+    }
+}
+
+impl Drop for Filling {
+    /// Nobody may see the memory before.
+    fn drop(&mut self) {
+        settle();
     }
 }

@@ -7,15 +7,17 @@ use std::sync::Arc;
 
 use crate::{
     HookColumn, StoreError,
-    filling::{Filling, Visit},
     rank::{Start, start_at},
     row_group::Token,
     shard::{BEGUN, Shard},
     values::Values,
 };
 
-/// Rows whose order is found at once, about. Of many shards, each should have a few.
+/// Rows whose order is found at once, about.
 const SORTED_ROWS: usize = 4096;
+
+/// The same of each shard, where there are many: to look at one costs as much as a few rows.
+const SHARD_ROWS: usize = 4;
 
 /// The rows of all shards from some row on.
 pub(crate) struct Merge {
@@ -26,17 +28,25 @@ pub(crate) struct Merge {
     taken: usize,
     /// Rows that are not known yet.
     left: u64,
-    /// No key is larger.
+    /// The largest key, as far as it is stated.
     most: u64,
+    /// Cursors that have something to deliver.
+    asked: Vec<usize>,
 }
 
-/// A row whose vectors nobody has looked at. Rows are sorted by key; and, if two have the same by chance, by where they stood.
+/// A row whose vectors nobody has looked at.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Row {
+    place: Place,
+    cursor: u32,
+}
+
+/// What rows are sorted by: their keys; and, if two have the same by chance, where they stood.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
     key: u64,
     document: u64,
     position: u32,
-    cursor: u32,
 }
 
 impl Merge {
@@ -47,7 +57,8 @@ impl Merge {
         rank: u64,
     ) -> Result<Self, StoreError> {
         let Start { rows, skip } = start_at(shards, rank)?;
-        let mut merge = Self { cursors: Vec::new(), known: Vec::new(), taken: 0, left: 0, most: 0 };
+        let (cursors, known, asked) = (Vec::new(), Vec::new(), Vec::new());
+        let mut merge = Self { cursors, known, taken: 0, left: 0, most: 0, asked };
         for (i, (shard, &row)) in shards.iter().zip(&rows).enumerate() {
             if i.is_multiple_of(BEGUN) {
                 let some = shards.iter().zip(&rows).skip(i).take(BEGUN);
@@ -57,34 +68,33 @@ impl Merge {
                 // A shard's rows fit into memory, where they were sorted.
                 merge.cursors.push(Cursor::open(shard, columns, row as usize)?);
                 merge.left += shard.tokens() - row;
-                let last = (0..shard.row_groups()).rev().find(|&group| shard.group_tokens(group) > 0);
-                if let Some(last) = last {
-                    merge.most = merge.most.max(shard.keys(last)?.1);
-                }
+                let last = (0..shard.row_groups()).rfind(|&group| shard.group_tokens(group) > 0);
+                let stated = last.and_then(|group| shard.stated_keys(group));
+                merge.most = merge.most.max(stated.map_or(u64::MAX, |(_, most)| most));
             }
         }
-        merge.know(skip as usize)?;
-        for row in &merge.known[..skip as usize] {
-            merge.cursors[row.cursor as usize].pass_one()?;
-        }
-        merge.taken = skip as usize;
+        merge.deliver(skip as usize, |_, _, _| {})?;
         Ok(merge)
     }
 
-    /// Fills `batch` up with the next `n` rows, of which there are as many.
+    /// Hands over the next `n` rows, of which there are as many, in any order: the number of each among them, its token, and the
+    /// bytes of its vectors.
     pub(crate) fn deliver(
         &mut self,
         n: usize,
-        batch: &mut Filling,
-        visit: &mut Visit,
+        mut take: impl FnMut(usize, Token, [&[u8]; 2]),
     ) -> Result<(), StoreError> {
         self.know(n)?;
-        let (rows, first) = (&self.known[self.taken..self.taken + n], batch.rows());
+        let rows = &self.known[self.taken..self.taken + n];
         for (i, row) in rows.iter().enumerate() {
-            self.cursors[row.cursor as usize].wanted.push(i);
+            let wanted = &mut self.cursors[row.cursor as usize].wanted;
+            if wanted.is_empty() {
+                self.asked.push(row.cursor as usize);
+            }
+            wanted.push(i);
         }
-        for cursor in &mut self.cursors {
-            cursor.deliver(rows, |i, token, vectors| batch.put(first + i, token, vectors, visit))?;
+        for cursor in self.asked.drain(..) {
+            self.cursors[cursor].deliver(rows, &mut take)?;
         }
         self.taken += n;
         Ok(())
@@ -93,7 +103,7 @@ impl Merge {
     /// The documents of the next `n` rows, of which there are as many.
     pub(crate) fn documents(&mut self, n: usize) -> Result<impl Iterator<Item = u64>, StoreError> {
         self.know(n)?;
-        Ok(self.known[self.taken..self.taken + n].iter().map(|row| row.document))
+        Ok(self.known[self.taken..self.taken + n].iter().map(|row| row.place.document))
     }
 
     /// Finds the order of the next `n` rows at least.
@@ -104,14 +114,15 @@ impl Merge {
         self.known.drain(..self.taken);
         self.taken = 0;
         while self.known.len() < n {
+            assert!(self.left > 0, "so many rows are left");
             let mut least = u64::MAX;
             for cursor in &mut self.cursors {
                 least = least.min(cursor.next_key()?.unwrap_or(u64::MAX));
             }
-            // Keys are spread evenly. Were they not, this would be slower, or sort more at once.
-            let wanted = (n - self.known.len()).max(SORTED_ROWS) as u64;
-            let share = u128::from(self.most.saturating_sub(least)) * u128::from(wanted.min(self.left))
-                / u128::from(self.left.max(1));
+            // Keys are spread evenly. Were they not, this would take longer, or hold more rows at once.
+            let wanted = (n - self.known.len()).max(SORTED_ROWS).max(SHARD_ROWS * self.cursors.len()) as u64;
+            let most = if least > self.most { u64::MAX } else { self.most };
+            let share = u128::from(most - least) * u128::from(wanted.min(self.left)) / u128::from(self.left);
             let last = least + share as u64;
             let sorted = self.known.len();
             for (i, cursor) in self.cursors.iter_mut().enumerate() {
@@ -120,7 +131,7 @@ impl Merge {
             let found = &mut self.known[sorted..];
             self.left -= found.len() as u64;
             // Stable, because that is quick with what consists of sorted pieces; by one number, because that has no branches.
-            found.sort_by_key(|row| row.key);
+            found.sort_by_key(|row| row.place.key);
             if !found.is_sorted() {
                 found.sort();
             }
@@ -129,6 +140,8 @@ impl Merge {
     }
 }
 
+const UNSORTED: &str = "its rows are not sorted by `order` (and, of the same, by `document` and `position`)";
+
 /// The rows of one shard, from front to back.
 struct Cursor {
     shard: Arc<Shard>,
@@ -136,9 +149,10 @@ struct Cursor {
     order: Values,
     documents: Values,
     positions: Values,
-    /// How many these are, and the key of the last one before.
+    /// How many these are.
     left: u64,
-    before: u64,
+    /// What the last one before them is sorted by.
+    before: Place,
     /// Of the rows that were not delivered yet.
     token_ids: Values,
     /// Of each hook that is read.
@@ -155,7 +169,7 @@ impl Cursor {
             documents: from(shard.documents()?)?,
             positions: from(shard.positions()?)?,
             left: shard.tokens() - row as u64,
-            before: 0,
+            before: Place::default(),
             token_ids: from(shard.token_ids()?)?,
             vectors: columns
                 .iter()
@@ -190,12 +204,13 @@ impl Cursor {
                 if key > last {
                     break;
                 }
-                if key < self.before {
-                    return Err(StoreError::damaged(self.shard.path(), "its rows are not sorted by `order`"));
-                }
-                self.before = key;
                 let (document, position) = (u64::from_le_bytes(document), u32::from_le_bytes(position));
-                known.push(Row { key, document, position, cursor });
+                let place = Place { key, document, position };
+                if place < self.before {
+                    return Err(StoreError::damaged(self.shard.path(), UNSORTED));
+                }
+                self.before = place;
+                known.push(Row { place, cursor });
                 passed += 1;
             }
             let columns = [&mut self.order, &mut self.documents, &mut self.positions];
@@ -212,12 +227,13 @@ impl Cursor {
     fn deliver(
         &mut self,
         rows: &[Row],
-        mut take: impl FnMut(usize, Token, [&[u8]; 2]),
+        take: &mut impl FnMut(usize, Token, [&[u8]; 2]),
     ) -> Result<(), StoreError> {
         let mut wanted = &self.wanted[..];
         while !wanted.is_empty() {
             let ids = self.token_ids.stretch()?.as_chunks().0;
-            let (mut together, mut vectors) = (ids.len().min(wanted.len()), [(&[][..], 0); 2]);
+            let mut together = ids.len().min(wanted.len());
+            let mut vectors = [(&[][..], 0); 2];
             for (values, vectors) in self.vectors.iter_mut().zip(&mut vectors) {
                 let bytes = values.value_bytes();
                 *vectors = (values.stretch()?, bytes);
@@ -225,7 +241,7 @@ impl Cursor {
             }
             let (now, later) = wanted.split_at(together);
             for (at, (&i, &id)) in now.iter().zip(ids).enumerate() {
-                let Row { document, position, .. } = rows[i];
+                let Place { document, position, .. } = rows[i].place;
                 let token = Token { id: u32::from_le_bytes(id), position, document };
                 take(i, token, vectors.map(|(pages, bytes)| &pages[at * bytes..(at + 1) * bytes]));
             }
@@ -234,15 +250,6 @@ impl Cursor {
             wanted = later;
         }
         self.wanted.clear();
-        Ok(())
-    }
-
-    /// Leaves out a row that is known.
-    fn pass_one(&mut self) -> Result<(), StoreError> {
-        for values in [&mut self.token_ids].into_iter().chain(&mut self.vectors) {
-            values.stretch()?;
-            values.pass(1);
-        }
         Ok(())
     }
 }

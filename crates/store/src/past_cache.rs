@@ -8,12 +8,13 @@ use std::mem::MaybeUninit;
 /// Batches of fewer bytes stay in the cache, where they are soon read.
 pub(crate) const CACHED_BYTES: usize = 1 << 20;
 
-/// Copies `source` to `target`, which has as many bytes. Before another thread may look, [`settle`].
+/// Copies `source` to `target`, which has as many bytes. Whoever owns the memory is to [`settle`] before it is
+/// looked at or given back.
 pub(crate) fn write(source: &[u8], target: &mut [MaybeUninit<f32>]) {
-    assert_eq!(source.len(), size_of_val(target), "as many bytes");
     #[cfg(target_arch = "x86_64")]
     {
         use core::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_stream_si128};
+        assert_eq!(source.len(), size_of_val(target), "as many bytes");
         let start = target.as_mut_ptr().cast::<__m128i>();
         if start.is_aligned() && source.len().is_multiple_of(16) {
             let (from, blocks) = (source.as_ptr().cast::<__m128i>(), source.len() / 16);

@@ -65,7 +65,10 @@ impl Circle {
             }
             let left = n - batch.rows();
             let rows = usize::try_from(self.left).map_or(left, |rows| rows.min(left));
-            self.merge.deliver(rows, &mut batch, &mut self.visit)?;
+            let first = batch.rows();
+            self.merge.deliver(rows, |i, token, vectors| {
+                batch.put(first + i, token, vectors, &mut self.visit);
+            })?;
             self.left -= rows as u64;
             self.delivered += rows as u64;
         }

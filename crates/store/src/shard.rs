@@ -252,18 +252,23 @@ impl Shard {
             && self.siblings.iter().all(|sibling| sibling.is_plain())
     }
 
-    /// The smallest and the largest key of a row group, as its statistics say or, without any, the column itself.
-    pub(crate) fn keys(&self, group: usize) -> Result<(u64, u64), StoreError> {
-        let column = self.order()?;
+    /// The smallest and the largest key of a row group, if its statistics say so.
+    pub(crate) fn stated_keys(&self, group: usize) -> Option<(u64, u64)> {
+        let column = self.order().ok()?;
         let metadata = self.footer.metadata();
         let schema = metadata.file_metadata().schema_descr();
-        let leaf = (0..schema.num_columns()).find(|&leaf| schema.get_column_root_idx(leaf) == column.root);
-        let chunk = leaf.map(|leaf| metadata.row_group(group).column(leaf));
-        if let Some(Statistics::Int64(keys)) = chunk.and_then(|chunk| chunk.statistics())
-            && let (Some(&least), Some(&most)) = (keys.min_opt(), keys.max_opt())
-        {
+        let leaf = (0..schema.num_columns()).find(|&leaf| schema.get_column_root_idx(leaf) == column.root)?;
+        match metadata.row_group(group).column(leaf).statistics()? {
             // Parquet has no unsigned numbers but in name.
-            return Ok((least as u64, most as u64));
+            Statistics::Int64(keys) => Some((*keys.min_opt()? as u64, *keys.max_opt()? as u64)),
+            _ => None,
+        }
+    }
+
+    /// The smallest and the largest key of a row group, as its statistics say or, without any, the column itself.
+    pub(crate) fn keys(&self, group: usize) -> Result<(u64, u64), StoreError> {
+        if let Some(keys) = self.stated_keys(group) {
+            return Ok(keys);
         }
         let keys = self.group_keys(group)?;
         Ok((keys.first().copied().unwrap_or(0), keys.last().copied().unwrap_or(0)))

@@ -107,26 +107,22 @@ pub(crate) fn take_any<T>(all: &mut Vec<T>, rng: &mut impl Rng) -> T {
     all.swap_remove(i)
 }
 
-/// Rows that were drawn. All their places are known before the first is looked up, and the processor can fetch many from
-/// memory at once.
+/// Rows that were drawn.
 pub(crate) struct Drawn<'a> {
     buffer: &'a Buffer,
     slots: &'a [u32],
 }
 
 impl<'a> Drawn<'a> {
-    pub(crate) fn tokens(&self) -> impl Iterator<Item = Token> + use<'a> {
-        let Self { buffer, slots } = *self;
-        slots.iter().map(|&slot| buffer.tokens[slot as usize])
-    }
-
-    /// The vectors of each row.
-    pub(crate) fn rows(&self) -> impl Iterator<Item = [&'a [u8]; 2]> + use<'a> {
+    /// Each with its vectors.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (Token, [&'a [u8]; 2])> + use<'a> {
         let Self { buffer, slots } = *self;
         let [first, second] = buffer.row_bytes;
-        let start = move |&slot: &u32| slot as usize * (first + second);
-        let row = move |start| buffer.vectors[start..start + first + second].split_at(first);
-        slots.iter().map(start).map(row).map(|(first, second)| [first, second])
+        slots.iter().map(move |&slot| {
+            let start = slot as usize * (first + second);
+            let (one, other) = buffer.vectors[start..start + first + second].split_at(first);
+            (buffer.tokens[slot as usize], [one, other])
+        })
     }
 }
 
@@ -156,7 +152,7 @@ mod tests {
         for (pushed, drawn) in [(0..40, 30), (40..80, 20), (80..120, 70)] {
             buffer.push(&rows(pushed));
             let drawn = buffer.draw(drawn, &mut rng);
-            for (token, vector) in drawn.tokens().zip(drawn.rows()) {
+            for (token, vector) in drawn.rows() {
                 let i = token.id as u8;
                 assert_eq!((token.position, token.document), (u32::from(i) + 200, u64::from(i) + 100));
                 assert_eq!(vector, [&[i, 255 - i][..], &[]]);
@@ -177,7 +173,7 @@ mod tests {
         for _ in 0..20_000 {
             let mut buffer = Buffer::with_capacity(10, [2, 0]);
             buffer.push(&rows(0..10));
-            let first = buffer.draw(1, &mut rng).tokens().next().unwrap();
+            let first = buffer.draw(1, &mut rng).rows().next().unwrap().0;
             counts[first.id as usize] += 1;
         }
         assert!(counts.iter().all(|count| (1790..2210).contains(count)), "{counts:?}");

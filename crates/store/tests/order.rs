@@ -131,7 +131,7 @@ fn a_stream_is_taken_up_anywhere() {
 }
 
 #[test]
-fn vectors_are_visited_in_their_order() {
+fn sums_are_in_the_order_of_the_tokens() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path(), &schema(), options(100, 16), N, 0);
     let plan = plan(50, 1, N as u64);
@@ -156,6 +156,118 @@ fn what_is_read_is_what_the_column_says() {
     let circle = circle(&store);
     let first = circle.iter().position(|&row| row == read[0]).unwrap();
     assert_eq!(read, [&circle[first..], &circle[..first]].concat());
+}
+
+/// More rows than are sorted at once, in batches that are and that are not larger than the cache.
+#[test]
+fn many_rows_come_in_the_same_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let n = 20_003;
+    for (dtype, width) in [(VectorDtype::F32, 64), (VectorDtype::BF16, 64), (VectorDtype::F32, 63)] {
+        let schema =
+            StoreSchema { order: Order::Shuffled, ..common::schema(&[width, 4], dtype, Layout::Binary) };
+        let dir = dir.path().join(format!("{dtype}-{width}"));
+        let store = store(&dir, &schema, options(3000, 700), n, 0);
+        let circle = circle(&store);
+        let whole = tokens(&read(&store, plan(5000, 1, 2 * n as u64)));
+        let turned = |first: usize| [&circle[first..], &circle[..first]].concat();
+        for epoch in whole.chunks(n) {
+            assert!(epoch == turned(circle.iter().position(|&row| row == epoch[0]).unwrap()));
+        }
+        assert!(tokens(&read(&store, plan(100, 1, 2 * n as u64))) == whole);
+        for delivered in [100, 12_300, 20_000, 20_100, 39_900] {
+            let rest = read(&store, BatchPlan { delivered, ..plan(100, 1, 2 * n as u64) });
+            assert!(tokens(&rest) == whole[delivered as usize..], "after {delivered}");
+        }
+        let visited = shuffled(Arc::new(store), plan(5000, 1, n as u64), |x, y| {
+            x.iter_mut().chain(y).for_each(|value| *value += 1.0);
+            0.0
+        });
+        let visited: Vec<_> = visited.map(Result::unwrap).collect();
+        let ids = visited.iter().flat_map(|batch| &batch.token_ids).map(|&id| id as usize);
+        assert!(ids.eq(whole[..n].iter().copied()));
+        for batch in &visited {
+            for (row, x) in batch.x.chunks(width).enumerate() {
+                let plain = common::vector(batch.token_ids[row] as usize, 0, width);
+                assert!(x.iter().zip(plain).all(|(x, plain)| *x == plain + 1.0));
+            }
+        }
+    }
+}
+
+/// Gives the rows of every shard other keys, as a program might that knows nothing of ours but how they are sorted.
+fn with_keys(dir: &Path, key: impl Fn(u64) -> u64) -> Store {
+    use arrow::{
+        array::{ArrayRef, AsArray, UInt32Array, UInt64Array},
+        compute::{concat_batches, take_record_batch},
+        datatypes::{UInt32Type, UInt64Type},
+    };
+    use parquet::{
+        arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder},
+        file::properties::WriterProperties,
+    };
+    let store = Store::open(dir).unwrap();
+    for name in store.manifest().files.keys() {
+        let path = dir.join(name);
+        let reader = ParquetRecordBatchReaderBuilder::try_new(fs::File::open(&path).unwrap()).unwrap();
+        let schema = reader.schema().clone();
+        let batches: Vec<_> = reader.build().unwrap().map(Result::unwrap).collect();
+        let rows = concat_batches(&schema, &batches).unwrap();
+        let ids = rows["token_id"].as_primitive::<UInt32Type>().values();
+        let keys: Vec<u64> = ids.iter().map(|&id| key(id.into())).collect();
+        let documents = rows["document"].as_primitive::<UInt64Type>().values();
+        let positions = rows["position"].as_primitive::<UInt32Type>().values();
+        let mut order: Vec<u32> = (0..keys.len() as u32).collect();
+        order.sort_by_key(|&row| {
+            let row = row as usize;
+            (keys[row], documents[row], positions[row])
+        });
+        let mut columns = rows.columns().to_vec();
+        columns[schema.index_of("order").unwrap()] = Arc::new(UInt64Array::from(keys)) as ArrayRef;
+        let rows = arrow::array::RecordBatch::try_new(schema.clone(), columns).unwrap();
+        let rows = take_record_batch(&rows, &UInt32Array::from(order)).unwrap();
+        let properties = WriterProperties::builder().set_max_row_group_row_count(Some(16)).build();
+        let mut writer =
+            ArrowWriter::try_new(fs::File::create(&path).unwrap(), schema, Some(properties)).unwrap();
+        writer.write(&rows).unwrap();
+        writer.close().unwrap();
+    }
+    let names: Vec<_> = store.manifest().files.keys().cloned().collect();
+    fs::remove_file(dir.join("manifest.json")).unwrap();
+    common::seal(dir, store.tokens(), &names);
+    Store::open(dir).unwrap()
+}
+
+#[test]
+fn keys_of_other_programs_are_followed_whatever_they_are() {
+    let n = 240_u64;
+    type Key = fn(u64) -> u64;
+    let keys: [(&str, Key); 6] = [
+        ("few", |i| [0, 5, u64::MAX][(i * i % 7 % 3) as usize]),
+        ("one", |_| 9),
+        ("none left", |_| u64::MAX),
+        ("small", |i| i * 77 % 240),
+        ("one far off", |i| if i == 100 { u64::MAX } else { i * 77 % 240 }),
+        ("uneven", |i| 1 << (i % 64)),
+    ];
+    for (name, key) in keys {
+        let dir = tempfile::tempdir().unwrap();
+        store(dir.path(), &schema(), options(50, 16), n as usize, 0);
+        let store = with_keys(dir.path(), key);
+        let mut expected: Vec<u64> = (0..n).collect();
+        // Documents of ten, so that numbers tell documents and positions apart.
+        expected.sort_by_key(|&i| (key(i), i));
+        let whole = tokens(&read(&store, plan(1, 4, 2 * n)));
+        for epoch in whole.chunks(n as usize) {
+            let first = expected.iter().position(|&i| i as usize == epoch[0]).unwrap();
+            let turned = expected[first..].iter().chain(&expected[..first]);
+            assert!(epoch.iter().eq(turned.map(|&i| i as usize).collect::<Vec<_>>().iter()), "{name}");
+        }
+        for delivered in 0..2 * n {
+            let one = BatchPlan { delivered, ..plan(1, 4, delivered + 1) };
+            assert_eq!(tokens(&read(&store, one)), whole[delivered as usize..=delivered as usize], "{name}");
+        }
+    }
 }
 
 /// The rows of `store` in the order of their keys, read as other programs would.

@@ -32,6 +32,6 @@ pub use families::{Family, llama};
 pub use formats::GGUF_SPLITS;
 pub use info::{BlockInfo, ModelInfo};
 pub use loss::{for_each_logit_chunk, logit_chunk_rows, next_token_losses, token_losses};
-pub use model::LanguageModel;
+pub use model::{LanguageModel, Paused};
 pub use precision::Precision;
 pub use tap::{Capture, NoTap, Replace, Tap};

@@ -3,6 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use burn::tensor::{Device, Int, Tensor};
+use monosema_core::HookPoint;
 
 use crate::{ModelInfo, Tap, blocks::Transformer, pass};
 
@@ -61,6 +62,22 @@ impl LanguageModel {
         }
     }
 
+    /// Runs the model over `tokens` up to `hook` and stops there, so that it can go on more than once. `tap` is shown the
+    /// hooks before that it wants.
+    ///
+    /// # Shapes
+    /// As [`LanguageModel::forward`], of one token at least.
+    ///
+    /// # Panics
+    /// As [`LanguageModel::forward`]; without a token; if the model has no such hook.
+    pub fn pause(&self, tokens: Tensor<2, Int>, hook: HookPoint, tap: &mut dyn Tap) -> Paused {
+        self.check_length(&tokens);
+        assert!(tokens.shape().num_elements() > 0, "there is a token");
+        assert!(self.transformer.shape.hooks().any(|other| other == hook), "the model has no {hook}");
+        let pass = pass::Paused::at(&self.transformer, tokens, hook, tap);
+        Paused { transformer: self.transformer.clone(), pass }
+    }
+
     /// The logits of final hidden states. For a whole batch they are large: see
     /// [`for_each_logit_chunk`](crate::for_each_logit_chunk).
     ///
@@ -84,6 +101,35 @@ impl LanguageModel {
         let [_, seq] = tokens.dims();
         let ModelInfo { name, max_context, .. } = &*self.info;
         assert!(seq <= *max_context, "{name} takes sequences of up to {max_context} tokens, not {seq}");
+    }
+}
+
+/// A pass that stands at a hook: what comes before is computed once, what comes behind as often as something is put there.
+#[derive(Clone)]
+pub struct Paused {
+    transformer: Arc<Transformer>,
+    pass: pass::Paused,
+}
+
+impl Paused {
+    /// The value at the hook, `[batch, seq, width]`.
+    pub fn value(&self) -> Tensor<3> {
+        self.pass.value(&self.transformer)
+    }
+
+    /// Goes on with `x` in place of that value, as [`LanguageModel::forward`] would with a tap that puts it there. `tap` is
+    /// shown the hooks behind that it wants.
+    ///
+    /// # Panics
+    /// If `x`, or what the tap returns, has another shape than was there.
+    pub fn resume(&self, x: Tensor<3>, tap: &mut dyn Tap) -> Tensor<3> {
+        self.pass.resume(&self.transformer, x, tap)
+    }
+}
+
+impl fmt::Debug for Paused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Paused").finish_non_exhaustive()
     }
 }
 

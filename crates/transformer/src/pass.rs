@@ -12,53 +12,110 @@ use crate::{
 
 /// Runs `model` over `tokens` and returns the hidden states after the final norm.
 pub(crate) fn forward(model: &Transformer, tokens: Tensor<2, Int>, tap: &mut dyn Tap) -> Tensor<3> {
-    let groups = pass(model, tokens, tap, None);
-    join(each(groups, |group| model.final_norm.scale(group.stream)))
+    end(model, go_on(model, begin(model, tokens), None, None, tap))
 }
 
 /// Runs `model` over `tokens` just as far as the last hook that `tap` wants.
 pub(crate) fn run(model: &Transformer, tokens: Tensor<2, Int>, tap: &mut dyn Tap) {
     let last = model.shape.hooks().filter(|&hook| tap.wants(hook)).last();
     if last.is_some() {
-        pass(model, tokens, tap, last);
+        go_on(model, begin(model, tokens), None, last, tap);
     }
 }
 
-/// From the tokens to the hook `last`, or to the end.
-///
+/// A pass that stands at a hook.
+#[derive(Clone)]
+pub(crate) struct Paused {
+    hook: HookPoint,
+    groups: Vec<Group>,
+}
+
+impl Paused {
+    /// Runs `model` over `tokens` up to `hook`, which it has. `tap` is shown what comes before.
+    pub(crate) fn at(
+        model: &Transformer,
+        tokens: Tensor<2, Int>,
+        hook: HookPoint,
+        tap: &mut dyn Tap,
+    ) -> Self {
+        let mut until = Until { hook, tap };
+        Self { hook, groups: go_on(model, begin(model, tokens), None, Some(hook), &mut until) }
+    }
+
+    /// What is there.
+    pub(crate) fn value(&self, model: &Transformer) -> Tensor<3> {
+        shown(model, self.hook, &self.groups)
+    }
+
+    /// Goes on to the end with `x` in place of it. `tap` is shown what comes behind.
+    pub(crate) fn resume(&self, model: &Transformer, x: Tensor<3>, tap: &mut dyn Tap) -> Tensor<3> {
+        let groups = replaced(model, self.hook, self.groups.clone(), x);
+        end(model, go_on(model, groups, Some(self.hook), None, tap))
+    }
+}
+
+/// Shows a tap what comes before a hook, and stops there.
+struct Until<'a> {
+    hook: HookPoint,
+    tap: &'a mut dyn Tap,
+}
+
+impl Tap for Until<'_> {
+    fn wants(&self, hook: HookPoint) -> bool {
+        hook == self.hook || self.tap.wants(hook)
+    }
+
+    fn visit(&mut self, hook: HookPoint, x: Tensor<3>) -> Tensor<3> {
+        if hook < self.hook { self.tap.visit(hook, x) } else { x }
+    }
+}
+
 /// A batch travels in groups of sequences. On the CPU each has a thread of its own from one hook that the tap wants to
 /// the next: what burn does on one thread is then done on all cores, and the intermediate values of a group stay in
 /// the cache. Mathematically a sequence knows nothing of its batch; in f32 the number of rows of a group chooses the
 /// order in which a matrix product sums, so that the last bits may differ.
-fn pass(
+fn begin(model: &Transformer, tokens: Tensor<2, Int>) -> Vec<Group> {
+    each(split(tokens), |tokens| Group::new(model.embedding.embed(tokens)))
+}
+
+/// From behind the hook `from`, or from the tokens, to the hook `last`, or to the end.
+fn go_on(
     model: &Transformer,
-    tokens: Tensor<2, Int>,
-    tap: &mut dyn Tap,
+    mut groups: Vec<Group>,
+    from: Option<HookPoint>,
     last: Option<HookPoint>,
+    tap: &mut dyn Tap,
 ) -> Vec<Group> {
     // A pattern is formed whole only where somebody looks at it.
     let passed = |&hook: &HookPoint| !is_at(hook, BlockHook::AttnPattern) || tap.wants(hook);
-    let hooks: Vec<HookPoint> =
-        model.shape.hooks().filter(passed).take_while(|&hook| last.is_none_or(|last| hook <= last)).collect();
-    let stretches: Vec<&[HookPoint]> = hooks.split_inclusive(|&hook| tap.wants(hook)).collect();
-
-    let mut groups = each(split(tokens), |tokens| Group::new(model.embedding.embed(tokens)));
-    for stretch in stretches {
+    let behind = |&hook: &HookPoint| from.is_none_or(|from| hook > from);
+    let hooks = model.shape.hooks().filter(passed).filter(behind);
+    let hooks: Vec<HookPoint> = hooks.take_while(|&hook| last.is_none_or(|last| hook <= last)).collect();
+    for stretch in hooks.split_inclusive(|&hook| tap.wants(hook)) {
         groups = each(groups, |group| stretch.iter().fold(group, |group, &hook| group.step(model, hook)));
         if let Some(&hook) = stretch.last().filter(|&&hook| tap.wants(hook)) {
-            groups = visit(model, hook, groups, tap);
+            let x = tap.visit(hook, shown(model, hook, &groups));
+            groups = replaced(model, hook, groups, x);
         }
     }
     groups
 }
 
-/// Shows the tap what the groups hold at `hook`, as one batch, and goes on with what it returns.
-fn visit(model: &Transformer, hook: HookPoint, groups: Vec<Group>, tap: &mut dyn Tap) -> Vec<Group> {
-    let sequences = groups[0].stream.dims()[0];
-    let shown = join(groups.iter().map(|group| group.shown(model, hook)).collect());
-    let expected = shown.dims();
-    let x = tap.visit(hook, shown);
-    assert_eq!(x.dims(), expected, "the tap changed the shape at {hook}");
+fn end(model: &Transformer, groups: Vec<Group>) -> Tensor<3> {
+    join(each(groups, |group| model.final_norm.scale(group.stream)))
+}
+
+/// What the groups hold at `hook`, as one batch.
+fn shown(model: &Transformer, hook: HookPoint, groups: &[Group]) -> Tensor<3> {
+    join(groups.iter().map(|group| group.shown(model, hook)).collect())
+}
+
+/// The groups with `x` in place of what they showed at `hook`.
+fn replaced(model: &Transformer, hook: HookPoint, groups: Vec<Group>, x: Tensor<3>) -> Vec<Group> {
+    let rows = |group: &Group| group.shown(model, hook).dims();
+    let [sequences, seq, width] = rows(&groups[0]);
+    let all: usize = groups.iter().map(|group| rows(group)[0]).sum();
+    assert_eq!(x.dims(), [all, seq, width], "what is put at {hook} has another shape");
     let parts = if groups.len() == 1 { vec![x] } else { x.split(sequences, 0) };
     groups.into_iter().zip(parts).map(|(group, x)| group.replaced(model, hook, x)).collect()
 }
@@ -68,6 +125,7 @@ fn is_at(hook: HookPoint, place: BlockHook) -> bool {
 }
 
 /// A group of sequences on its way through the model.
+#[derive(Clone)]
 struct Group {
     /// The residual stream, `[batch, seq, d_model]`.
     stream: Tensor<3>,

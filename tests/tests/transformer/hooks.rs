@@ -53,6 +53,32 @@ fn every_hook_matters_to_the_logits() {
     }
 }
 
+/// A pass that stood at a hook goes on, over and over, as one that never stopped; and shows the same on both sides of it.
+#[test]
+fn a_pass_that_is_paused_goes_on_as_if_it_never_had() {
+    let device = Device::flex();
+    for case in CASES.map(Case::read) {
+        let model = case.load(&device);
+        let hooks: Vec<_> = model.info().hooks().collect();
+        let whole = |tap: &mut dyn Tap| values(model.forward(case.tokens(&device), tap));
+        let clean = whole(&mut NoTap);
+        for &hook in &hooks {
+            let place = format!("{} {hook}", case.name);
+            let around = [hooks[0], hooks[hooks.len() - 1]].into_iter().filter(|other| *other != hook);
+            let [mut expected, mut found] = [(); 2].map(|()| Capture::new(around.clone()));
+            whole(&mut expected);
+            let paused = model.pause(case.tokens(&device), hook, &mut found);
+            let zero = values(paused.resume(paused.value().zeros_like(), &mut NoTap));
+            assert_eq!(zero, whole(&mut Replace::new(hook, |x| x.zeros_like())), "{place}");
+            assert_eq!(values(paused.resume(paused.value(), &mut found)), clean, "{place}");
+            for other in around {
+                let [expected, found] = [&mut expected, &mut found].map(|tap| tap.take(other).unwrap());
+                assert_eq!(values(found), values(expected), "{place}: {other}");
+            }
+        }
+    }
+}
+
 /// Splicing the residual stream of sequence B into a run over sequence A at layer L continues as B from there.
 #[test]
 fn what_is_spliced_in_is_what_runs_on() {

@@ -52,8 +52,9 @@ impl Drop for Come {
 }
 
 impl RemoteFile {
-    /// Stretches that are kept or on their way, of twice what is read at once at most.
-    pub const STRETCHES: u64 = 4;
+    /// Stretches that are kept or on their way, of twice what is read at once at most: of a shard's ids, which are read ahead of its
+    /// vectors, and of its vectors, with what follows on each.
+    pub const STRETCHES: u64 = 6;
 
     pub(super) fn new(store: Arc<dyn ObjectStore>, path: Path, name: String, bytes: u64) -> Self {
         Self { store, path, name, bytes, stretches: Arc::default() }
