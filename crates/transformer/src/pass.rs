@@ -91,7 +91,8 @@ fn go_on(
     let behind = |&hook: &HookPoint| from.is_none_or(|from| hook > from);
     let hooks = model.shape.hooks().filter(passed).filter(behind);
     let hooks: Vec<HookPoint> = hooks.take_while(|&hook| last.is_none_or(|last| hook <= last)).collect();
-    for stretch in hooks.split_inclusive(|&hook| tap.wants(hook)) {
+    let stretches: Vec<&[HookPoint]> = hooks.split_inclusive(|&hook| tap.wants(hook)).collect();
+    for stretch in stretches {
         groups = each(groups, |group| stretch.iter().fold(group, |group, &hook| group.step(model, hook)));
         if let Some(&hook) = stretch.last().filter(|&&hook| tap.wants(hook)) {
             let x = tap.visit(hook, shown(model, hook, &groups));
