@@ -35,9 +35,10 @@ pub(crate) fn measure(
     for_each_chunk(model, passes, positions, targets, |losses| {
         predictions.clean.extend(losses.iter().map(|[clean, ..]| clean.ce));
         let spliced = [&mut predictions.sae, &mut predictions.zero, &mut predictions.mean];
-        for (pass, Spliced { ce, kl }) in (1..).zip(spliced) {
+        for (pass, Spliced { ce, kl, top1 }) in (1..).zip(spliced) {
             ce.extend(losses.iter().map(|loss| loss[pass].ce));
             kl.extend(losses.iter().map(|loss| loss[pass].kl));
+            top1.extend(losses.iter().map(|loss| f64::from(u8::from(loss[pass].agrees))));
         }
     })?;
     Ok(predictions)
@@ -97,6 +98,8 @@ struct Loss {
     ce: f64,
     /// KL(first pass ‖ this pass).
     kl: f64,
+    /// Whether the first pass's most probable token (the first of them) is one of this pass's.
+    agrees: bool,
 }
 
 /// Losses of one prediction under each pass. `probabilities` is room to work in.
@@ -109,7 +112,8 @@ fn compare<const N: usize>(logits: [&[f32]; N], target: usize, probabilities: &m
     probabilities.extend(clean.iter().map(|&l| (l - top).exp()));
     let weight = sum(probabilities.len(), |v| f64::from(probabilities[v]));
     let normaliser = f64::from(top) + weight.ln();
-    let mut losses = [Loss { ce: normaliser - f64::from(clean[target]), kl: 0.0 }; N];
+    let favourite = clean.iter().position(|&l| l == top);
+    let mut losses = [Loss { ce: normaliser - f64::from(clean[target]), kl: 0.0, agrees: true }; N];
     for (loss, logits) in losses.iter_mut().zip(logits).skip(1) {
         let top = maximum(logits);
         let theirs = f64::from(top) + sum(logits.len(), |v| f64::from((logits[v] - top).exp())).ln();
@@ -118,7 +122,8 @@ fn compare<const N: usize>(logits: [&[f32]; N], target: usize, probabilities: &m
         let kl = apart / weight - normaliser + theirs;
         // Rounding may put the divergence of equal distributions a hair below 0. Not `max`, which makes 0 of NaN.
         let kl = if kl < 0.0 { 0.0 } else { kl };
-        *loss = Loss { ce: theirs - f64::from(logits[target]), kl };
+        let agrees = favourite.is_some_and(|token| logits[token] == top);
+        *loss = Loss { ce: theirs - f64::from(logits[target]), kl, agrees };
     }
     losses
 }
@@ -154,6 +159,7 @@ mod tests {
         let ln2 = std::f64::consts::LN_2;
         assert!((clean.ce - ln2).abs() < 1e-6 && clean.kl == 0.0, "{clean:?}");
         assert!((other.ce - 2.0 * ln2).abs() < 1e-5, "{other:?}");
+        assert!(clean.agrees && !other.agrees);
         // 1/2 ln 2 + 1/4 ln 1/2.
         assert!((other.kl - 0.25 * ln2).abs() < 1e-5, "{other:?}");
     }
@@ -169,6 +175,7 @@ mod tests {
         let row: Vec<f32> = (0..1003).map(|v| (v as f32 * 0.7).sin() * 9.0).collect();
         let [clean, same] = compare([&row, &row], 1002, &mut Vec::new());
         assert_eq!(clean.ce, same.ce);
+        assert!(same.agrees);
         assert!(same.kl < 1e-12);
         let direct = row.iter().map(|&l| f64::from(l).exp()).sum::<f64>().ln() - f64::from(row[1002]);
         assert!((clean.ce - direct).abs() < 1e-6);

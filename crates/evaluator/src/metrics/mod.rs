@@ -69,6 +69,7 @@ macro_rules! families {
 families! {
     cross_entropy,
     divergence,
+    agreement,
     sparsity,
     variance,
     reconstruction,
@@ -192,6 +193,8 @@ pub(crate) struct Spliced {
     pub(crate) ce: Vec<f64>,
     /// KL(clean ‖ spliced) over the vocabulary.
     pub(crate) kl: Vec<f64>,
+    /// 1 where the clean model's most probable token is the most probable one here too, else 0.
+    pub(crate) top1: Vec<f64>,
 }
 
 /// A family of figures: its sums, fed in blocks.

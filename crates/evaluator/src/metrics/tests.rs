@@ -50,7 +50,9 @@ impl Data {
         let (x, acts, x_hat) = (rows(&self.x, d_in), rows(&self.acts, d_sae), rows(&self.x_hat, d_in));
         metrics.add(&Block { shape: SHAPE, x: &x, acts: &acts, x_hat: &x_hat, mean: &self.mean() });
         let losses = |offset: f64| (from..to).map(|t| offset + (t % 5) as f64).collect::<Vec<_>>();
-        let spliced = |offset: f64| Spliced { ce: losses(offset), kl: losses(offset / 2.0) };
+        let top1: Vec<f64> = (from..to).map(|t| f64::from(u8::from(t % 3 == 0))).collect();
+        let spliced =
+            |offset: f64| Spliced { ce: losses(offset), kl: losses(offset / 2.0), top1: top1.clone() };
         metrics.add_predictions(&Predictions {
             clean: losses(2.0),
             sae: spliced(2.5),
@@ -183,9 +185,9 @@ fn numbers_worked_out_by_hand() {
     });
     metrics.add_predictions(&Predictions {
         clean: vec![1.0, 3.0],
-        sae: Spliced { ce: vec![2.0, 3.0], kl: vec![0.5, 0.1] },
-        zero: Spliced { ce: vec![7.0, 9.0], kl: vec![5.0, 1.0] },
-        mean: Spliced { ce: vec![5.0, 7.0], kl: vec![3.0, 3.0] },
+        sae: Spliced { ce: vec![2.0, 3.0], kl: vec![0.5, 0.1], top1: vec![1.0, 1.0] },
+        zero: Spliced { ce: vec![7.0, 9.0], kl: vec![5.0, 1.0], top1: vec![0.0, 0.0] },
+        mean: Spliced { ce: vec![5.0, 7.0], kl: vec![3.0, 3.0], top1: vec![0.0, 1.0] },
     });
     let figures = metrics.figures();
     let expected = [
@@ -207,6 +209,9 @@ fn numbers_worked_out_by_hand() {
         ("loss_recovered.mean", 3.5 / 4.0),
         ("kl", 0.3),
         ("kl_recovered", 5.4 / 6.0),
+        ("top1", 1.0),
+        ("top1.zero", 0.0),
+        ("top1.mean", 0.5),
         ("dead", 1.0 / 3.0),
         ("density.above_0.1", 2.0),
     ];
@@ -219,7 +224,7 @@ fn numbers_worked_out_by_hand() {
 #[test]
 fn what_is_not_defined_is_none_and_not_a_number() {
     let figures = Metrics::new(SHAPE).figures();
-    for name in ["l0", "fvu", "ev.legacy", "ce.clean", "loss_recovered.zero", "kl"] {
+    for name in ["l0", "fvu", "ev.legacy", "ce.clean", "loss_recovered.zero", "kl", "top1"] {
         assert_eq!(figures[name], None, "{name}");
     }
     // Constant data has no variance to explain.

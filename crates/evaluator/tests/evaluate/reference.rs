@@ -98,6 +98,13 @@ impl Spliced {
         self.log_p.iter().zip(&other.log_p).map(|(p, q)| one(p, q)).sum::<f64>() / self.log_p.len() as f64
     }
 
+    /// How often both have the same first choice.
+    pub(crate) fn top1(&self, other: &Self) -> f64 {
+        let first = |p: &[f64]| (0..p.len()).rev().max_by(|&a, &b| p[a].total_cmp(&p[b]));
+        let both = self.log_p.iter().zip(&other.log_p);
+        both.filter(|(p, q)| first(p) == first(q)).count() as f64 / self.log_p.len() as f64
+    }
+
     pub(crate) fn predictions(&self) -> usize {
         self.targets.len()
     }

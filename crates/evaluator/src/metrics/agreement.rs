@@ -1,0 +1,50 @@
+//! How often splicing leaves the model's first choice as it was.
+
+use super::{Better, Definition, Family, Predictions, Shape, spliced_sums::SplicedSums};
+
+/// Counted agreements over the same predictions.
+#[derive(Clone, Debug)]
+pub(crate) struct Sums(SplicedSums);
+
+impl Family for Sums {
+    const DEFINITIONS: &'static [Definition] = &[
+        Definition {
+            name: "top1",
+            unit: "",
+            better: Better::Higher,
+            formula: "mean_t [argmax p_clean is an argmax of p_sae]",
+            meaning: "Share of the predictions whose most probable token is the untouched model's (top-1 agreement).",
+        },
+        Definition {
+            name: "top1.zero",
+            unit: "",
+            better: Better::Neither,
+            formula: "the same with zero spliced in",
+            meaning: "Top-1 agreement under zero ablation.",
+        },
+        Definition {
+            name: "top1.mean",
+            unit: "",
+            better: Better::Neither,
+            formula: "the same with x̄ spliced in",
+            meaning: "Top-1 agreement under mean ablation.",
+        },
+    ];
+
+    fn new(_: Shape) -> Self {
+        Self(SplicedSums::default())
+    }
+
+    fn add_predictions(&mut self, predictions: &Predictions) {
+        self.0.add(predictions, |spliced| &spliced.top1);
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.0.merge(&other.0);
+    }
+
+    fn values(&self) -> Vec<f64> {
+        let SplicedSums { predictions, sae, zero, mean } = self.0;
+        [sae, zero, mean].map(|sum| sum / predictions as f64).to_vec()
+    }
+}
