@@ -57,8 +57,7 @@ fn split_bytes(directory: &Path) {
         writer.close().unwrap();
     }
     fs::remove_file(directory.join("manifest.json")).unwrap();
-    let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
-    let names: Vec<_> = shards(directory).iter().map(name).collect();
+    let names: Vec<_> = store.manifest().files.keys().cloned().collect();
     seal(directory, store.work().clone(), store.tokens(), &names);
 }
 

@@ -31,8 +31,11 @@ pub(crate) enum Command {
     #[command(after_help = "Example: monosema train configs/quickstart.toml --set train.lr=1e-4")]
     Train(RunArgs),
     /// Splice a dictionary into the forward pass on held-out text and measure what is lost.
-    #[command(after_help = "Example: monosema eval configs/quickstart.toml --json")]
-    Eval(RunArgs),
+    #[command(
+        after_help = "Examples: monosema eval configs/quickstart.toml --json\n          monosema eval configs/quickstart.toml \
+                      runs/a runs/b/dictionary"
+    )]
+    Eval(EvalArgs),
     /// All stages in order; those already done with the same configuration and inputs are skipped.
     #[command(after_help = "Example: monosema run configs/quickstart.toml --out runs/quickstart")]
     Run(RunArgs),
@@ -99,6 +102,18 @@ pub(crate) struct HarvestArgs {
     /// joins them.
     #[arg(long, value_name = "I/N")]
     pub part: Option<Part>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct EvalArgs {
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Dictionaries to evaluate and compare, or directories of runs that hold one [default: that of the experiment].
+    #[arg(value_name = "DICTIONARY")]
+    pub dictionaries: Vec<PathBuf>,
+    /// Splice in all of them at once, too: dictionaries of several hooks.
+    #[arg(long, requires = "dictionaries")]
+    pub together: bool,
 }
 
 #[derive(Debug, ClapArgs)]

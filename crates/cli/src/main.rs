@@ -5,6 +5,7 @@
 
 mod args;
 mod check_device;
+mod comparison;
 mod device;
 mod experiment;
 mod failure;
@@ -51,7 +52,8 @@ fn dispatch(command: &Command) -> Outcome {
         Command::Harvest(harvest) => stages::run(&harvest.run, &[Stage::Harvest], harvest.part),
         Command::Seal(seal) => seal::run(seal),
         Command::Train(run) => stages::run(run, &[Stage::Train], None),
-        Command::Eval(run) => stages::run(run, &[Stage::Eval], None),
+        Command::Eval(eval) if eval.dictionaries.is_empty() => stages::run(&eval.run, &[Stage::Eval], None),
+        Command::Eval(eval) => stages::compare(eval),
         Command::Run(run) => stages::run(run, &Stage::ALL, None),
         Command::Inspect(inspect) => inspect::run(inspect),
         Command::Recipes { name } => recipes::run(name.as_deref()),

@@ -21,6 +21,9 @@ use crate::{
 /// Where the members of a sweep are, within a run's directory.
 pub(crate) const SWEEP: &str = "sweep";
 
+/// Where the reports of dictionaries from anywhere are, within a run's directory.
+pub(crate) const EVAL: &str = "eval";
+
 /// Where a run's results are.
 #[derive(Clone)]
 pub(crate) struct Places {
@@ -81,6 +84,11 @@ impl Places {
     pub(crate) fn member(&self, name: &str) -> Self {
         let out = self.out.join(SWEEP).join(name);
         Self { dictionary: out.join("dictionary"), out, ..self.clone() }
+    }
+
+    /// Those of a dictionary from anywhere, whose report belongs to this run.
+    pub(crate) fn guest(&self, name: &str, dictionary: PathBuf) -> Self {
+        Self { dictionary, out: self.out.join(EVAL).join(name), ..self.clone() }
     }
 
     /// The directory of a stage that has one of its own.

@@ -6,11 +6,14 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Instant,
 };
 
 use anyhow::{Context, anyhow};
 use monosema_core::{Manifest, ManifestError, Stage, manifest::Work};
-use monosema_evaluator::{DictionaryShape, EvalPlan, HTML_FILE, Report, Training, evaluate};
+use monosema_evaluator::{
+    Comparison, DictionaryShape, EvalPlan, HTML_FILE, Job as EvalJob, Report, Training, evaluate,
+};
 use monosema_harvester::{HarvestPlan, HarvestSummary, Stream, harvest};
 use monosema_sae::Description;
 use monosema_store::{Activations, Order, Part, Place, Store};
@@ -21,7 +24,8 @@ use monosema_transformer::Checkpoint;
 use serde_json::Value;
 
 use crate::{
-    args::RunArgs,
+    args::{EvalArgs, RunArgs},
+    comparison,
     device::{self, Chosen},
     experiment::Experiment,
     failure::{Failure, Outcome},
@@ -33,13 +37,37 @@ use crate::{
 
 /// `monosema harvest | train | eval | run`.
 pub(crate) fn run(args: &RunArgs, stages: &[Stage], part: Option<Part>) -> Outcome {
+    let asked = Asked { args, stages, part, dictionaries: &[], together: false };
+    run_asked(&asked)
+}
+
+/// `monosema eval` with dictionaries from anywhere.
+pub(crate) fn compare(EvalArgs { run: args, dictionaries, together }: &EvalArgs) -> Outcome {
+    run_asked(&Asked { args, stages: &[Stage::Eval], part: None, dictionaries, together: *together })
+}
+
+/// What a command asks for.
+struct Asked<'a> {
+    args: &'a RunArgs,
+    stages: &'a [Stage],
+    part: Option<Part>,
+    /// What to evaluate, other than the experiment's own dictionary.
+    dictionaries: &'a [PathBuf],
+    /// Whether to splice them in all at once, too.
+    together: bool,
+}
+
+fn run_asked(&Asked { args, stages, part, dictionaries, together }: &Asked<'_>) -> Outcome {
     let experiment = Experiment::read(&args.config, &args.set)?;
     let places = Places::new(&args.config, &experiment, args.out.as_deref(), args.overwrite, part)?;
     let stages = &stages_of(&experiment, stages).map_err(|error| usage_in(&args.config, error))?[..];
     let checkpoint = model::of(&experiment.model).map_err(|error| usage_in(&args.config, error))?;
     // Everything is checked before anything is done: a fault in [eval] must not show after hours of harvest.
     let lock = if places.out.is_dir() && !args.dry_run { Some(places.lock()?) } else { None };
-    let members = members(&experiment, &places).map_err(|error| usage_in(&args.config, error))?;
+    let members = match dictionaries {
+        [] => members(&experiment, &places).map_err(|error| usage_in(&args.config, error))?,
+        given => guests(given, &places)?,
+    };
     for places in members.iter().map(|member| &member.places) {
         if lock.is_some() {
             places.recover()?;
@@ -69,6 +97,9 @@ pub(crate) fn run(args: &RunArgs, stages: &[Stage], part: Option<Part>) -> Outco
         // Planned for the dictionary that is there, unless this command was to train it first.
         Stage::Eval => runner.evals(plans.eval.as_ref().filter(|_| plans.train.is_empty()), &chosen),
     })?;
+    if !dictionaries.is_empty() {
+        return runner.compare(together, &chosen);
+    }
     if runner.is_sweep() && stages.last() != Some(&Stage::Harvest) {
         runner.summarise()?;
         return runner.tell_failed();
@@ -122,6 +153,22 @@ fn members(experiment: &Experiment, places: &Places) -> Result<Vec<Member>, Trai
         Member { name: Some(name), differs, places, config }
     };
     Ok(members.into_iter().map(member).collect())
+}
+
+/// Dictionaries from anywhere, each with a place for its report.
+fn guests(given: &[PathBuf], places: &Places) -> Outcome<Vec<Member>> {
+    let paths: Vec<PathBuf> = given
+        .iter()
+        .map(|path| {
+            Some(path.join("dictionary")).filter(|inside| inside.is_dir()).unwrap_or_else(|| path.clone())
+        })
+        .collect();
+    let names = comparison::names(&paths).map_err(Failure::Usage)?;
+    let guest = |(name, dictionary): (String, PathBuf)| {
+        let places = places.guest(&name, dictionary);
+        Member { name: Some(name), differs: Vec::new(), places, config: TrainConfig::default() }
+    };
+    Ok(names.into_iter().zip(paths).map(guest).collect())
 }
 
 struct Runner<'a> {
@@ -343,48 +390,37 @@ impl Runner<'_> {
     /// Evaluates every dictionary that there is.
     fn evals(&self, planned: Option<&EvalPlan>, chosen: &Chosen) -> Outcome {
         let planned = planned.filter(|_| self.members.len() == 1);
-        let mut evals = Vec::new();
+        let (mut jobs, mut done) = (Vec::new(), None);
         // What is refused is refused before the first is evaluated.
         for member in self.members.iter().filter(|member| !self.has_failed(member)) {
-            let Member { places, .. } = member;
+            let Member { name, places, .. } = member;
             let plan = match planned {
                 Some(plan) => plan.clone(),
                 None => self.eval_plan(places, None).map_err(Failure::into_run)?,
             };
             let work = plan.work(&self.checkpoint, &places.dictionary).map_err(Failure::run)?;
-            let done = Report::up_to_date(&places.out, &work);
-            if done.is_none() {
-                places.may_replace_report(&work).map_err(|error| self.refused(error))?;
+            if let Some(report) = Report::up_to_date(&places.out, &work) {
+                let of = name.as_ref().map_or(String::new(), |name| format!(" of {name}"));
+                tracing::info!("eval{of}: already done, skipped");
+                done = Some(report);
+                continue;
             }
-            evals.push((member, plan, work, done));
-        }
-        evals
-            .into_iter()
-            .try_for_each(|(member, plan, work, done)| self.eval(member, &plan, work, done, chosen))
-    }
-
-    fn eval(
-        &self,
-        member: &Member,
-        plan: &EvalPlan,
-        work: Work,
-        done: Option<Report>,
-        chosen: &Chosen,
-    ) -> Outcome {
-        let Member { name, places: Places { out, dictionary, .. }, .. } = member;
-        let of = name.as_ref().map_or(String::new(), |name| format!(" of {name}"));
-        let report = if let Some(report) = done {
-            tracing::info!("eval{of}: already done, skipped");
-            report
-        } else {
+            places.may_replace_report(&work).map_err(|error| self.refused(error))?;
             let manifest = Manifest::new(work, &chosen.name.to_string());
-            let report = evaluate(plan, manifest, &self.checkpoint, dictionary, &chosen.device, out)
-                .map_err(Failure::run)?;
-            tracing::info!("eval{of}: {:.0} s", report.timing.seconds);
-            report
-        };
-        // Those of a sweep are shown together, at its end.
-        if name.is_some() { Ok(()) } else { self.show(&report) }
+            let Places { dictionary, out, .. } = places.clone();
+            jobs.push(EvalJob { plan, manifest, dictionary, out });
+        }
+        if !jobs.is_empty() {
+            let started = Instant::now();
+            let reports = evaluate(&jobs, &self.checkpoint, &chosen.device).map_err(Failure::run)?;
+            tracing::info!("eval: {:.0} s", started.elapsed().as_secs_f64());
+            done = reports.into_iter().next_back();
+        }
+        // Several are shown together, at the end.
+        match done.filter(|_| !self.is_sweep()) {
+            Some(report) => self.show(&report),
+            None => Ok(()),
+        }
     }
 
     fn show(&self, report: &Report) -> Outcome {
@@ -393,6 +429,28 @@ impl Runner<'_> {
         }
         let page = self.places.out.join(HTML_FILE);
         output::print(format_args!("{}\nreport: {}", inspect::report_table(report), page.display()))
+    }
+
+    /// Shows what dictionaries from anywhere came to.
+    fn compare(&self, together: bool, chosen: &Chosen) -> Outcome {
+        let mut reports = Vec::new();
+        for Member { name, places, .. } in &self.members {
+            let report = Report::read(&places.out).map_err(Failure::run)?;
+            reports.push((name.clone().unwrap_or_default(), report));
+        }
+        let mut comparison = Comparison { reports, together: None };
+        if together {
+            let job = |Member { places, .. }: &Member| {
+                let plan = self.eval_plan(places, None).map_err(Failure::into_run)?;
+                let work = plan.work(&self.checkpoint, &places.dictionary).map_err(Failure::run)?;
+                let manifest = Manifest::new(work, &chosen.name.to_string());
+                let Places { dictionary, out, .. } = places.clone();
+                Ok(EvalJob { plan, manifest, dictionary, out })
+            };
+            let jobs: Vec<_> = self.members.iter().map(job).collect::<Outcome<_>>()?;
+            comparison.splice_together(&jobs, &self.checkpoint, &chosen.device).map_err(Failure::run)?;
+        }
+        comparison::show(&comparison, &self.places, self.args.json)
     }
 
     /// Shows what the members of a sweep came to.

@@ -1,15 +1,16 @@
-//! Pictures for the HTML report: bars of cross-entropy, and the density histogram.
+//! Pictures for the HTML report: bars of cross-entropy, curves by position, and histograms.
 
 use maud::{Markup, Render};
-use monosema_page::{Bar, Bars, Bins, Tone};
+use monosema_page::{Axis, Bar, Bars, Bins, LineChart, Series, Tone};
 
-use crate::metrics::{Figures, Histogram};
+use crate::metrics::{Curves, Figures, Histogram, TokenHistogram};
 
 /// The cross-entropies as bars, in the order in which a reader compares them.
-const BARS: [(&str, &str, Tone); 4] = [
+const BARS: [(&str, &str, Tone); 5] = [
     ("ce.clean", "clean", Tone::Neutral),
     ("ce.sae", "SAE", Tone::Accent),
     ("ce.mean", "mean", Tone::Pale),
+    ("ce.resample", "resample", Tone::Pale),
     ("ce.zero", "zero", Tone::Pale),
 ];
 
@@ -40,6 +41,51 @@ pub(crate) fn density(histogram: &Histogram) -> Markup {
     .render()
 }
 
+/// A curve's name and its values.
+type Curve<'a> = (&'a str, &'a [Option<f64>]);
+
+/// What changes along a window: what splicing costs, and what the dictionary does.
+pub(crate) fn by_position(curves: &Curves) -> Vec<(&'static str, Markup)> {
+    let chart = |title: &'static str, label: &'static str, from_zero: bool, lines: &[Curve<'_>]| {
+        let points = |values: &[Option<f64>]| {
+            let points = curves.position.iter().zip(values);
+            points.filter_map(|(&position, &value)| Some((position as f64, value?))).collect()
+        };
+        let series = lines.iter().map(|&(name, values)| Series { name, points: points(values) }).collect();
+        let x = Axis { label: "position in the window", ..Axis::default() };
+        (title, LineChart { title, x, y: Axis { label, from_zero, ..Axis::default() }, series }.render())
+    };
+    let Curves { l0, fvu, ce_clean, ce_sae, ce_mean, ce_resample, ce_zero, .. } = curves;
+    vec![
+        chart("Cross-entropy", "nats/token", false, &[("clean", ce_clean), ("SAE", ce_sae)]),
+        chart(
+            "Cross-entropy under ablation",
+            "nats/token",
+            false,
+            &[("mean", ce_mean), ("resample", ce_resample), ("zero", ce_zero)],
+        ),
+        chart("Variance unexplained", "fvu", true, &[("fvu", fvu)]),
+        chart("Active latents", "l0", true, &[("l0", l0)]),
+    ]
+}
+
+/// Tokens by how many latents are active.
+pub(crate) fn l0(histogram: &TokenHistogram) -> Markup {
+    tokens(histogram, "Histogram of tokens by L0", "l0: active latents", false)
+}
+
+/// Tokens by a norm, of which the histogram has the logarithms.
+pub(crate) fn norms(histogram: &TokenHistogram, of: &str) -> Markup {
+    tokens(histogram, &format!("Histogram of tokens by the norm of {of}"), &format!("‖{of}‖"), true)
+}
+
+fn tokens(histogram: &TokenHistogram, title: &str, x_label: &str, log10_share: bool) -> Markup {
+    let bins = Bins { edges: &histogram.edges, log10_share };
+    let apart = Some(("0", histogram.apart)).filter(|(_, n)| *n > 0);
+    monosema_page::Histogram { title, counted: "tokens", x_label, bins, counts: &histogram.tokens, apart }
+        .render()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,5 +95,10 @@ mod tests {
         let empty = Histogram { tokens: 0, dead: 0, log10_edges: vec![-0.25, 0.0], latents: vec![0] };
         let svg = density(&empty).into_string();
         assert!(svg.starts_with("<svg") && !svg.contains("NaN"), "{svg}");
+        let pictures = by_position(&Curves::default()).into_iter().map(|(_, picture)| picture);
+        let empty = TokenHistogram::default();
+        for picture in pictures.chain([l0(&empty), norms(&empty, "x")]) {
+            assert!(!picture.into_string().contains("NaN"));
+        }
     }
 }

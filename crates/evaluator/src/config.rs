@@ -12,16 +12,13 @@ pub struct EvalConfig {
     /// Stop in each text after so many counted tokens. Default: read it all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<u64>,
-    /// Take each text's mean activation from its first so many counted tokens. Default: from all that are
-    /// evaluated, which makes it exact and costs one more pass up to the hook.
-    ///
-    /// The mean comes from the held-out text itself, by a clean pass made first: it is what mean ablation
-    /// splices in, and the x̄ of `ev.legacy`. A mean of the training activations would make the baseline
-    /// weaker the further the text is from the training text, and so flatter the dictionary; and a
-    /// dictionary from elsewhere comes without one. (`fvu` and `ev.centred` need no pass of their own: their
-    /// mean is always that of exactly the tokens they sum over.)
+    /// How often documents are resampled for the confidence intervals; 0: there are none. Default 1000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mean_tokens: Option<u64>,
+    pub resamples: Option<u32>,
+    /// Whether to say, too, what SAELens's own evaluation would of the same windows, under its convention. It takes two further
+    /// passes from the hook on. Default false.
+    #[serde(default)]
+    pub saelens: bool,
     /// How many context windows go through the model at once, or more if they are short. Default: about 1024 tokens
     /// of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -77,7 +74,7 @@ mod tests {
              invalid_utf8 = 'replace'\n",
         );
         let parsed = parsed.unwrap();
-        assert_eq!((parsed.tokens, parsed.mean_tokens, parsed.batch_contexts), (Some(100), None, None));
+        assert_eq!((parsed.tokens, parsed.resamples, parsed.batch_contexts), (Some(100), None, None));
         let expected = TextConfig {
             files: vec!["a.jsonl".into()],
             field: Some("story".into()),

@@ -1,239 +1,362 @@
-//! The evaluation itself: passes over each held-out text, and the report of them.
+//! The evaluation itself: passes over each held-out text, and the reports of them.
 
-use std::{path::Path, time::Instant};
+use std::{collections::BTreeSet, iter, path::PathBuf, time::Instant};
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
-use monosema_core::{Digest, Hasher, HookPoint, Manifest, Progress};
+use burn::tensor::Device;
+use monosema_core::{Digest, HookPoint, Manifest, Progress};
 use monosema_sae::Dictionary;
-use monosema_text::{ContextBatch, Corpus, TextError, Tokenizer, batches, contexts, limited};
-use monosema_transformer::{Capture, Checkpoint, LanguageModel, NoTap};
+use monosema_text::{ContextBatch, Tokenizer};
+use monosema_transformer::{Capture, Checkpoint, LanguageModel, NoTap, Paused};
 
 use crate::{
     dictionary::{DictionaryFacts, DictionaryShape},
     error::EvalError,
     host,
-    metrics::{Metrics, Shape},
+    metrics::{Metrics, Prediction, Shape},
     model::ModelFacts,
     moments::Moments,
-    plan::{EvalPlan, PlannedText},
+    plan::{EvalPlan, KEPT_BYTES, PlannedText},
     positions::Positions,
-    predictions::{self, Passes},
-    reconstruct::reconstruct,
+    predictions,
+    reconstruct::{Ends, reconstruct},
     report::{Counted, Report, SCHEMA, Tally, TextReport, Timing},
+    resample::{Pool, Resample},
+    saelens,
+    windows::{for_each_batch, tokens},
 };
 
-/// Evaluates the dictionary in `dictionary_dir` as `plan` says, and writes `report.html` and `report.json`, which
-/// holds `manifest`, into `out`.
+/// In an error: what was being computed.
+pub(crate) const UP_TO_HOOK: &str = "running the model up to the hook";
+
+/// A dictionary to evaluate.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// What is to be done.
+    pub plan: EvalPlan,
+    /// What the report is made from.
+    pub manifest: Manifest,
+    /// Where the dictionary is.
+    pub dictionary: PathBuf,
+    /// Where `report.html` and `report.json` go.
+    pub out: PathBuf,
+}
+
+/// Evaluates dictionaries as their plans say and writes a report of each. Those that may share passes through the model
+/// ([`EvalPlan::shares_passes`]) do: what is the same for all of them is computed once.
 ///
 /// # Errors
 /// Anything that cannot be read, or written; a dictionary that is not the one planned for; a text of which no
-/// token counts; a device that fails.
-pub fn evaluate(
-    plan: &EvalPlan,
-    manifest: Manifest,
-    checkpoint: &Checkpoint,
-    dictionary_dir: &Path,
-    device: &Device,
-    out: &Path,
-) -> Result<Report, EvalError> {
-    let started = Instant::now();
-    let dictionary = Dictionary::load(dictionary_dir, device)?;
-    let found = DictionaryShape::of(&dictionary);
-    if found != plan.dictionary {
-        let (directory, expected) = (dictionary_dir.to_owned(), plan.dictionary);
-        return Err(EvalError::OtherDictionary { directory, expected, found });
+/// token counts; a device that fails. Reports written before stay.
+pub fn evaluate(jobs: &[Job], checkpoint: &Checkpoint, device: &Device) -> Result<Vec<Report>, EvalError> {
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for (index, job) in jobs.iter().enumerate() {
+        let like = |group: &&mut Vec<usize>| jobs[group[0]].plan.shares_passes(&job.plan);
+        match groups.iter_mut().find(like) {
+            Some(group) => group.push(index),
+            None => groups.push(vec![index]),
+        }
     }
-    let facts = DictionaryFacts::new(dictionary_dir, &dictionary);
-    let evaluator = Evaluator {
-        plan,
-        model: checkpoint.load(device)?,
-        tokenizer: checkpoint.tokenizer()?,
-        dictionary,
-        device: device.clone(),
-    };
+    let mut reports = vec![None; jobs.len()];
+    let model = checkpoint.load(device)?;
+    for group in groups {
+        let of_group: Vec<&Job> = group.iter().map(|&index| &jobs[index]).collect();
+        for (index, report) in group.into_iter().zip(evaluate_group(&of_group, checkpoint, &model, device)?) {
+            reports[index] = Some(report);
+        }
+    }
+    Ok(reports.into_iter().map(|report| report.expect("every job is in a group")).collect())
+}
+
+/// Evaluates dictionaries whose plans share passes.
+fn evaluate_group(
+    jobs: &[&Job],
+    checkpoint: &Checkpoint,
+    model: &LanguageModel,
+    device: &Device,
+) -> Result<Vec<Report>, EvalError> {
+    let started = Instant::now();
+    let plan = &jobs[0].plan;
+    let dictionaries = jobs.iter().map(|job| load(job, device)).collect::<Result<Vec<_>, _>>()?;
+    let facts: Vec<_> =
+        jobs.iter().zip(&dictionaries).map(|(job, d)| DictionaryFacts::new(&job.dictionary, d)).collect();
+    let (tokenizer, device) = (checkpoint.tokenizer()?, device.clone());
+    let special = saelens::special(&tokenizer);
+    let evaluator = Evaluator { plan, model, tokenizer, dictionaries, special, device };
     let mut progress = Progress::start("eval", "tokens", plan.counted_tokens());
-    let mut pooled = Metrics::new(evaluator.shape());
     let mut total = Tally::default();
-    let mut texts = Vec::new();
+    let mut measured = Vec::new();
     for text in &plan.texts {
-        let (metrics, tally, windows_sha256) = evaluator.text(text, &mut progress)?;
-        pooled.merge(&metrics);
-        total.merge(&tally);
-        let name = text.name.clone();
-        texts.push(TextReport { name, tally, windows_sha256, metrics: metrics.figures() });
+        let of_text = evaluator.text(text, &mut progress)?;
+        total.merge(&of_text.tally);
+        measured.push(of_text);
     }
     progress.finish();
     let seconds = started.elapsed().as_secs_f64();
-    let mut report = Report {
-        schema: SCHEMA,
-        metrics: pooled.figures(),
-        texts,
-        counted: Counted { rule: plan.rule(), tally: total },
-        density: pooled.histogram(),
-        dictionary: facts,
-        model: ModelFacts::new(checkpoint),
-        timing: Timing { seconds, tokens_per_second: total.counted_tokens as f64 / seconds },
-        warnings: plan.warnings.clone(),
-        manifest: Manifest { counts: total.counts(), ..manifest },
+    let timing = Timing {
+        seconds,
+        tokens_per_second: total.counted_tokens as f64 / seconds,
+        dictionaries: jobs.len() as u64,
     };
-    report.write(out)?;
-    Ok(report)
+    let report = |(index, (job, facts)): (usize, (&&Job, DictionaryFacts))| {
+        let plan = &job.plan;
+        let mut pooled = measured[0].metrics[index].clone();
+        measured[1..].iter().for_each(|text| pooled.merge(&text.metrics[index]));
+        let texts = plan.texts.iter().zip(&measured).map(|(text, measured)| TextReport {
+            name: text.name.clone(),
+            tally: measured.tally,
+            windows_sha256: measured.windows_sha256.clone(),
+            metrics: measured.metrics[index].figures(),
+            intervals: measured.metrics[index].intervals(plan.resamples, plan.seed),
+            saelens: measured.saelens[index].as_ref().map(saelens::Sums::figures),
+        });
+        let mut saelens = measured[0].saelens[index].clone();
+        for sums in measured[1..].iter().filter_map(|text| text.saelens[index].as_ref()) {
+            saelens.iter_mut().for_each(|all| all.merge(sums));
+        }
+        let mut report = Report {
+            schema: SCHEMA,
+            metrics: pooled.figures(),
+            intervals: pooled.intervals(plan.resamples, plan.seed),
+            saelens: saelens.as_ref().map(saelens::Sums::figures),
+            texts: texts.collect(),
+            counted: Counted { rule: plan.rule(), tally: total },
+            density: pooled.histogram(),
+            spread: pooled.spread(),
+            by_position: pooled.curves(),
+            dictionary: facts,
+            model: ModelFacts::new(checkpoint),
+            timing,
+            warnings: plan.warnings.clone(),
+            manifest: Manifest { counts: total.counts(), ..job.manifest.clone() },
+        };
+        report.write(&job.out)?;
+        Ok(report)
+    };
+    jobs.iter().zip(facts).enumerate().map(report).collect()
 }
 
+/// The dictionary that was planned for.
+pub(crate) fn load(job: &Job, device: &Device) -> Result<Dictionary, EvalError> {
+    let dictionary = Dictionary::load(&job.dictionary, device)?;
+    let (found, expected) = (DictionaryShape::of(&dictionary), job.plan.dictionary);
+    if found != expected {
+        return Err(EvalError::OtherDictionary { directory: job.dictionary.clone(), expected, found });
+    }
+    Ok(dictionary)
+}
+
+/// Dictionaries that give one hook, and all that is the same for them.
 struct Evaluator<'a> {
+    /// That of the first of them.
     plan: &'a EvalPlan,
-    model: LanguageModel,
+    model: &'a LanguageModel,
     tokenizer: Tokenizer,
-    dictionary: Dictionary,
+    dictionaries: Vec<Dictionary>,
+    /// What SAELens leaves out.
+    special: BTreeSet<u32>,
     device: Device,
 }
 
+/// What was found of one text.
+struct Measured {
+    /// For each dictionary.
+    metrics: Vec<Metrics>,
+    /// Likewise, if they are asked for. SAELens knows no transcoder in the forward pass.
+    saelens: Vec<Option<saelens::Sums>>,
+    tally: Tally,
+    windows_sha256: Digest,
+}
+
 impl Evaluator<'_> {
-    fn shape(&self) -> Shape {
-        Shape { d_in: self.dictionary.d_in(), d_sae: self.dictionary.d_sae() }
+    /// Where what comes out of the dictionaries belongs, and its width.
+    fn target(&self) -> (HookPoint, usize) {
+        (self.plan.dictionary.target(), self.dictionaries[0].d_out())
     }
 
-    fn hook(&self) -> HookPoint {
-        self.plan.hook()
+    /// Where transcoders read.
+    fn read_hooks(&self) -> impl Iterator<Item = HookPoint> {
+        self.dictionaries.iter().filter_map(read_hook)
     }
 
-    /// Where what comes out of the dictionary belongs.
-    fn target(&self) -> HookPoint {
-        self.plan.dictionary.target()
-    }
-
-    /// Measures one text: its mean activation first, then everything else.
-    fn text(
-        &self,
-        text: &PlannedText,
-        progress: &mut Progress,
-    ) -> Result<(Metrics, Tally, Digest), EvalError> {
-        let mean = self.mean(text)?;
-        let mut metrics = Metrics::new(self.shape());
-        let mut tally = Tally::default();
-        let windows = self.for_each_batch(text, self.plan.tokens, |batch, tokens| {
-            let positions = Positions::new(batch);
-            tally.merge(&positions.tally(batch));
+    /// Measures one text: what it is replaced by first, then everything else.
+    fn text(&self, text: &PlannedText, progress: &mut Progress) -> Result<Measured, EvalError> {
+        let Survey { batches, mean, resample, windows_sha256 } = self.survey(text)?;
+        let new = |dictionary: &Dictionary| {
+            Metrics::new(Shape { d_in: dictionary.d_in(), d_sae: dictionary.d_sae() })
+        };
+        let metrics = self.dictionaries.iter().map(new).collect();
+        let asked = |dictionary| self.plan.saelens && read_hook(dictionary).is_none();
+        let saelens = self.dictionaries.iter().map(|d| asked(d).then(saelens::Sums::default)).collect();
+        let mut measured = Measured { metrics, saelens, tally: Tally::default(), windows_sha256 };
+        for (batch, prefix) in batches {
+            let positions = Positions::new(&batch);
+            measured.tally.merge(&positions.tally(&batch));
             if !positions.counted.is_empty() {
-                self.batch(&text.name, tokens, &positions, &mean, &mut metrics)?;
+                let prefix = prefix.map_or_else(|| self.prefix(text, &batch), Ok)?;
+                let instead = Instead { positions: &positions, mean: &mean, resample: &resample };
+                self.batch(&text.name, &batch, prefix, instead, &mut measured)?;
             }
             progress.advance(positions.counted.len() as u64, || text.name.clone());
-            Ok(())
-        })?;
-        if tally.invalid_utf8 > 0 {
-            let (name, n) = (&text.name, tally.invalid_utf8);
-            tracing::warn!("text {name}: {n} invalid UTF-8 sequences were replaced by U+FFFD");
         }
-        if tally.predictions == 0 {
-            let (positions, counted) = (tally.positions, tally.counted_tokens);
+        let Tally { invalid_utf8, predictions, positions, counted_tokens: counted, .. } = measured.tally;
+        if invalid_utf8 > 0 {
+            let name = &text.name;
+            tracing::warn!("text {name}: {invalid_utf8} invalid UTF-8 sequences were replaced by U+FFFD");
+        }
+        if predictions == 0 {
             return Err(EvalError::NothingCounted { name: text.name.clone(), positions, counted });
         }
-        Ok((metrics, tally, windows))
+        Ok(measured)
     }
 
-    /// The mean activation at the counted positions, from a pass that ends at the hook.
-    fn mean(&self, text: &PlannedText) -> Result<Vec<f64>, EvalError> {
-        let d_in = self.shape().d_in;
-        let mut moments = Moments::new(d_in);
-        let limit = [self.plan.tokens, self.plan.mean_tokens].into_iter().flatten().min();
-        self.for_each_batch(text, limit, |batch, tokens| {
-            let mut capture = Capture::new([self.target()]);
-            self.model.run(tokens, &mut capture);
-            let x = self.captured(&mut capture, self.target())?;
-            for &index in &Positions::new(batch).counted {
-                moments.add(x[index * d_in..(index + 1) * d_in].iter().map(|&x| f64::from(x)));
+    /// Reads a text and runs the model up to the hook, for the mean activation at the counted positions and for a sample of them.
+    /// What has been computed is kept as far as [`KEPT_BYTES`] go.
+    fn survey(&self, text: &PlannedText) -> Result<Survey, EvalError> {
+        let (_, width) = self.target();
+        let mut moments = Moments::new(width);
+        let mut pool = Pool::new(self.plan.seed);
+        let (mut batches, mut kept) = (Vec::new(), 0);
+        let windows_sha256 = for_each_batch(self.plan, text, &self.tokenizer, |batch| {
+            let positions = Positions::new(&batch);
+            if positions.counted.is_empty() {
+                batches.push((batch, None));
+                return Ok(());
             }
+            let prefix = self.prefix(text, &batch)?;
+            let y = host::values(prefix.paused.value(), UP_TO_HOOK)?;
+            for (&index, &token) in positions.counted.iter().zip(&positions.tokens) {
+                let y = &y[index * width..(index + 1) * width];
+                moments.add(y.iter().map(|&y| f64::from(y)));
+                pool.add(token, y);
+            }
+            kept += prefix.paused.bytes() as u64;
+            batches.push((batch, Some(prefix).filter(|_| kept <= KEPT_BYTES)));
             Ok(())
         })?;
         if moments.mean().iter().any(|m| !m.is_finite()) {
             return Err(EvalError::NotFinite { name: text.name.clone(), what: "the mean activation" });
         }
-        Ok(moments.mean().to_vec())
+        Ok(Survey { batches, mean: moments.mean().to_vec(), resample: pool.finish(), windows_sha256 })
     }
 
-    /// One pass over a batch of `tokens [batch, seq]` to where the dictionary belongs, and four from there: with what is there,
-    /// the reconstruction, zero, and the mean.
+    /// Runs the model over a batch up to where the dictionaries belong.
+    fn prefix(&self, text: &PlannedText, batch: &ContextBatch) -> Result<Prefix, EvalError> {
+        let tokens = tokens(self.model, text, batch)?;
+        let mut capture = Capture::new(self.read_hooks());
+        let paused = self.model.pause(tokens, self.target().0, &mut capture);
+        Ok(Prefix { paused, capture })
+    }
+
+    /// Goes on from where the dictionaries belong with what is there, and with each splice.
     fn batch(
         &self,
         name: &str,
-        tokens: Tensor<2, Int>,
-        positions: &Positions,
-        mean: &[f64],
-        metrics: &mut Metrics,
+        batch: &ContextBatch,
+        Prefix { paused, mut capture }: Prefix,
+        Instead { positions, mean, resample }: Instead<'_>,
+        Measured { metrics, saelens, .. }: &mut Measured,
     ) -> Result<(), EvalError> {
-        let Shape { d_in, .. } = self.shape();
-        let hook_in = self.plan.dictionary.hook_out.map(|_| self.hook());
-        let mut capture = Capture::new(hook_in);
-        let paused = self.model.pause(tokens, self.target(), &mut capture);
+        let (_, width) = self.target();
+        let not_finite = |what| EvalError::NotFinite { name: name.to_owned(), what };
         let there = paused.value();
-        // What a transcoder reads may come before or behind.
+        // What a transcoder reads may come behind, too.
         let clean = paused.resume(there.clone(), &mut capture);
-        let [batch, seq, _] = there.dims();
-        let y = host::values(there, "running the model up to the hook")?;
-        let of_y = positions.gather(&y, d_in);
-        let of_x = match hook_in {
-            Some(hook) => Some(positions.gather(&self.captured(&mut capture, hook)?, d_in)),
-            None => None,
-        };
-        let counted = of_x.as_deref().unwrap_or(&of_y);
-        let x_hat = reconstruct(&self.dictionary, counted, &of_y, mean, &self.device, metrics)?;
-        if x_hat.iter().any(|x| !x.is_finite()) {
-            return Err(EvalError::NotFinite { name: name.to_owned(), what: "the reconstruction" });
+        let shape = there.dims();
+        let y = host::values(there, UP_TO_HOOK)?;
+        let of_y = positions.gather(&y, width);
+        let go_on = |spliced| paused.resume(host::tensor(spliced, shape, &self.device), &mut NoTap);
+        let mut passes = Vec::with_capacity(self.dictionaries.len() + 3);
+        for (dictionary, metrics) in self.dictionaries.iter().zip(metrics.iter_mut()) {
+            let of_x = match read_hook(dictionary) {
+                Some(hook) => Some(positions.gather(&captured(&capture, hook)?, dictionary.d_in())),
+                None => None,
+            };
+            let x = of_x.as_deref().unwrap_or(&of_y);
+            let ends = Ends { x, y: &of_y, mean, tokens: &positions.tokens };
+            let x_hat = reconstruct(dictionary, ends, &self.device, metrics)?;
+            if x_hat.iter().any(|x| !x.is_finite()) {
+                return Err(not_finite("the reconstruction"));
+            }
+            if !positions.predicting.is_empty() {
+                passes.push(go_on(positions.splice(&y, width, x_hat.chunks_exact(width))));
+            }
         }
         if positions.predicting.is_empty() {
             return Ok(());
         }
-        let forward = |spliced: Vec<f32>| {
-            paused.resume(host::tensor(spliced, [batch, seq, d_in], &self.device), &mut NoTap)
-        };
-        let zero_row = vec![0.0; d_in];
+        let zero_row = vec![0.0; width];
         let mean_row: Vec<f32> = mean.iter().map(|&mean| mean as f32).collect();
-        let passes = Passes {
-            clean,
-            sae: forward(positions.splice(&y, d_in, x_hat.chunks_exact(d_in))),
-            zero: forward(positions.splice(&y, d_in, std::iter::repeat(zero_row.as_slice()))),
-            mean: forward(positions.splice(&y, d_in, std::iter::repeat(mean_row.as_slice()))),
+        let others = positions.tokens.iter().map(|&token| resample.of(token));
+        passes.push(go_on(positions.splice(&y, width, iter::repeat(zero_row.as_slice()))));
+        passes.push(go_on(positions.splice(&y, width, iter::repeat(mean_row.as_slice()))));
+        passes.push(go_on(positions.splice(&y, width, others)));
+        let Positions { predicting, predictors, targets, .. } = positions;
+        let losses = predictions::losses(self.model, &clean, &passes, predicting, targets)?;
+        let [untouched, saes @ .., zero, mean, resample] = &losses[..] else {
+            unreachable!("a list for each pass");
         };
-        let predictions =
-            predictions::measure(&self.model, passes, &positions.predicting, &positions.targets)?;
-        if !predictions.is_finite() {
-            return Err(EvalError::NotFinite { name: name.to_owned(), what: "a cross-entropy" });
+        for (sae, metrics) in saes.iter().zip(metrics) {
+            let prediction = |(index, &token): (usize, _)| {
+                let spliced = [sae, zero, mean, resample].map(|losses| losses[index]);
+                Prediction { token, clean: untouched[index].ce, spliced }
+            };
+            let predictions: Vec<_> = predictors.iter().enumerate().map(prediction).collect();
+            if !predictions.iter().all(Prediction::is_finite) {
+                return Err(not_finite("a cross-entropy"));
+            }
+            metrics.add_predictions(&predictions);
         }
-        metrics.add_predictions(&predictions);
-        Ok(())
+        let at = saelens::Standing {
+            model: self.model,
+            batch,
+            paused: &paused,
+            clean: &clean,
+            y: &y,
+            device: &self.device,
+        };
+        self.dictionaries
+            .iter()
+            .zip(saelens)
+            .filter_map(|(dictionary, sums)| Some((dictionary, sums.as_mut()?)))
+            .try_for_each(|(dictionary, sums)| sums.add(dictionary, &self.special, &at))
     }
+}
 
-    /// The activations `[batch * seq, d_in]` captured at a hook, on the host.
-    fn captured(&self, capture: &mut Capture, hook: HookPoint) -> Result<Vec<f32>, EvalError> {
-        let x = capture.take(hook).expect("the plan checked that the model has the hook");
-        host::values(x, "running the model up to the hook")
-    }
+/// Where a transcoder reads.
+pub(crate) fn read_hook(dictionary: &Dictionary) -> Option<HookPoint> {
+    let metadata = dictionary.metadata();
+    metadata.hook_out.map(|_| metadata.hook)
+}
 
-    /// Reads a text up to `limit` counted tokens, in batches of windows, and their tokens on the device. Returns the
-    /// digest of the windows' ids.
-    fn for_each_batch(
-        &self,
-        text: &PlannedText,
-        limit: Option<u64>,
-        mut visit: impl FnMut(&ContextBatch, Tensor<2, Int>) -> Result<(), EvalError>,
-    ) -> Result<Digest, EvalError> {
-        let in_text = |source: TextError| EvalError::Text { name: text.name.clone(), source };
-        let corpus = Corpus::open(&text.text).map_err(in_text)?;
-        let mut digest = Hasher::default();
-        let windows = limited(contexts(corpus.documents(), &self.tokenizer, &self.plan.context), limit)
-            .inspect(|window| {
-                // In the order of the text, whatever batches make of it.
-                window
-                    .iter()
-                    .flat_map(|window| &window.tokens)
-                    .for_each(|id| digest.update(&id.to_le_bytes()));
-            });
-        for batch in batches(windows, self.plan.batch_tokens()) {
-            let batch = batch.map_err(in_text)?;
-            let ids = batch.token_ids(self.model.info().d_vocab).map_err(in_text)?;
-            let data = TensorData::new(ids, [batch.n_contexts(), batch.seq_len()]);
-            visit(&batch, Tensor::from_data(data, &self.device))?;
-        }
-        Ok(digest.finish())
-    }
+/// The activations `[batch * seq, width]` captured at a hook, on the host.
+fn captured(capture: &Capture, hook: HookPoint) -> Result<Vec<f32>, EvalError> {
+    let x = capture.get(hook).expect("the plan checked that the model has the hook");
+    host::values(x.clone(), UP_TO_HOOK)
+}
+
+/// What is known of a text once the model has run over it up to the hook.
+struct Survey {
+    /// Its windows, with what was kept of the pass.
+    batches: Vec<(ContextBatch, Option<Prefix>)>,
+    /// The mean activation at the counted positions.
+    mean: Vec<f64>,
+    /// Activations to put in the place of others.
+    resample: Resample,
+    /// The digest of the windows' ids.
+    windows_sha256: Digest,
+}
+
+/// A pass that stands where the dictionaries belong.
+struct Prefix {
+    paused: Paused,
+    /// Holds what transcoders read, if that comes before.
+    capture: Capture,
+}
+
+/// Where activations are replaced, and by what besides zero.
+#[derive(Clone, Copy)]
+struct Instead<'a> {
+    positions: &'a Positions,
+    mean: &'a [f64],
+    resample: &'a Resample,
 }

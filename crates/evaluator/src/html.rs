@@ -7,8 +7,9 @@ use serde_json::Value;
 use crate::{
     chart,
     dictionary::DictionaryShape,
-    metrics::definitions,
+    metrics::{Figures, Intervals, Spread, definitions},
     report::{Report, Tally, format_figure},
+    saelens::{SAELENS_FIGURES, SaeLensFigure},
 };
 
 /// What a reader looks for first, and what it is in plain words.
@@ -21,6 +22,9 @@ const HEADLINES: [(&str, &str); 6] = [
     ("dead", "of the latents never fire (dead)"),
 ];
 
+/// With fewer, the percentiles of a bootstrap are known to be too near each other.
+const FEW_DOCUMENTS: u64 = 30;
+
 /// The whole page.
 pub(crate) fn page(report: &Report) -> String {
     let title = format!("{} on {}", report.dictionary.shape.hook, report.model.info.name);
@@ -30,10 +34,16 @@ pub(crate) fn page(report: &Report) -> String {
         (headlines(report))
         h2 { "Figures" }
         (figures(report))
+        (intervals(report))
         h2 { "Cross-entropy, nats a token" }
         (cross_entropy(report))
+        @if let Some(theirs) = &report.saelens { (saelens(report, theirs)) }
+        h2 { "Along a window" }
+        (by_position(report))
         h2 { "How often latents fire" }
         (density(report))
+        h2 { "How tokens are spread" }
+        (spread(report))
         h2 { "What counted" }
         (counted(report))
         h2 { "Definitions" }
@@ -60,7 +70,32 @@ fn header(report: &Report) -> Markup {
 }
 
 fn headlines(report: &Report) -> Markup {
-    tiles(HEADLINES.map(|(name, words)| (format_figure(report.figure(name)), words)))
+    let tile = |(name, words): (&str, &str)| {
+        let interval = report.intervals.of.get(name).map(|&interval| format!(", {}", range(interval)));
+        (format_figure(report.figure(name)), format!("{words}{}", interval.unwrap_or_default()))
+    };
+    let tiles_of = HEADLINES.map(tile);
+    tiles(tiles_of.iter().map(|(value, words)| (value.clone(), words.as_str())))
+}
+
+/// An interval in words.
+pub(crate) fn range([low, high]: [f64; 2]) -> String {
+    format!("{} to {}", format_figure(Some(low)), format_figure(Some(high)))
+}
+
+fn intervals(report: &Report) -> Markup {
+    let Intervals { level, resamples, documents, ref of } = report.intervals;
+    html! {
+        p.soft {
+            @if of.is_empty() {
+                "No intervals: they need two documents of each text, and resamples (here " (resamples) ")."
+            } @else {
+                "In small print " (level * 100.0) " % confidence intervals: " (resamples) " resamples of " (documents)
+                " documents, by percentiles."
+                @if documents < FEW_DOCUMENTS { " So few documents make them rough, and rather too narrow." }
+            }
+        }
+    }
 }
 
 fn figures(report: &Report) -> Markup {
@@ -79,10 +114,14 @@ fn figures(report: &Report) -> Markup {
                     @for row in report.rows() {
                         tr {
                             th scope="row" title=(row.definition.meaning) { (row.definition.name) }
-                            @for (column, &value) in report.columns().into_iter().zip(&row.values) {
+                            @for ((column, &value), interval) in report.columns().into_iter().zip(&row.values).zip(&row.intervals) {
                                 // The exact value beside the rounded one, so that the page can be read back.
                                 td.number data-figure=(row.definition.name) data-text=(column)
-                                    data-value=[value] { (format_figure(value)) }
+                                    data-value=[value] data-low=[interval.map(|ends| ends[0])]
+                                    data-high=[interval.map(|ends| ends[1])] {
+                                    (format_figure(value))
+                                    @if let Some(interval) = interval { br; small.soft { (range(*interval)) } }
+                                }
                             }
                             td { (row.definition.better.symbol()) }
                             td.soft { (row.definition.unit) }
@@ -113,6 +152,44 @@ fn density(report: &Report) -> Markup {
             "On " (report.density.tokens) " tokens of all texts together: a latent that fires more rarely than once in \
              so many may show as dead."
         }
+    }
+}
+
+fn by_position(report: &Report) -> Markup {
+    html! {
+        div.charts {
+            @for (name, chart) in chart::by_position(&report.by_position) { (monosema_page::chart(name, "", &chart)) }
+        }
+        p.soft { "Over all texts, at the positions that count; x̄ of the FVU is the mean of the token's text." }
+    }
+}
+
+fn spread(report: &Report) -> Markup {
+    let Spread { l0, log10_norm_x, log10_norm_x_hat } = &report.spread;
+    html! {
+        div.charts {
+            (monosema_page::chart("L0", "tokens by active latents", &chart::l0(l0)))
+            (monosema_page::chart("‖x‖", "tokens by the norm of their activation", &chart::norms(log10_norm_x, "x")))
+            (monosema_page::chart("‖x̂‖", "of its reconstruction", &chart::norms(log10_norm_x_hat, "x̂")))
+        }
+    }
+}
+
+fn saelens(report: &Report, theirs: &Figures) -> Markup {
+    let rows = SAELENS_FIGURES.iter().map(|SaeLensFigure { name, ours, formula }| {
+        let value = theirs.get(*name).copied().flatten();
+        let ours = ours.map_or(html! {}, |ours| {
+            html! { (format_figure(report.figure(ours))) " " span.soft { (ours) } }
+        });
+        vec![name.render(), format_figure(value).render(), ours, html! { code { (formula) } }]
+    });
+    let head = vec!["SAELens", "theirs", "ours", "their formula"];
+    html! {
+        h2 { "Under SAELens's convention" }
+        p.soft {
+            "What SAELens's own evaluation says of the same windows, computed here. M are all tokens but those that begin and              end texts: position 0 is in; ⟨·⟩ is the mean over M, ⟨·⟩_b over those of one batch."
+        }
+        (Table { head, numbers_from: 4, rows: rows.collect() })
     }
 }
 
@@ -151,7 +228,7 @@ fn counted(report: &Report) -> Markup {
     html! { p { (report.counted.rule) } (table) }
 }
 
-fn glossary() -> Markup {
+pub(crate) fn glossary() -> Markup {
     html! {
         dl {
             @for definition in definitions() {
@@ -175,8 +252,8 @@ fn provenance(report: &Report) -> Markup {
         (
             "time",
             format!(
-                "{:.1} s, {:.0} counted tokens/s",
-                report.timing.seconds, report.timing.tokens_per_second
+                "{:.1} s, {:.0} counted tokens/s, {} dictionary(s) at once",
+                report.timing.seconds, report.timing.tokens_per_second, report.timing.dictionaries
             ),
         ),
     ];

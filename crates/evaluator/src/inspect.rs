@@ -234,9 +234,9 @@ impl Seen {
         }
         let first = self.predictions.len() - made_from.len();
         let targets: Vec<u32> = self.predictions[first..].iter().map(|p| p.target_id).collect();
-        let losses = predictions::cross_entropies(model, hidden, &made_from, &targets)?;
-        for (prediction, ce) in self.predictions[first..].iter_mut().zip(losses) {
-            prediction.ce = ce;
+        let losses = predictions::losses(model, &hidden, &[], &made_from, &targets)?;
+        for (prediction, loss) in self.predictions[first..].iter_mut().zip(&losses[0]) {
+            prediction.ce = loss.ce;
         }
         Ok(())
     }

@@ -10,6 +10,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod chart;
+mod comparison;
 mod config;
 mod dictionary;
 mod error;
@@ -25,15 +26,23 @@ mod positions;
 mod predictions;
 mod reconstruct;
 mod report;
+mod resample;
+mod saelens;
+mod together;
+mod windows;
 
+pub use comparison::Comparison;
 pub use config::{EvalConfig, NamedText};
 pub use dictionary::{DictionaryFacts, DictionaryShape, WeightFacts};
 pub use error::EvalError;
-pub use evaluate::evaluate;
+pub use evaluate::{Job, evaluate};
 pub use inspect::{CrossEntropy, LargeNorm, LayerNorms, ModelInspection, Prediction, inspect_model};
-pub use metrics::{Better, Definition, Figures, Histogram, definitions};
+pub use metrics::{
+    Better, Curves, Definition, Figures, Histogram, Intervals, Spread, TokenHistogram, definitions,
+};
 pub use model::ModelFacts;
 pub use plan::{EvalPlan, PlannedPasses, PlannedText, Training};
 pub use report::{
     Counted, HTML_FILE, JSON_FILE, Report, Row, SCHEMA, Tally, TextReport, Timing, format_figure,
 };
+pub use saelens::{SAELENS_FIGURES, SaeLensFigure};

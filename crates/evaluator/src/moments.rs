@@ -28,20 +28,22 @@ impl Moments {
         }
     }
 
-    /// Counts what `other` counted, as if its vectors had been added here.
-    pub(crate) fn merge(&mut self, other: &Self) {
-        if other.n == 0 {
+    /// Counts what `other` counted, as if its vectors had been added here so many times.
+    pub(crate) fn merge(&mut self, other: &Self, times: u32) {
+        let more = u64::from(times) * other.n;
+        if more == 0 {
             return;
         }
-        let (n, m) = (self.n as f64, other.n as f64);
-        let total = n + m;
-        self.deviation += other.deviation;
+        let (n, m) = (self.n as f64, more as f64);
+        let share = m / (n + m);
+        let mut apart_square = 0.0;
         for (mean, &theirs) in self.mean.iter_mut().zip(&other.mean) {
             let apart = theirs - *mean;
-            *mean += apart * m / total;
-            self.deviation += apart * apart * n * m / total;
+            *mean += apart * share;
+            apart_square += apart * apart;
         }
-        self.n += other.n;
+        self.deviation += f64::from(times) * other.deviation + apart_square * n * share;
+        self.n += more;
     }
 
     /// Their mean `[width]`.
@@ -67,7 +69,7 @@ mod tests {
         all.add([1.0, 10.0]);
         tail.add([3.0, 10.0]);
         tail.add([5.0, 16.0]);
-        all.merge(&tail);
+        all.merge(&tail, 1);
         assert_eq!(all.n, 3);
         assert!((all.mean()[0] - 3.0).abs() < 1e-14 && (all.mean()[1] - 12.0).abs() < 1e-14);
         assert!((all.deviation() - 32.0).abs() < 1e-12);
@@ -88,10 +90,11 @@ mod tests {
         let mut moments = Moments::new(1);
         moments.add([2.0]);
         let before = moments.clone();
-        moments.merge(&Moments::new(1));
+        moments.merge(&Moments::new(1), 1);
+        moments.merge(&before, 0);
         assert_eq!(moments, before);
         let mut empty = Moments::new(1);
-        empty.merge(&before);
+        empty.merge(&before, 1);
         assert_eq!(empty, before);
     }
 }

@@ -26,9 +26,14 @@ use crate::{
 /// Tokens that go through the model at once, unless the configuration says otherwise.
 const BATCH_TOKENS: usize = 1024;
 
-/// Over every window: for the mean activation and for all that goes on from there, which is what is there, the reconstruction,
-/// zero, and the mean.
-const PASSES: PlannedPasses = PlannedPasses { to_hook: 2, from_hook: 4 };
+/// What passes that stand at the hook may take. What does not fit is run up to there a second time.
+pub(crate) const KEPT_BYTES: u64 = 1 << 30;
+
+/// From the hook on over every window: with what is there, the reconstruction, zero, the mean, and another token's.
+const FROM_HOOK: u32 = 5;
+
+/// Resamples of documents, unless the configuration says otherwise.
+const RESAMPLES: u32 = 1000;
 
 /// The fields of an [`EvalPlan`] that the result does not depend on: estimates, and the names of what the work's
 /// inputs hold by digest.
@@ -45,15 +50,17 @@ pub struct EvalPlan {
     pub context: ContextPlan,
     /// Stop in each text after so many counted tokens.
     pub tokens: Option<u64>,
-    /// Take each text's mean activation from its first so many counted tokens; `None`: from all of them.
-    pub mean_tokens: Option<u64>,
+    /// How many resamples of documents the confidence intervals are from.
+    pub resamples: u32,
+    /// Whether to give SAELens's figures too.
+    pub saelens: bool,
     /// How many windows go through the model at once.
     pub batch_contexts: usize,
     /// Passes over the text.
     pub passes: PlannedPasses,
     /// Memory that weights, dictionary and the largest buffers take; an estimate.
     pub memory_bytes: u64,
-    /// The experiment's seed. Nothing here is random yet; it names the experiment.
+    /// The experiment's seed: resample ablation and resamples of documents draw from it.
     #[serde(skip)]
     pub seed: Seed,
     /// What a user should know before believing the figures.
@@ -141,16 +148,22 @@ impl EvalPlan {
             });
         }
         let batch_contexts = config.batch_contexts.unwrap_or((BATCH_TOKENS / context.length).max(1));
-        let memory_bytes =
-            memory(info, dictionary, batch_contexts, context.length).saturating_add(tokenizing_bytes);
+        let kept =
+            texts.iter().map(|text| 4 * dictionary.d_in as u64 * text.counted_tokens).max().unwrap_or(0);
+        // What is not counted is run too: about as much, then.
+        let to_hook = if kept < KEPT_BYTES { 1 } else { 2 };
+        let memory_bytes = memory(info, dictionary, batch_contexts, context.length)
+            .saturating_add(tokenizing_bytes)
+            .saturating_add(kept.min(KEPT_BYTES));
         Ok(Self {
             dictionary: *dictionary,
             texts,
             context,
             tokens: config.tokens,
-            mean_tokens: config.mean_tokens,
+            resamples: config.resamples.unwrap_or(RESAMPLES),
+            saelens: config.saelens,
             batch_contexts,
-            passes: PASSES,
+            passes: PlannedPasses { to_hook, from_hook: FROM_HOOK + if config.saelens { 2 } else { 0 } },
             memory_bytes,
             seed,
             warnings,
@@ -177,6 +190,14 @@ impl EvalPlan {
         Ok(Work::new(Stage::Eval, self, &IRRELEVANT, self.seed, inputs))
     }
 
+    /// Whether the passes through the model are the same, but for what comes out of the dictionary.
+    pub fn shares_passes(&self, other: &Self) -> bool {
+        let of = |plan: &Self| {
+            (plan.dictionary.target(), plan.tokens, plan.batch_contexts, plan.seed, plan.saelens)
+        };
+        of(self) == of(other) && self.context == other.context && self.texts == other.texts
+    }
+
     /// Tokens that will count in all texts together, an estimate.
     pub fn counted_tokens(&self) -> u64 {
         self.texts.iter().map(|text| text.counted_tokens).sum()
@@ -196,19 +217,16 @@ impl EvalPlan {
     pub(crate) fn rule(&self) -> String {
         let ContextPlan { length, .. } = self.context;
         let rule = self.context.rule();
-        let mean = match self.mean_tokens {
-            None => "all of its own counted tokens".to_owned(),
-            Some(n) => format!("its own first {n} counted tokens"),
-        };
         let hook = self.hook();
         format!(
             "Text is read in windows of up to {length} tokens (where shorter ones are padded at their ends, padding is \
              neither seen nor counted); {rule}; every other \
-             position counts. Activations at {hook} are measured at the counted positions. Reconstruction, zero and \
-             mean are spliced in at exactly these positions, and all other positions keep the clean value, in every \
-             variant alike. Cross-entropy and divergence are of the predictions made from counted positions, of the \
+             position counts. Activations at {hook} are measured at the counted positions. Reconstruction, zero, mean \
+             and another token's activation are spliced in at exactly these positions, and all other positions keep the clean \
+             value, in every variant alike. Cross-entropy and divergence are of the predictions made from counted positions, of the \
              next token in the same window (the last position of a window predicts nothing). The mean activation of \
-             a text is that of {mean}, taken from a clean pass."
+             a text is that of all of its own counted tokens, from a clean pass, and so are the activations of other tokens (from \
+             a random 4,096 of them)."
         )
     }
 }
@@ -250,7 +268,6 @@ fn check_limits(config: &EvalConfig) -> Result<(), EvalError> {
     };
     match config {
         EvalConfig { tokens: Some(0), .. } => Err(zero("tokens")),
-        EvalConfig { mean_tokens: Some(0), .. } => Err(zero("mean_tokens")),
         EvalConfig { batch_contexts: Some(0), .. } => Err(zero("batch_contexts")),
         _ => Ok(()),
     }
@@ -343,7 +360,7 @@ fn memory(info: &ModelInfo, dictionary: &DictionaryShape, contexts: usize, lengt
     // In f64, because a batch may be as absurd as the user likes, and the sum must still say so.
     let floats = |rows: usize, width: usize| 4.0 * rows as f64 * width as f64;
     let weights = 4.0 * info.n_parameters as f64 + 2.0 * floats(dictionary.d_in, dictionary.d_sae);
-    // Four final hidden states, x, x̂ and the spliced x; a dozen widths inside a block and its MLP.
+    // Five final hidden states, x, x̂ and the spliced x; a dozen widths inside a block and its MLP.
     let hidden = 24.0 * floats(batch_tokens, info.d_model);
     // The model's heads are not known here, and taken as 64 wide; queries are worked on 512 at a time.
     let scores = 2.0 * info.d_model.div_ceil(64) as f64 * floats(batch_tokens, length.min(512));

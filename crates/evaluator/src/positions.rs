@@ -1,33 +1,57 @@
 //! Which positions of a batch count, which predictions are made from them, and what is put in their place.
 
-use monosema_text::{ContextBatch, Flaws};
+use monosema_text::{Context, ContextBatch, Flaws};
 
 use crate::report::Tally;
 
+/// Which token it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Token {
+    /// Its document, counted from 0 in its text.
+    pub(crate) document: u64,
+    /// Its place in the document, through all of its windows.
+    pub(crate) place: u64,
+    /// Its position in its window.
+    pub(crate) position: usize,
+}
+
 /// Counted positions of one batch of windows, as indices into `batch * seq`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Positions {
     /// Where activations are measured, and replaced when splicing.
     pub(crate) counted: Vec<usize>,
+    /// Which tokens stand there.
+    pub(crate) tokens: Vec<Token>,
     /// Those of them with a next token in their window.
     pub(crate) predicting: Vec<i32>,
+    /// Which tokens stand there.
+    pub(crate) predictors: Vec<Token>,
     /// The next token of each of [`Positions::predicting`].
     pub(crate) targets: Vec<u32>,
 }
 
 impl Positions {
-    /// Of `batch`.
+    /// Those of `batch` that count.
     pub(crate) fn new(batch: &ContextBatch) -> Self {
-        let mut positions = Self { counted: Vec::new(), predicting: Vec::new(), targets: Vec::new() };
+        Self::of(batch, Context::counts)
+    }
+
+    /// Those of `batch` that `counts` says of.
+    pub(crate) fn of(batch: &ContextBatch, counts: impl Fn(&Context, usize) -> bool) -> Self {
+        let mut positions = Self::default();
         let seq_len = batch.seq_len();
         for (row, context) in batch.contexts.iter().enumerate() {
-            for column in context.counted() {
-                let index = row * seq_len + column;
+            let tokens = context.documents.iter().zip(context.places()).enumerate();
+            let counted = tokens.filter(|&(position, _)| counts(context, position));
+            for (position, (&document, place)) in counted {
+                let (index, token) = (row * seq_len + position, Token { document, place, position });
                 positions.counted.push(index);
-                if let Some(&next) = context.tokens.get(column + 1) {
+                positions.tokens.push(token);
+                if let Some(&next) = context.tokens.get(position + 1) {
                     positions
                         .predicting
                         .push(i32::try_from(index).expect("a batch has fewer than 2^31 tokens"));
+                    positions.predictors.push(token);
                     positions.targets.push(next);
                 }
             }
@@ -82,7 +106,7 @@ impl Positions {
 
 #[cfg(test)]
 mod tests {
-    use monosema_text::{Context, Verdict};
+    use monosema_text::Verdict;
 
     use super::*;
 
@@ -114,6 +138,9 @@ mod tests {
         assert_eq!(positions.counted, [1, 2, 3, 5, 7]);
         assert_eq!(positions.predicting, [1, 2, 5]);
         assert_eq!(positions.targets, [12, 13, 12]);
+        let token = |place| Token { document: 0, place, position: place as usize };
+        assert_eq!(positions.tokens, [1, 2, 3, 1, 3].map(token));
+        assert_eq!(positions.predictors, [1, 2, 1].map(token));
         let expected = Tally {
             contexts: 2,
             positions: 8,

@@ -9,112 +9,83 @@ use burn::tensor::{Int, Tensor, TensorData};
 use monosema_transformer::{LanguageModel, for_each_logit_chunk};
 use rayon::prelude::*;
 
-use crate::{
-    error::EvalError,
-    host,
-    metrics::{Predictions, Spliced},
-};
+use crate::{error::EvalError, host, metrics::Loss};
 
-/// Final hidden states `[batch, seq, d_model]` of the same tokens under four passes.
-pub(crate) struct Passes {
-    pub(crate) clean: Tensor<3>,
-    pub(crate) sae: Tensor<3>,
-    pub(crate) zero: Tensor<3>,
-    pub(crate) mean: Tensor<3>,
-}
+/// So many passes are compared with the first at once: their logits stand in memory together.
+const TOGETHER: usize = 4;
 
-/// Measures the predictions made from `positions` (indices into `batch * seq`) of the tokens `targets`.
-pub(crate) fn measure(
+/// The losses of the predictions made from `positions` (indices into `batch * seq`) of the tokens `targets` under each of some
+/// passes, of which the final hidden states `[batch, seq, d_model]` are given; divergence and agreement are from the first. A list
+/// for each pass, with an entry for each prediction.
+pub(crate) fn losses(
     model: &LanguageModel,
-    passes: Passes,
+    first: &Tensor<3>,
+    others: &[Tensor<3>],
     positions: &[i32],
     targets: &[u32],
-) -> Result<Predictions, EvalError> {
-    let mut predictions = Predictions::default();
-    let passes = [passes.clean, passes.sae, passes.zero, passes.mean];
-    for_each_chunk(model, passes, positions, targets, |losses| {
-        predictions.clean.extend(losses.iter().map(|[clean, ..]| clean.ce));
-        let spliced = [&mut predictions.sae, &mut predictions.zero, &mut predictions.mean];
-        for (pass, Spliced { ce, kl, top1 }) in (1..).zip(spliced) {
-            ce.extend(losses.iter().map(|loss| loss[pass].ce));
-            kl.extend(losses.iter().map(|loss| loss[pass].kl));
-            top1.extend(losses.iter().map(|loss| f64::from(u8::from(loss[pass].agrees))));
-        }
-    })?;
-    Ok(predictions)
-}
-
-/// Cross-entropies, in nats, of the predictions made from `positions` (indices into `batch * seq`) of `hidden
-/// [batch, seq, d_model]`.
-pub(crate) fn cross_entropies(
-    model: &LanguageModel,
-    hidden: Tensor<3>,
-    positions: &[i32],
-    targets: &[u32],
-) -> Result<Vec<f64>, EvalError> {
-    let mut ce = Vec::with_capacity(positions.len());
-    for_each_chunk(model, [hidden], positions, targets, |losses| {
-        ce.extend(losses.iter().map(|[loss]| loss.ce))
-    })?;
-    Ok(ce)
-}
-
-/// Hands the losses under each pass to `take`, a chunk of positions at a time.
-fn for_each_chunk<const N: usize>(
-    model: &LanguageModel,
-    passes: [Tensor<3>; N],
-    positions: &[i32],
-    targets: &[u32],
-    mut take: impl FnMut(&[[Loss; N]]),
-) -> Result<(), EvalError> {
-    if positions.is_empty() {
-        return Ok(());
+) -> Result<Vec<Vec<Loss>>, EvalError> {
+    let mut losses = Vec::with_capacity(1 + others.len());
+    let groups = others.chunks(TOGETHER).map(<[_]>::to_vec);
+    // Of the first alone there is a loss too.
+    for group in groups.chain(others.is_empty().then(Vec::new)) {
+        let passes: Vec<_> = std::iter::once(first.clone()).chain(group).collect();
+        let found = compared(model, &passes, positions, targets)?;
+        losses.extend(found.into_iter().skip(usize::from(!losses.is_empty())));
     }
-    let d_vocab = model.info().d_vocab;
-    let n = positions.len();
+    Ok(losses)
+}
+
+/// The same of as many passes as may stand in memory together.
+fn compared(
+    model: &LanguageModel,
+    passes: &[Tensor<3>],
+    positions: &[i32],
+    targets: &[u32],
+) -> Result<Vec<Vec<Loss>>, EvalError> {
+    let mut losses = vec![Vec::with_capacity(targets.len()); passes.len()];
+    if positions.is_empty() {
+        return Ok(losses);
+    }
+    let (d_vocab, n) = (model.info().d_vocab, positions.len());
     let indices = Tensor::<1, Int>::from_data(TensorData::new(positions.to_vec(), [n]), model.device());
-    let rows = passes.map(|hidden| {
+    let rows = |hidden: &Tensor<3>| {
         let [batch, seq, d_model] = hidden.dims();
-        hidden.reshape([batch * seq, d_model]).select(0, indices.clone()).unsqueeze_dim(0)
-    });
-    for_each_logit_chunk(model, rows, |range, tensors| {
-        let mut logits = Vec::with_capacity(N);
+        hidden.clone().reshape([batch * seq, d_model]).select(0, indices.clone()).unsqueeze_dim(0)
+    };
+    let rows: Vec<Tensor<3>> = passes.iter().map(rows).collect();
+    for_each_logit_chunk(model, &rows, |range, tensors| {
+        let mut logits = Vec::with_capacity(passes.len());
         for tensor in tensors {
             logits.push(host::values(tensor, "computing logits")?);
         }
-        let compare_row = |probabilities: &mut Vec<f32>, (row, &target): (usize, &u32)| {
-            let of = |pass: usize| &logits[pass][row * d_vocab..(row + 1) * d_vocab];
-            compare(std::array::from_fn::<_, N, _>(of), target as usize, probabilities)
+        let compare_row = |room: &mut Vec<f32>, (row, &target): (usize, &u32)| {
+            let rows: Vec<&[f32]> =
+                logits.iter().map(|logits| &logits[row * d_vocab..(row + 1) * d_vocab]).collect();
+            compare(&rows, target as usize, room)
         };
-        let losses: Vec<_> = targets[range].par_iter().enumerate().map_init(Vec::new, compare_row).collect();
-        take(&losses);
-        Ok(())
-    })
-}
-
-/// The loss of one prediction under one pass, in nats.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Loss {
-    ce: f64,
-    /// KL(first pass ‖ this pass).
-    kl: f64,
-    /// Whether the first pass's most probable token (the first of them) is one of this pass's.
-    agrees: bool,
+        let found: Vec<Vec<Loss>> =
+            targets[range].par_iter().enumerate().map_init(Vec::new, compare_row).collect();
+        for (pass, losses) in losses.iter_mut().enumerate() {
+            losses.extend(found.iter().map(|row| row[pass]));
+        }
+        Ok::<_, EvalError>(())
+    })?;
+    Ok(losses)
 }
 
 /// Losses of one prediction under each pass. `probabilities` is room to work in.
 ///
 /// With p the first pass's distribution, KL(p ‖ q) = Σ p (l_p − l_q) − log Z_p + log Z_q for logits l.
-fn compare<const N: usize>(logits: [&[f32]; N], target: usize, probabilities: &mut Vec<f32>) -> [Loss; N] {
-    let clean = logits[0];
+fn compare(passes: &[&[f32]], target: usize, probabilities: &mut Vec<f32>) -> Vec<Loss> {
+    let clean = passes[0];
     let top = maximum(clean);
     probabilities.clear();
     probabilities.extend(clean.iter().map(|&l| (l - top).exp()));
     let weight = sum(probabilities.len(), |v| f64::from(probabilities[v]));
     let normaliser = f64::from(top) + weight.ln();
     let favourite = clean.iter().position(|&l| l == top);
-    let mut losses = [Loss { ce: normaliser - f64::from(clean[target]), kl: 0.0, agrees: true }; N];
-    for (loss, logits) in losses.iter_mut().zip(logits).skip(1) {
+    let first = Loss { ce: normaliser - f64::from(clean[target]), kl: 0.0, agrees: true };
+    let others = passes[1..].iter().map(|logits| {
         let top = maximum(logits);
         let theirs = f64::from(top) + sum(logits.len(), |v| f64::from((logits[v] - top).exp())).ln();
         let apart =
@@ -123,9 +94,9 @@ fn compare<const N: usize>(logits: [&[f32]; N], target: usize, probabilities: &m
         // Rounding may put the divergence of equal distributions a hair below 0. Not `max`, which makes 0 of NaN.
         let kl = if kl < 0.0 { 0.0 } else { kl };
         let agrees = favourite.is_some_and(|token| logits[token] == top);
-        *loss = Loss { ce: theirs - f64::from(logits[target]), kl, agrees };
-    }
-    losses
+        Loss { ce: theirs - f64::from(logits[target]), kl, agrees }
+    });
+    std::iter::once(first).chain(others).collect()
 }
 
 fn maximum(values: &[f32]) -> f32 {
@@ -155,7 +126,8 @@ mod tests {
         let ln2 = std::f32::consts::LN_2;
         let p = [10.0 + ln2, 10.0, 10.0];
         let q = [-300.0, -300.0 + ln2, -300.0];
-        let [clean, other] = compare([&p, &q], 0, &mut Vec::new());
+        let found = compare(&[&p, &q], 0, &mut Vec::new());
+        let [clean, other] = found[..] else { panic!("{found:?}") };
         let ln2 = std::f64::consts::LN_2;
         assert!((clean.ce - ln2).abs() < 1e-6 && clean.kl == 0.0, "{clean:?}");
         assert!((other.ce - 2.0 * ln2).abs() < 1e-5, "{other:?}");
@@ -166,14 +138,15 @@ mod tests {
 
     #[test]
     fn what_is_not_a_number_stays_so() {
-        let [_, broken] = compare([&[0.0, 1.0], &[f32::NAN, f32::NAN]], 0, &mut Vec::new());
+        let broken = compare(&[&[0.0, 1.0], &[f32::NAN, f32::NAN]], 0, &mut Vec::new())[1];
         assert!(broken.ce.is_nan() && broken.kl.is_nan(), "{broken:?}");
     }
 
     #[test]
     fn equal_logits_do_not_diverge() {
         let row: Vec<f32> = (0..1003).map(|v| (v as f32 * 0.7).sin() * 9.0).collect();
-        let [clean, same] = compare([&row, &row], 1002, &mut Vec::new());
+        let found = compare(&[&row, &row], 1002, &mut Vec::new());
+        let [clean, same] = found[..] else { panic!("{found:?}") };
         assert_eq!(clean.ce, same.ce);
         assert!(same.agrees);
         assert!(same.kl < 1e-12);

@@ -16,7 +16,7 @@ use crate::{
     dictionary::{self, DictionaryFacts},
     error::EvalError,
     html,
-    metrics::{Better, Definition, Figures, Histogram, definitions},
+    metrics::{Better, Curves, Definition, Figures, Histogram, Intervals, Spread, definitions},
     model::ModelFacts,
 };
 
@@ -27,7 +27,7 @@ pub const JSON_FILE: &str = "report.json";
 pub const HTML_FILE: &str = "report.html";
 
 /// The version of the layout of `report.json`.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// What evaluation found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,12 +36,21 @@ pub struct Report {
     pub schema: u32,
     /// Every figure over all texts together, under the names of [`definitions`].
     pub metrics: Figures,
+    /// Their confidence intervals.
+    pub intervals: Intervals,
+    /// What SAELens would say, by its names ([`SAELENS_FIGURES`](crate::SAELENS_FIGURES)), if that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saelens: Option<Figures>,
     /// Every figure of each text.
     pub texts: Vec<TextReport>,
     /// Which tokens counted, over all texts.
     pub counted: Counted,
     /// How often latents fire, over all texts.
     pub density: Histogram,
+    /// How tokens are spread by L0 and by norm, over all texts.
+    pub spread: Spread,
+    /// Figures by position in the window, over all texts.
+    pub by_position: Curves,
     /// The dictionary.
     pub dictionary: DictionaryFacts,
     /// The language model.
@@ -68,6 +77,11 @@ pub struct TextReport {
     pub windows_sha256: Digest,
     /// Its figures.
     pub metrics: Figures,
+    /// Their confidence intervals.
+    pub intervals: Intervals,
+    /// What SAELens would say, by its names ([`SAELENS_FIGURES`](crate::SAELENS_FIGURES)), if that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saelens: Option<Figures>,
 }
 
 /// Which tokens counted, in words and numbers.
@@ -135,10 +149,12 @@ impl Tally {
 /// How long an evaluation took.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Timing {
-    /// Wall-clock seconds, loading the model included.
+    /// Wall-clock seconds of all dictionaries that were evaluated together, without loading the model.
     pub seconds: f64,
     /// Counted tokens a second, over all passes together.
     pub tokens_per_second: f64,
+    /// How many dictionaries shared the passes.
+    pub dictionaries: u64,
 }
 
 /// One figure in a table.
@@ -148,6 +164,8 @@ pub struct Row {
     pub definition: &'static Definition,
     /// Its value over all texts, then in each text, in the order of [`Report::columns`].
     pub values: Vec<Option<f64>>,
+    /// The confidence interval of each, where there is one.
+    pub intervals: Vec<Option<[f64; 2]>>,
 }
 
 impl Report {
@@ -159,17 +177,23 @@ impl Report {
 
     /// The figures as rows of a table.
     pub fn rows(&self) -> Vec<Row> {
-        let texts = self.texts.iter().map(|text| &text.metrics);
+        let texts = self.texts.iter().map(|text| (&text.metrics, &text.intervals));
         let columns: Vec<_> = if self.texts.len() == 1 {
             texts.collect()
         } else {
-            std::iter::once(&self.metrics).chain(texts).collect()
+            std::iter::once((&self.metrics, &self.intervals)).chain(texts).collect()
         };
-        let value = |figures: &&Figures, name: &str| figures.get(name).copied().flatten();
         definitions()
             .map(|definition| Row {
                 definition,
-                values: columns.iter().map(|figures| value(figures, definition.name)).collect(),
+                values: columns
+                    .iter()
+                    .map(|(figures, _)| figures.get(definition.name).copied().flatten())
+                    .collect(),
+                intervals: columns
+                    .iter()
+                    .map(|(_, intervals)| intervals.of.get(definition.name).copied())
+                    .collect(),
             })
             .collect()
     }
@@ -249,6 +273,23 @@ impl Row {
         let Definition { name, unit, better, .. } = *self.definition;
         let better: Better = better;
         let head = [name.to_owned(), unit.to_owned(), better.symbol().to_owned()];
-        head.into_iter().chain(self.values.iter().map(|&value| format_figure(value))).collect()
+        let cell = |(&value, &interval): (&Option<f64>, &Option<[f64; 2]>)| match interval {
+            // Half as wide as the interval: which of its ends is nearer, the report says.
+            Some([low, high]) => format!("{} ±{}", format_figure(value), two_digits((high - low) / 2.0)),
+            None => format_figure(value),
+        };
+        head.into_iter().chain(self.values.iter().zip(&self.intervals).map(cell)).collect()
+    }
+}
+
+/// With two digits that say something: nobody knows an interval better than that.
+fn two_digits(width: f64) -> String {
+    if width == 0.0 || !width.is_finite() {
+        return format_figure(Some(width));
+    }
+    let digits = 1 - width.abs().log10().floor() as i32;
+    match digits {
+        0..=5 => format!("{width:.*}", digits as usize),
+        _ => format!("{width:.1e}"),
     }
 }

@@ -37,13 +37,13 @@ pub(crate) struct Merge {
 /// A row whose vectors nobody has looked at.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Row {
-    place: Place,
+    by: SortKey,
     cursor: u32,
 }
 
 /// What rows are sorted by: their keys; and, if two have the same by chance, where they stood.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
+struct SortKey {
     key: u64,
     document: u64,
     position: u32,
@@ -103,7 +103,7 @@ impl Merge {
     /// The documents of the next `n` rows, of which there are as many.
     pub(crate) fn documents(&mut self, n: usize) -> Result<impl Iterator<Item = u64>, StoreError> {
         self.know(n)?;
-        Ok(self.known[self.taken..self.taken + n].iter().map(|row| row.place.document))
+        Ok(self.known[self.taken..self.taken + n].iter().map(|row| row.by.document))
     }
 
     /// Finds the order of the next `n` rows at least.
@@ -131,7 +131,7 @@ impl Merge {
             let found = &mut self.known[sorted..];
             self.left -= found.len() as u64;
             // Stable, because that is quick with what consists of sorted pieces; by one number, because that has no branches.
-            found.sort_by_key(|row| row.place.key);
+            found.sort_by_key(|row| row.by.key);
             if !found.is_sorted() {
                 found.sort();
             }
@@ -152,7 +152,7 @@ struct Cursor {
     /// How many these are.
     left: u64,
     /// What the last one before them is sorted by.
-    before: Place,
+    before: SortKey,
     /// Of the rows that were not delivered yet.
     token_ids: Values,
     /// Of each hook that is read.
@@ -169,7 +169,7 @@ impl Cursor {
             documents: from(shard.documents()?)?,
             positions: from(shard.positions()?)?,
             left: shard.tokens() - row as u64,
-            before: Place::default(),
+            before: SortKey::default(),
             token_ids: from(shard.token_ids()?)?,
             vectors: columns
                 .iter()
@@ -205,12 +205,12 @@ impl Cursor {
                     break;
                 }
                 let (document, position) = (u64::from_le_bytes(document), u32::from_le_bytes(position));
-                let place = Place { key, document, position };
-                if place < self.before {
+                let by = SortKey { key, document, position };
+                if by < self.before {
                     return Err(StoreError::damaged(self.shard.path(), UNSORTED));
                 }
-                self.before = place;
-                known.push(Row { place, cursor });
+                self.before = by;
+                known.push(Row { by, cursor });
                 passed += 1;
             }
             let columns = [&mut self.order, &mut self.documents, &mut self.positions];
@@ -241,7 +241,7 @@ impl Cursor {
             }
             let (now, later) = wanted.split_at(together);
             for (at, (&i, &id)) in now.iter().zip(ids).enumerate() {
-                let Place { document, position, .. } = rows[i].place;
+                let SortKey { document, position, .. } = rows[i].by;
                 let token = Token { id: u32::from_le_bytes(id), position, document };
                 take(i, token, vectors.map(|(pages, bytes)| &pages[at * bytes..(at + 1) * bytes]));
             }

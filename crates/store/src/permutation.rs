@@ -63,9 +63,8 @@ impl Circle {
             if self.left == 0 {
                 (self.merge, self.left) = begin(&self.rows, &self.hooks, self.plan.seed, self.delivered)?;
             }
-            let left = n - batch.rows();
-            let rows = usize::try_from(self.left).map_or(left, |rows| rows.min(left));
             let first = batch.rows();
+            let rows = self.left.min((n - first) as u64) as usize;
             self.merge.deliver(rows, |i, token, vectors| {
                 batch.put(first + i, token, vectors, &mut self.visit);
             })?;

@@ -84,8 +84,7 @@ impl Store {
             let mut documents = Vec::with_capacity(rows);
             while documents.len() < rows {
                 let (mut merge, left) = begin(&permutation, &[], seed, documents.len() as u64)?;
-                let wanted = rows - documents.len();
-                let n = usize::try_from(left).map_or(wanted, |left| left.min(wanted));
+                let n = left.min((rows - documents.len()) as u64) as usize;
                 documents.extend(merge.documents(n)?);
             }
             return Ok(documents);

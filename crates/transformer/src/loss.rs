@@ -25,7 +25,8 @@ pub fn token_losses(model: &LanguageModel, hidden: Tensor<3>, targets: Tensor<2,
     }
     let targets = targets.reshape([batch * seq, 1]);
     let mut losses = Vec::new();
-    let Ok(()) = for_each_logit_chunk(model, [hidden], |rows, [logits]| {
+    let Ok(()) = for_each_logit_chunk(model, &[hidden], |rows, logits| {
+        let [logits] = <[_; 1]>::try_from(logits).expect("one stream went in");
         let target_logits = logits.clone().gather(1, targets.clone().slice(rows));
         losses.push(log_sum_exp(logits) - target_logits);
         Ok::<_, Infallible>(())
@@ -59,18 +60,19 @@ pub fn logit_chunk_rows(d_vocab: usize) -> usize {
 ///
 /// # Errors
 /// The first error of `f`.
-pub fn for_each_logit_chunk<const N: usize, E>(
+pub fn for_each_logit_chunk<E>(
     model: &LanguageModel,
-    hidden: [Tensor<3>; N],
-    mut f: impl FnMut(Range<usize>, [Tensor<2>; N]) -> Result<(), E>,
+    hidden: &[Tensor<3>],
+    mut f: impl FnMut(Range<usize>, Vec<Tensor<2>>) -> Result<(), E>,
 ) -> Result<(), E> {
     let Some([batch, seq, d_model]) = hidden.first().map(Tensor::dims) else { return Ok(()) };
     let n = batch * seq;
-    let hidden = hidden.map(|h| h.reshape([n, d_model]));
+    let hidden: Vec<_> = hidden.iter().map(|hidden| hidden.clone().reshape([n, d_model])).collect();
     let rows_per_chunk = logit_chunk_rows(model.info().d_vocab);
     for begin in (0..n).step_by(rows_per_chunk) {
         let rows = begin..(begin + rows_per_chunk).min(n);
-        let logits = hidden.each_ref().map(|h| model.unembed_rows(h.clone().slice(rows.clone())));
+        let logits =
+            hidden.iter().map(|hidden| model.unembed_rows(hidden.clone().slice(rows.clone()))).collect();
         f(rows, logits)?;
     }
     Ok(())

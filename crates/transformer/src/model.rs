@@ -117,6 +117,11 @@ impl Paused {
         self.pass.value(&self.transformer)
     }
 
+    /// What it holds, in bytes; the model, which it shares, is not counted.
+    pub fn bytes(&self) -> usize {
+        self.pass.bytes()
+    }
+
     /// Goes on with `x` in place of that value, as [`LanguageModel::forward`] would with a tap that puts it there. `tap` is
     /// shown the hooks behind that it wants.
     ///

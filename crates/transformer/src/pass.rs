@@ -47,6 +47,11 @@ impl Paused {
         shown(model, self.hook, &self.groups)
     }
 
+    /// What it holds.
+    pub(crate) fn bytes(&self) -> usize {
+        self.groups.iter().map(Group::bytes).sum()
+    }
+
     /// Goes on to the end with `x` in place of it. `tap` is shown what comes behind.
     pub(crate) fn resume(&self, model: &Transformer, x: Tensor<3>, tap: &mut dyn Tap) -> Tensor<3> {
         let groups = replaced(model, self.hook, self.groups.clone(), x);
@@ -139,6 +144,13 @@ struct Group {
 impl Group {
     fn new(stream: Tensor<3>) -> Self {
         Self { stream, made: None, values: None }
+    }
+
+    fn bytes(&self) -> usize {
+        fn of<const D: usize>(tensor: &Tensor<D>) -> usize {
+            tensor.shape().num_elements() * tensor.dtype().size()
+        }
+        of(&self.stream) + self.made.as_ref().map_or(0, of) + self.values.as_ref().map_or(0, of)
     }
 
     /// From the hook before to `hook`. Of hooks that the model lacks, the next one's step does the work.

@@ -44,6 +44,11 @@ impl Capture {
         Self { values: hooks.into_iter().map(|hook| (hook, None)).collect() }
     }
 
+    /// The value at `hook` in the last pass, `[batch, seq, width]`; `None` as in [`Capture::take`].
+    pub fn get(&self, hook: HookPoint) -> Option<&Tensor<3>> {
+        self.values.get(&hook)?.as_ref()
+    }
+
     /// The value at `hook` in the last pass, `[batch, seq, width]`; `None` if it was not asked for, not
     /// reached yet, or taken before.
     pub fn take(&mut self, hook: HookPoint) -> Option<Tensor<3>> {

@@ -1,6 +1,6 @@
 //! How often splicing leaves the model's first choice as it was.
 
-use super::{Better, Definition, Family, Predictions, Shape, spliced_sums::SplicedSums};
+use super::{Better, Definition, Family, Prediction, Shape, spliced_sums::SplicedSums};
 
 /// Counted agreements over the same predictions.
 #[derive(Clone, Debug)]
@@ -29,22 +29,28 @@ impl Family for Sums {
             formula: "the same with x̄ spliced in",
             meaning: "Top-1 agreement under mean ablation.",
         },
+        Definition {
+            name: "top1.resample",
+            unit: "",
+            better: Better::Neither,
+            formula: "the same with another token's x spliced in",
+            meaning: "Top-1 agreement under resample ablation.",
+        },
     ];
 
     fn new(_: Shape) -> Self {
         Self(SplicedSums::default())
     }
 
-    fn add_predictions(&mut self, predictions: &Predictions) {
-        self.0.add(predictions, |spliced| &spliced.top1);
+    fn add_predictions(&mut self, predictions: &[Prediction]) {
+        self.0.add(predictions, |loss| f64::from(u8::from(loss.agrees)));
     }
 
-    fn merge(&mut self, other: &Self) {
-        self.0.merge(&other.0);
+    fn merge(&mut self, other: &Self, times: u32) {
+        self.0.merge(&other.0, times);
     }
 
     fn values(&self) -> Vec<f64> {
-        let SplicedSums { predictions, sae, zero, mean } = self.0;
-        [sae, zero, mean].map(|sum| sum / predictions as f64).to_vec()
+        self.0.means().to_vec()
     }
 }

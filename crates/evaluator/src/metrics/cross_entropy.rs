@@ -1,6 +1,6 @@
 //! What splicing costs the language model: next-token cross-entropy, and the share of it recovered.
 
-use super::{Better, Definition, Family, Predictions, Shape, spliced_sums::SplicedSums};
+use super::{Better, Definition, Family, Prediction, Shape, spliced_sums::SplicedSums};
 
 /// Summed cross-entropies over the same predictions.
 #[derive(Clone, Debug)]
@@ -43,6 +43,14 @@ impl Family for Sums {
                       baseline than zero.",
         },
         Definition {
+            name: "ce.resample",
+            unit: NATS,
+            better: Better::Neither,
+            formula: "ce with x_s in place of x_t, s another counted token of the text, drawn at random",
+            meaning: "Cross-entropy with the activation of another token spliced in at the same positions (resample \
+                      ablation: Chan et al. 2022, Causal Scrubbing): as likely an activation as any, of the wrong token.",
+        },
+        Definition {
             name: "loss_recovered.zero",
             unit: "",
             better: Better::Higher,
@@ -57,26 +65,34 @@ impl Family for Sums {
             formula: "(ce.mean − ce.sae) / (ce.mean − ce.clean)",
             meaning: "The same against mean ablation.",
         },
+        Definition {
+            name: "loss_recovered.resample",
+            unit: "",
+            better: Better::Higher,
+            formula: "(ce.resample − ce.sae) / (ce.resample − ce.clean)",
+            meaning: "The same against resample ablation.",
+        },
     ];
 
     fn new(_: Shape) -> Self {
         Self { clean: 0.0, spliced: SplicedSums::default() }
     }
 
-    fn add_predictions(&mut self, predictions: &Predictions) {
-        self.clean += predictions.clean.iter().sum::<f64>();
-        self.spliced.add(predictions, |spliced| &spliced.ce);
+    fn add_predictions(&mut self, predictions: &[Prediction]) {
+        self.clean += predictions.iter().map(|prediction| prediction.clean).sum::<f64>();
+        self.spliced.add(predictions, |loss| loss.ce);
     }
 
-    fn merge(&mut self, other: &Self) {
-        self.clean += other.clean;
-        self.spliced.merge(&other.spliced);
+    fn merge(&mut self, other: &Self, times: u32) {
+        self.clean += f64::from(times) * other.clean;
+        self.spliced.merge(&other.spliced, times);
     }
 
     fn values(&self) -> Vec<f64> {
-        let SplicedSums { predictions, sae, zero, mean } = self.spliced;
-        let recovered = |ablated: f64| (ablated - sae) / (ablated - self.clean);
-        let means = [self.clean, sae, zero, mean].map(|sum| sum / predictions as f64);
-        means.into_iter().chain([recovered(zero), recovered(mean)]).collect()
+        let clean = self.spliced.each(self.clean);
+        let [sae, zero, mean, resample] = self.spliced.means();
+        let recovered = |ablated: f64| (ablated - sae) / (ablated - clean);
+        let recovered = [zero, mean, resample].map(recovered);
+        [clean, sae, zero, mean, resample].into_iter().chain(recovered).collect()
     }
 }

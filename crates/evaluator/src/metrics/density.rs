@@ -65,17 +65,17 @@ impl Family for Sums {
 
     fn add(&mut self, block: &Block<'_>) {
         self.tokens += block.n() as u64;
-        for token in block.acts.chunks_exact(block.shape.d_sae) {
+        for token in block.latents() {
             for (fired, &f) in self.fired.iter_mut().zip(token) {
                 *fired += u64::from(f > 0.0);
             }
         }
     }
 
-    fn merge(&mut self, other: &Self) {
-        self.tokens += other.tokens;
+    fn merge(&mut self, other: &Self, times: u32) {
+        self.tokens += u64::from(times) * other.tokens;
         for (fired, &theirs) in self.fired.iter_mut().zip(&other.fired) {
-            *fired += theirs;
+            *fired += u64::from(times) * theirs;
         }
     }
 

@@ -1,6 +1,6 @@
 //! How far splicing moves the model's predictions, whatever the next token was.
 
-use super::{Better, Definition, Family, Predictions, Shape, spliced_sums::SplicedSums};
+use super::{Better, Definition, Family, Prediction, Shape, spliced_sums::SplicedSums};
 
 /// Summed divergences over the same predictions.
 #[derive(Clone, Debug)]
@@ -32,6 +32,13 @@ impl Family for Sums {
             meaning: "Divergence under mean ablation.",
         },
         Definition {
+            name: "kl.resample",
+            unit: NATS,
+            better: Better::Neither,
+            formula: "the same with another token's x spliced in",
+            meaning: "Divergence under resample ablation.",
+        },
+        Definition {
             name: "kl_recovered",
             unit: "",
             better: Better::Higher,
@@ -44,17 +51,16 @@ impl Family for Sums {
         Self(SplicedSums::default())
     }
 
-    fn add_predictions(&mut self, predictions: &Predictions) {
-        self.0.add(predictions, |spliced| &spliced.kl);
+    fn add_predictions(&mut self, predictions: &[Prediction]) {
+        self.0.add(predictions, |loss| loss.kl);
     }
 
-    fn merge(&mut self, other: &Self) {
-        self.0.merge(&other.0);
+    fn merge(&mut self, other: &Self, times: u32) {
+        self.0.merge(&other.0, times);
     }
 
     fn values(&self) -> Vec<f64> {
-        let SplicedSums { predictions, sae, zero, mean } = self.0;
-        let n = predictions as f64;
-        vec![sae / n, zero / n, mean / n, (zero - sae) / zero]
+        let [sae, zero, mean, resample] = self.0.means();
+        vec![sae, zero, mean, resample, (zero - sae) / zero]
     }
 }

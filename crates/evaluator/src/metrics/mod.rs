@@ -1,80 +1,135 @@
 //! What is measured: families of figures, each one file and one line in [`families!`].
 //!
 //! A family keeps sums in f64, is fed blocks of tokens in any split, and is asked for its figures once, at
-//! the end: a ratio is a ratio of sums over the whole set, never a mean of per-batch ratios. The sums of
-//! several texts merge into those of all of them, so a pooled figure is exactly what one long text gives.
+//! the end: a ratio is a ratio of sums over the whole set, never a mean of per-batch ratios. Most are kept by document,
+//! which is what intervals are drawn from; the sums of documents and of several texts merge into those of all of them, so
+//! that a pooled figure is exactly what one long text gives.
 //!
 //! Families know neither a model nor a dictionary, only numbers on the host.
 
+mod bootstrap;
+mod documents;
 mod spliced_sums;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
+use monosema_core::Seed;
 use serde::{Deserialize, Serialize};
 
+use self::documents::Documents;
+use crate::positions::Token;
+
+pub use bootstrap::Intervals;
+pub use curves::Curves;
 pub use density::Histogram;
+pub use spread::{Spread, TokenHistogram};
 
 /// Figures by name. `None` is a figure that is not defined on this text (a ratio with denominator 0).
 pub type Figures = BTreeMap<String, Option<f64>>;
 
-/// Declares the modules of the families, [`Metrics`] that feeds them all, and [`definitions`].
+/// Declares the modules of the families, [`Sums`] of those whose figures have intervals, [`Metrics`] that feeds them all, and
+/// [`definitions`].
 macro_rules! families {
-    ($($family:ident),* $(,)?) => {
+    (by document { $($family:ident),* $(,)? } whole { $($whole:ident),* $(,)? }) => {
         $(mod $family;)*
+        $(mod $whole;)*
 
-        /// The sums of every family over one set of tokens.
+        /// The sums of the families that are kept by document, over one set of tokens.
         #[derive(Clone, Debug)]
-        pub(crate) struct Metrics {
+        pub(crate) struct Sums {
             $($family: $family::Sums,)*
         }
 
-        impl Metrics {
-            /// Of no tokens yet, for a dictionary `[d_in, d_sae]`.
-            pub(crate) fn new(shape: Shape) -> Self {
+        impl Sums {
+            fn new(shape: Shape) -> Self {
                 Self { $($family: Family::new(shape),)* }
             }
 
-            /// Counts a block of counted positions.
-            pub(crate) fn add(&mut self, block: &Block<'_>) {
-                block.check();
+            fn add(&mut self, block: &Block<'_>) {
                 $(self.$family.add(block);)*
             }
 
-            /// Counts predictions made from counted positions.
-            pub(crate) fn add_predictions(&mut self, predictions: &Predictions) {
+            fn add_predictions(&mut self, predictions: &[Prediction]) {
                 $(self.$family.add_predictions(predictions);)*
             }
 
-            /// Counts what `other` counted.
-            pub(crate) fn merge(&mut self, other: &Self) {
-                $(self.$family.merge(&other.$family);)*
+            fn merge(&mut self, other: &Self, times: u32) {
+                $(self.$family.merge(&other.$family, times);)*
             }
 
-            /// Every figure.
-            pub(crate) fn figures(&self) -> Figures {
+            fn figures(&self) -> Figures {
                 let mut figures = Figures::new();
                 $(insert(&mut figures, &self.$family);)*
                 figures
             }
         }
 
+        /// Everything that is measured over one set of tokens.
+        #[derive(Clone, Debug)]
+        pub(crate) struct Metrics {
+            shape: Shape,
+            /// Of each text, its documents' sums.
+            texts: Vec<Documents>,
+            $($whole: $whole::Sums,)*
+        }
+
+        impl Metrics {
+            /// Of no tokens of one text yet, for a dictionary `[d_in, d_sae]`.
+            pub(crate) fn new(shape: Shape) -> Self {
+                Self { shape, texts: vec![Documents::new(shape)], $($whole: Family::new(shape),)* }
+            }
+
+            /// Counts a block of counted positions.
+            pub(crate) fn add(&mut self, block: &Block<'_>) {
+                block.check();
+                self.text().add(block);
+                $(self.$whole.add(block);)*
+            }
+
+            /// Counts predictions made from counted positions.
+            pub(crate) fn add_predictions(&mut self, predictions: &[Prediction]) {
+                self.text().add_predictions(predictions);
+                $(self.$whole.add_predictions(predictions);)*
+            }
+
+            /// Counts what `other` counted, of other texts.
+            pub(crate) fn merge(&mut self, other: &Self) {
+                self.texts.extend(other.texts.iter().cloned());
+                $(self.$whole.merge(&other.$whole, 1);)*
+            }
+
+            /// Every figure.
+            pub(crate) fn figures(&self) -> Figures {
+                let mut figures = bootstrap::all(&self.texts, self.shape).figures();
+                $(insert(&mut figures, &self.$whole);)*
+                figures
+            }
+        }
+
         /// The definition of every figure, in the order in which reports show them.
         pub fn definitions() -> impl Iterator<Item = &'static Definition> {
-            let all: &[&'static [Definition]] = &[$($family::Sums::DEFINITIONS,)*];
+            let all: &[&'static [Definition]] =
+                &[$($family::Sums::DEFINITIONS,)* $($whole::Sums::DEFINITIONS,)*];
             all.iter().copied().flatten().collect::<Vec<_>>().into_iter()
         }
     };
 }
 
 families! {
-    cross_entropy,
-    divergence,
-    agreement,
-    sparsity,
-    variance,
-    reconstruction,
-    shrinkage,
-    density,
+    by document {
+        cross_entropy,
+        divergence,
+        agreement,
+        sparsity,
+        variance,
+        reconstruction,
+        shrinkage,
+    }
+    whole {
+        density,
+        curves,
+        spread,
+    }
 }
 
 /// One figure: what it is called and what it means.
@@ -140,12 +195,14 @@ pub(crate) struct Block<'a> {
     pub(crate) x_hat: &'a [f32],
     /// The text's mean activation `[d_in]`, from a pass made before.
     pub(crate) mean: &'a [f64],
+    /// Which tokens they are `[n]`.
+    pub(crate) tokens: &'a [Token],
 }
 
-impl Block<'_> {
+impl<'a> Block<'a> {
     fn check(&self) {
         let Shape { d_in, d_sae } = self.shape;
-        let n = self.x.len() / d_in;
+        let n = self.n();
         assert_eq!(
             (self.x.len(), self.acts.len(), self.x_hat.len(), self.mean.len()),
             (n * d_in, n * d_sae, n * d_in, d_in),
@@ -156,45 +213,79 @@ impl Block<'_> {
 
     /// Number of tokens.
     pub(crate) fn n(&self) -> usize {
-        self.x.len() / self.shape.d_in
+        self.tokens.len()
     }
 
     /// The rows `x_t`, `x_hat_t` of every token.
     pub(crate) fn rows(&self) -> impl Iterator<Item = (&[f32], &[f32])> {
         self.x.chunks_exact(self.shape.d_in).zip(self.x_hat.chunks_exact(self.shape.d_in))
     }
-}
 
-/// Losses of the predictions made from counted positions, one entry a prediction, in nats.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Predictions {
-    /// Cross-entropy of the untouched model.
-    pub(crate) clean: Vec<f64>,
-    /// With the dictionary's reconstruction spliced in.
-    pub(crate) sae: Spliced,
-    /// With zero spliced in.
-    pub(crate) zero: Spliced,
-    /// With the text's mean activation spliced in.
-    pub(crate) mean: Spliced,
-}
+    /// The rows `f_t` of every token.
+    pub(crate) fn latents(&self) -> impl Iterator<Item = &[f32]> {
+        self.acts.chunks_exact(self.shape.d_sae)
+    }
 
-impl Predictions {
-    /// Whether every loss is a number.
-    pub(crate) fn is_finite(&self) -> bool {
-        let spliced = [&self.sae, &self.zero, &self.mean].into_iter().flat_map(|s| s.ce.iter().chain(&s.kl));
-        self.clean.iter().chain(spliced).all(|loss| loss.is_finite())
+    /// The tokens `range` of it.
+    fn part(&self, range: Range<usize>) -> Block<'a> {
+        let Shape { d_in, d_sae } = self.shape;
+        let rows = |values: &'a [f32], width: usize| &values[range.start * width..range.end * width];
+        Block {
+            shape: self.shape,
+            x: rows(self.x, d_in),
+            acts: rows(self.acts, d_sae),
+            x_hat: rows(self.x_hat, d_in),
+            mean: self.mean,
+            tokens: &self.tokens[range.clone()],
+        }
     }
 }
 
-/// Losses with something spliced in.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Spliced {
-    /// Cross-entropy.
-    pub(crate) ce: Vec<f64>,
-    /// KL(clean ‖ spliced) over the vocabulary.
-    pub(crate) kl: Vec<f64>,
-    /// 1 where the clean model's most probable token is the most probable one here too, else 0.
-    pub(crate) top1: Vec<f64>,
+/// What is spliced in, in place of the activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Splice {
+    /// The dictionary's reconstruction.
+    Sae,
+    /// Zero.
+    Zero,
+    /// The text's mean activation.
+    Mean,
+    /// The activation of another token of the text.
+    Resample,
+}
+
+impl Splice {
+    /// All, in the order in which arrays hold what belongs to each.
+    pub(crate) const ALL: [Self; 4] = [Self::Sae, Self::Zero, Self::Mean, Self::Resample];
+}
+
+/// The losses of a prediction that was made from a counted position.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Prediction {
+    /// Which token it was made from.
+    pub(crate) token: Token,
+    /// Cross-entropy of the untouched model, in nats.
+    pub(crate) clean: f64,
+    /// With each [`Splice`].
+    pub(crate) spliced: [Loss; Splice::ALL.len()],
+}
+
+impl Prediction {
+    /// Whether every loss is a number.
+    pub(crate) fn is_finite(&self) -> bool {
+        self.clean.is_finite() && self.spliced.iter().all(|loss| loss.ce.is_finite() && loss.kl.is_finite())
+    }
+}
+
+/// What one prediction loses.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Loss {
+    /// Cross-entropy, in nats.
+    pub(crate) ce: f64,
+    /// KL(clean ‖ this) over the vocabulary, in nats.
+    pub(crate) kl: f64,
+    /// Whether the clean model's most probable token (the first of them) is one of the most probable here.
+    pub(crate) agrees: bool,
 }
 
 /// A family of figures: its sums, fed in blocks.
@@ -209,10 +300,10 @@ pub(crate) trait Family: Sized {
     fn add(&mut self, _block: &Block<'_>) {}
 
     /// Counts predictions.
-    fn add_predictions(&mut self, _predictions: &Predictions) {}
+    fn add_predictions(&mut self, _predictions: &[Prediction]) {}
 
-    /// Counts what `other` counted.
-    fn merge(&mut self, other: &Self);
+    /// Counts what `other` counted, so many times.
+    fn merge(&mut self, other: &Self, times: u32);
 
     /// One value for each definition; not finite where it is not defined.
     fn values(&self) -> Vec<f64>;
@@ -227,19 +318,39 @@ fn insert<F: Family>(figures: &mut Figures, family: &F) {
 }
 
 impl Metrics {
+    /// The text that is being read.
+    fn text(&mut self) -> &mut Documents {
+        self.texts.last_mut().expect("there is one from the start")
+    }
+
+    /// The 95 % intervals of the figures that are kept by document.
+    pub(crate) fn intervals(&self, resamples: u32, seed: Seed) -> Intervals {
+        Intervals::new(&self.texts, self.shape, resamples, seed)
+    }
+
     /// How often latents fire.
     pub(crate) fn histogram(&self) -> Histogram {
         self.density.histogram()
     }
+
+    /// Figures by position.
+    pub(crate) fn curves(&self) -> Curves {
+        self.curves.curves()
+    }
+
+    /// Histograms over tokens.
+    pub(crate) fn spread(&self) -> Spread {
+        self.spread.spread()
+    }
 }
 
 /// ‖v‖².
-fn square_norm(v: &[f32]) -> f64 {
+pub(crate) fn square_norm(v: &[f32]) -> f64 {
     v.iter().map(|&v| f64::from(v) * f64::from(v)).sum()
 }
 
 /// ‖a − b‖².
-fn square_distance(a: &[f32], b: &[f32]) -> f64 {
+pub(crate) fn square_distance(a: &[f32], b: &[f32]) -> f64 {
     a.iter()
         .zip(b)
         .map(|(&a, &b)| {
@@ -250,7 +361,7 @@ fn square_distance(a: &[f32], b: &[f32]) -> f64 {
 }
 
 /// ⟨a, b⟩.
-fn dot(a: &[f32], b: &[f32]) -> f64 {
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
 }
 

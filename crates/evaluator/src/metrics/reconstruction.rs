@@ -5,12 +5,12 @@ use super::{Better, Block, Definition, Family, Shape, dot, square_distance, squa
 /// Sums over tokens of the squared distance, the cosine and the ratio of norms.
 #[derive(Clone, Debug)]
 pub(crate) struct Sums {
-    tokens: u64,
+    tokens: f64,
     square_error: f64,
     cosine: f64,
     ratio: f64,
     /// Tokens with x ≠ 0: only for them are direction and ratio defined.
-    directed: u64,
+    directed: f64,
 }
 
 impl Family for Sums {
@@ -40,16 +40,16 @@ impl Family for Sums {
     ];
 
     fn new(_: Shape) -> Self {
-        Self { tokens: 0, square_error: 0.0, cosine: 0.0, ratio: 0.0, directed: 0 }
+        Self { tokens: 0.0, square_error: 0.0, cosine: 0.0, ratio: 0.0, directed: 0.0 }
     }
 
     fn add(&mut self, block: &Block<'_>) {
-        self.tokens += block.n() as u64;
+        self.tokens += block.n() as f64;
         for (x, x_hat) in block.rows() {
             self.square_error += square_distance(x, x_hat);
             let (norm, norm_hat) = (square_norm(x).sqrt(), square_norm(x_hat).sqrt());
             if norm > 0.0 {
-                self.directed += 1;
+                self.directed += 1.0;
                 self.ratio += norm_hat / norm;
                 if norm_hat > 0.0 {
                     self.cosine += dot(x, x_hat) / (norm * norm_hat);
@@ -58,16 +58,16 @@ impl Family for Sums {
         }
     }
 
-    fn merge(&mut self, other: &Self) {
-        self.tokens += other.tokens;
-        self.square_error += other.square_error;
-        self.cosine += other.cosine;
-        self.ratio += other.ratio;
-        self.directed += other.directed;
+    fn merge(&mut self, other: &Self, times: u32) {
+        let times = f64::from(times);
+        self.tokens += times * other.tokens;
+        self.square_error += times * other.square_error;
+        self.cosine += times * other.cosine;
+        self.ratio += times * other.ratio;
+        self.directed += times * other.directed;
     }
 
     fn values(&self) -> Vec<f64> {
-        let directed = self.directed as f64;
-        vec![self.square_error / self.tokens as f64, self.cosine / directed, self.ratio / directed]
+        vec![self.square_error / self.tokens, self.cosine / self.directed, self.ratio / self.directed]
     }
 }

@@ -30,9 +30,10 @@ impl Family for Sums {
         }
     }
 
-    fn merge(&mut self, other: &Self) {
-        self.square += other.square;
-        self.product += other.product;
+    fn merge(&mut self, other: &Self, times: u32) {
+        let times = f64::from(times);
+        self.square += times * other.square;
+        self.product += times * other.product;
     }
 
     fn values(&self) -> Vec<f64> {

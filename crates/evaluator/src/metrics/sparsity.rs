@@ -5,8 +5,8 @@ use super::{Better, Block, Definition, Family, Shape};
 /// Tokens, active latents, and the sum of their values.
 #[derive(Clone, Debug)]
 pub(crate) struct Sums {
-    tokens: u64,
-    active: u64,
+    tokens: f64,
+    active: f64,
     value: f64,
 }
 
@@ -29,25 +29,25 @@ impl Family for Sums {
     ];
 
     fn new(_: Shape) -> Self {
-        Self { tokens: 0, active: 0, value: 0.0 }
+        Self { tokens: 0.0, active: 0.0, value: 0.0 }
     }
 
     fn add(&mut self, block: &Block<'_>) {
-        self.tokens += block.n() as u64;
-        for token in block.acts.chunks_exact(block.shape.d_sae) {
-            self.active += token.iter().filter(|&&f| f > 0.0).count() as u64;
+        self.tokens += block.n() as f64;
+        for token in block.latents() {
+            self.active += token.iter().filter(|&&f| f > 0.0).count() as f64;
             self.value += token.iter().map(|&f| f64::from(f.abs())).sum::<f64>();
         }
     }
 
-    fn merge(&mut self, other: &Self) {
-        self.tokens += other.tokens;
-        self.active += other.active;
-        self.value += other.value;
+    fn merge(&mut self, other: &Self, times: u32) {
+        let times = f64::from(times);
+        self.tokens += times * other.tokens;
+        self.active += times * other.active;
+        self.value += times * other.value;
     }
 
     fn values(&self) -> Vec<f64> {
-        let tokens = self.tokens as f64;
-        vec![self.active as f64 / tokens, self.value / tokens]
+        vec![self.active / self.tokens, self.value / self.tokens]
     }
 }

@@ -1,35 +1,42 @@
 //! Sums over the same predictions under each of the passes with something spliced in.
 
-use super::{Predictions, Spliced};
+use super::{Loss, Prediction, Splice};
 
 /// Of one loss, in f64.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SplicedSums {
     /// How many predictions.
-    pub(super) predictions: u64,
-    /// With the reconstruction.
-    pub(super) sae: f64,
-    /// With zero.
-    pub(super) zero: f64,
-    /// With the mean activation.
-    pub(super) mean: f64,
+    predictions: f64,
+    sums: [f64; Splice::ALL.len()],
 }
 
 impl SplicedSums {
     /// Counts `loss` of each of the `predictions`.
-    pub(super) fn add(&mut self, predictions: &Predictions, loss: fn(&Spliced) -> &[f64]) {
-        let sum = |spliced| loss(spliced).iter().sum::<f64>();
-        self.predictions += predictions.clean.len() as u64;
-        self.sae += sum(&predictions.sae);
-        self.zero += sum(&predictions.zero);
-        self.mean += sum(&predictions.mean);
+    pub(super) fn add(&mut self, predictions: &[Prediction], loss: fn(&Loss) -> f64) {
+        self.predictions += predictions.len() as f64;
+        for prediction in predictions {
+            for (sum, spliced) in self.sums.iter_mut().zip(&prediction.spliced) {
+                *sum += loss(spliced);
+            }
+        }
     }
 
-    /// Counts what `other` counted.
-    pub(super) fn merge(&mut self, other: &Self) {
-        self.predictions += other.predictions;
-        self.sae += other.sae;
-        self.zero += other.zero;
-        self.mean += other.mean;
+    /// Counts what `other` counted, so many times.
+    pub(super) fn merge(&mut self, other: &Self, times: u32) {
+        let times = f64::from(times);
+        self.predictions += times * other.predictions;
+        for (sum, theirs) in self.sums.iter_mut().zip(other.sums) {
+            *sum += times * theirs;
+        }
+    }
+
+    /// `sum` for each prediction.
+    pub(super) fn each(&self, sum: f64) -> f64 {
+        sum / self.predictions
+    }
+
+    /// The mean of each [`Splice`], in their order.
+    pub(super) fn means(&self) -> [f64; Splice::ALL.len()] {
+        self.sums.map(|sum| self.each(sum))
     }
 }

@@ -4,6 +4,11 @@ use super::*;
 
 const SHAPE: Shape = Shape { d_in: 3, d_sae: 4 };
 
+/// Of documents of seven tokens.
+fn token(t: usize) -> Token {
+    Token { document: t as u64 / 7, place: t as u64 % 7, position: t % 7 }
+}
+
 /// Tokens with a mean far from 0, reconstructed with a bias and noise; eighths, so that f32 is exact.
 struct Data {
     x: Vec<f32>,
@@ -48,17 +53,25 @@ impl Data {
         let Shape { d_in, d_sae } = SHAPE;
         let rows = |values: &'_ [f32], width: usize| values[from * width..to * width].to_vec();
         let (x, acts, x_hat) = (rows(&self.x, d_in), rows(&self.acts, d_sae), rows(&self.x_hat, d_in));
-        metrics.add(&Block { shape: SHAPE, x: &x, acts: &acts, x_hat: &x_hat, mean: &self.mean() });
-        let losses = |offset: f64| (from..to).map(|t| offset + (t % 5) as f64).collect::<Vec<_>>();
-        let top1: Vec<f64> = (from..to).map(|t| f64::from(u8::from(t % 3 == 0))).collect();
-        let spliced =
-            |offset: f64| Spliced { ce: losses(offset), kl: losses(offset / 2.0), top1: top1.clone() };
-        metrics.add_predictions(&Predictions {
-            clean: losses(2.0),
-            sae: spliced(2.5),
-            zero: spliced(7.0),
-            mean: spliced(6.0),
+        let tokens: Vec<_> = (from..to).map(token).collect();
+        metrics.add(&Block {
+            shape: SHAPE,
+            x: &x,
+            acts: &acts,
+            x_hat: &x_hat,
+            mean: &self.mean(),
+            tokens: &tokens,
         });
+        let predictions: Vec<_> = tokens
+            .iter()
+            .zip(from..to)
+            .map(|(&token, t)| {
+                let ce = |offset: f64| offset + (t % 5) as f64;
+                let loss = |offset| Loss { ce: ce(offset), kl: ce(offset / 2.0), agrees: t % 3 == 0 };
+                Prediction { token, clean: ce(2.0), spliced: [2.5, 7.0, 6.0, 6.5].map(loss) }
+            })
+            .collect();
+        metrics.add_predictions(&predictions);
     }
 
     fn figures(&self) -> Figures {
@@ -182,13 +195,21 @@ fn numbers_worked_out_by_hand() {
         x_hat: &[0.0, 2.0, 4.0, 2.0, 2.0, 3.0],
         acts: &[1.0, 0.0, 0.0, 0.5, 2.0, 0.0, 0.0, 0.25, 0.0],
         mean: &[2.0, 2.0],
+        tokens: &[0, 1, 2].map(token),
     });
-    metrics.add_predictions(&Predictions {
-        clean: vec![1.0, 3.0],
-        sae: Spliced { ce: vec![2.0, 3.0], kl: vec![0.5, 0.1], top1: vec![1.0, 1.0] },
-        zero: Spliced { ce: vec![7.0, 9.0], kl: vec![5.0, 1.0], top1: vec![0.0, 0.0] },
-        mean: Spliced { ce: vec![5.0, 7.0], kl: vec![3.0, 3.0], top1: vec![0.0, 1.0] },
-    });
+    let loss = |(ce, kl, agrees)| Loss { ce, kl, agrees };
+    metrics.add_predictions(&[
+        Prediction {
+            token: token(0),
+            clean: 1.0,
+            spliced: [(2.0, 0.5, true), (7.0, 5.0, false), (5.0, 3.0, false), (6.0, 2.0, true)].map(loss),
+        },
+        Prediction {
+            token: token(1),
+            clean: 3.0,
+            spliced: [(3.0, 0.1, true), (9.0, 1.0, false), (7.0, 3.0, true), (6.0, 4.0, true)].map(loss),
+        },
+    ]);
     let figures = metrics.figures();
     let expected = [
         ("l0", 4.0 / 3.0),
@@ -205,6 +226,10 @@ fn numbers_worked_out_by_hand() {
         ("ce.sae", 2.5),
         ("ce.zero", 8.0),
         ("ce.mean", 6.0),
+        ("ce.resample", 6.0),
+        ("loss_recovered.resample", 3.5 / 4.0),
+        ("kl.resample", 3.0),
+        ("top1.resample", 1.0),
         ("loss_recovered.zero", 5.5 / 6.0),
         ("loss_recovered.mean", 3.5 / 4.0),
         ("kl", 0.3),
@@ -230,4 +255,84 @@ fn what_is_not_defined_is_none_and_not_a_number() {
     // Constant data has no variance to explain.
     let constant = Data::new(5).map(|_, _| 1.0).figures();
     assert_eq!((constant["fvu"], constant["ev.legacy"]), (None, None));
+}
+
+/// One latent, active `l0` times on each of `n` tokens of the document: what any figure is of a document is then known.
+fn uniform(metrics: &mut Metrics, document: u64, n: usize, error: f32) {
+    let shape = Shape { d_in: 1, d_sae: 1 };
+    let tokens: Vec<_> =
+        (0..n).map(|place| Token { document, place: place as u64, position: place }).collect();
+    let x: Vec<f32> = (0..n).map(|i| if i % 2 == 0 { 1.0 } else { -1.0 }).collect();
+    let x_hat: Vec<f32> = x.iter().map(|x| x + error).collect();
+    metrics.add(&Block { shape, x: &x, acts: &vec![1.0; n], x_hat: &x_hat, mean: &[0.0], tokens: &tokens });
+}
+
+#[test]
+fn intervals_are_those_of_the_mean_over_documents() {
+    // The squared error of a document is 0 or 1, as often: of 400 documents its mean is normal, 0.5 ± 0.025.
+    let mut metrics = Metrics::new(Shape { d_in: 1, d_sae: 1 });
+    for document in 0..400 {
+        uniform(&mut metrics, document, 4, f32::from(document % 2 == 0));
+    }
+    let intervals = metrics.intervals(2000, Seed(1));
+    assert_eq!((intervals.level, intervals.resamples, intervals.documents), (0.95, 2000, 400));
+    let [low, high] = intervals.of["mse"];
+    let (expected_low, expected_high) = (0.5 - 1.96 * 0.025, 0.5 + 1.96 * 0.025);
+    assert!((low - expected_low).abs() < 0.006 && (high - expected_high).abs() < 0.006, "{low} {high}");
+    // The same documents make the same variance whichever are drawn; what has no spread has no width.
+    assert_eq!(intervals.of["l0"], [1.0, 1.0]);
+    assert!((intervals.of["fvu"][0] - low).abs() < 1e-12);
+    // Without predictions there is no cross-entropy.
+    assert!(!intervals.of.contains_key("ce.clean"));
+    assert_eq!(metrics.intervals(2000, Seed(1)), intervals);
+    assert_ne!(metrics.intervals(2000, Seed(2)), intervals);
+}
+
+#[test]
+fn alike_tokens_of_a_document_do_not_narrow_an_interval() {
+    let width = |n| {
+        let mut metrics = Metrics::new(Shape { d_in: 1, d_sae: 1 });
+        for document in 0..100 {
+            uniform(&mut metrics, document, n, f32::from(document % 2 == 0));
+        }
+        let [low, high] = metrics.intervals(500, Seed(1)).of["mse"];
+        high - low
+    };
+    assert!((width(2) - width(64)).abs() < 1e-12);
+}
+
+#[test]
+fn every_text_is_resampled_by_itself() {
+    // Between the texts there is all the difference, within them none.
+    let shape = Shape { d_in: 1, d_sae: 1 };
+    let (mut near, mut far) = (Metrics::new(shape), Metrics::new(shape));
+    for document in 0..10 {
+        uniform(&mut near, document, 2, 0.0);
+        uniform(&mut far, document, 2, 3.0);
+    }
+    near.merge(&far);
+    let intervals = near.intervals(100, Seed(0));
+    assert_eq!((intervals.documents, intervals.of["mse"]), (20, [4.5, 4.5]));
+}
+
+#[test]
+fn of_one_document_there_is_no_interval() {
+    let mut metrics = Metrics::new(Shape { d_in: 1, d_sae: 1 });
+    uniform(&mut metrics, 3, 10, 1.0);
+    assert!(metrics.intervals(100, Seed(0)).of.is_empty());
+    uniform(&mut metrics, 4, 10, 1.0);
+    assert!(!metrics.intervals(100, Seed(0)).of.is_empty());
+    assert!(metrics.intervals(0, Seed(0)).of.is_empty());
+}
+
+#[test]
+fn a_text_of_very_many_documents_is_summed_by_groups_of_neighbours() {
+    let mut metrics = Metrics::new(Shape { d_in: 1, d_sae: 1 });
+    for document in 0..5000 {
+        uniform(&mut metrics, document, 2, f32::from(document % 2 == 0));
+    }
+    let intervals = metrics.intervals(20, Seed(0));
+    // Groups of four: 5000 / 4.
+    assert_eq!(intervals.documents, 1250);
+    assert!((metrics.figures()["mse"].unwrap() - 0.5).abs() < 1e-12);
 }

@@ -15,7 +15,7 @@ pub(crate) struct Sums {
     square_error: f64,
     /// Σ_t ‖e_t‖² / ‖x_t − x̄‖², over tokens that are not the mean itself.
     ratio: f64,
-    ratio_tokens: u64,
+    ratio_tokens: f64,
 }
 
 impl Family for Sums {
@@ -54,7 +54,7 @@ impl Family for Sums {
 
     fn new(shape: Shape) -> Self {
         let moments = Moments::new(shape.d_in);
-        Self { x: moments.clone(), error: moments, square_error: 0.0, ratio: 0.0, ratio_tokens: 0 }
+        Self { x: moments.clone(), error: moments, square_error: 0.0, ratio: 0.0, ratio_tokens: 0.0 }
     }
 
     fn add(&mut self, block: &Block<'_>) {
@@ -66,22 +66,23 @@ impl Family for Sums {
             let spread: f64 = x.iter().zip(block.mean).map(|(&x, mean)| (f64::from(x) - mean).powi(2)).sum();
             if spread > 0.0 {
                 self.ratio += square_error / spread;
-                self.ratio_tokens += 1;
+                self.ratio_tokens += 1.0;
             }
         }
     }
 
-    fn merge(&mut self, other: &Self) {
-        self.x.merge(&other.x);
-        self.error.merge(&other.error);
-        self.square_error += other.square_error;
-        self.ratio += other.ratio;
-        self.ratio_tokens += other.ratio_tokens;
+    fn merge(&mut self, other: &Self, times: u32) {
+        self.x.merge(&other.x, times);
+        self.error.merge(&other.error, times);
+        let times = f64::from(times);
+        self.square_error += times * other.square_error;
+        self.ratio += times * other.ratio;
+        self.ratio_tokens += times * other.ratio_tokens;
     }
 
     fn values(&self) -> Vec<f64> {
         let fvu = self.square_error / self.x.deviation();
-        let legacy = 1.0 - self.ratio / self.ratio_tokens as f64;
+        let legacy = 1.0 - self.ratio / self.ratio_tokens;
         let centred = 1.0 - self.error.deviation() / self.x.deviation();
         vec![fvu, 1.0 - fvu, legacy, centred]
     }

@@ -45,6 +45,11 @@ fn every_figure_is_what_its_definition_says() {
     let sae = reference.splice(|x| reconstruct(&dictionary, x).1);
     let zero = reference.splice(|_| vec![0.0; D_MODEL]);
     let mean = reference.splice(|_| mean.iter().map(|&m| m as f32).collect());
+    // Whatever was drawn: the cross-entropy of another token's activation is about that of them all.
+    let resample = report.metrics["ce.resample"].unwrap();
+    let resamples: Vec<f64> = x.iter().map(|x| reference.splice(|_| x.clone()).ce()).collect();
+    let [least, most] = [f64::min, f64::max].map(|of| resamples.iter().copied().reduce(of).unwrap());
+    assert!(least < resample && resample < most, "{resample} is not within {least} to {most}");
     let expected = [
         ("l0", both.iter().flat_map(|(acts, _)| acts).filter(|&&f| f > 0.0).count() as f64 / n),
         ("l1", both.iter().flat_map(|(acts, _)| acts).map(|&f| f64::from(f)).sum::<f64>() / n),
@@ -127,7 +132,12 @@ fn batches_do_not_show_in_the_figures() {
     for (name, value) in &one.metrics {
         assert_figures(&many.metrics, &[(name, value.unwrap())], F32);
     }
-    assert_eq!((&one.counted, &one.density), (&many.counted, &many.density));
+    assert_eq!((&one.counted, &one.density, &one.spread.l0), (&many.counted, &many.density, &many.spread.l0));
+    for (name, [low, high]) in &one.intervals.of {
+        let [other_low, other_high] = many.intervals.of[name];
+        let apart = (low - other_low).abs().max((high - other_high).abs());
+        assert!(apart <= F32 * high.abs().max(1.0), "{name}: {low} to {high}, {other_low} to {other_high}");
+    }
 }
 
 #[test]
@@ -189,20 +199,54 @@ fn flaws_beyond_the_limit_are_not_counted() {
 }
 
 #[test]
-fn a_limit_of_tokens_is_kept_and_the_mean_may_take_fewer() {
+fn a_limit_of_tokens_is_kept() {
     let world = World::new();
     let dir = world.random();
     let mut config = world.config();
-    let whole = world.evaluate(&config, &dir);
     config.tokens = Some(25);
     let limited = world.evaluate(&config, &dir);
     assert!(limited.texts.iter().all(|text| text.tally.counted_tokens == 25));
-    config.tokens = None;
-    config.mean_tokens = Some(5);
-    let rough = world.evaluate(&config, &dir);
-    // A first choice may well be the same.
-    for (name, value) in whole.metrics.iter().filter(|(name, _)| *name != "top1.mean") {
-        let on_mean = ["ce.mean", "kl.mean", "loss_recovered.mean", "ev.legacy"].contains(&name.as_str());
-        assert_eq!(*value != rough.metrics[name], on_mean, "{name}");
+}
+
+#[test]
+fn figures_lie_within_their_intervals() {
+    let world = World::new();
+    let report = world.evaluate(&world.config(), &world.random());
+    assert_eq!((report.intervals.resamples, report.intervals.documents), (50, 8));
+    let headline =
+        ["ce.sae", "loss_recovered.zero", "loss_recovered.resample", "kl", "l0", "fvu", "mse", "cos", "top1"];
+    for name in headline {
+        let ([low, high], figure) = (report.intervals.of[name], report.metrics[name].unwrap());
+        assert!(low <= figure && figure <= high && low < high, "{name}: {figure} in {low} to {high}");
+    }
+    // What a whole set has is not a mean over documents.
+    assert!(!report.intervals.of.contains_key("dead"));
+    let without = EvalConfig { resamples: Some(0), ..world.config() };
+    assert!(world.evaluate(&without, &world.random()).intervals.of.is_empty());
+}
+
+#[test]
+fn what_is_told_by_position_is_the_whole_taken_apart() {
+    let world = World::new();
+    let report = world.evaluate(&world.config(), &world.random());
+    let curves = &report.by_position;
+    // Windows are of 12 tokens, the first of which is skipped; the last predicts nothing.
+    assert_eq!(curves.position, (1..12).collect::<Vec<_>>());
+    assert_eq!(curves.tokens.iter().sum::<u64>(), report.counted.tally.counted_tokens);
+    assert_eq!((curves.ce_clean[10], curves.ce_sae[10]), (None, None));
+    let tokens = || curves.tokens.iter().map(|&n| n as f64);
+    let l0: f64 = curves.l0.iter().zip(tokens()).map(|(l0, n)| l0.unwrap() * n).sum();
+    assert_figures(&report.metrics, &[("l0", l0 / tokens().sum::<f64>())], 1e-12);
+    // Every window but the last ones predicts from each of its positions: means of both weigh about the same.
+    let [least, most] =
+        [f64::min, f64::max].map(|of| curves.ce_sae.iter().copied().flatten().reduce(of).unwrap());
+    let ce = report.metrics["ce.sae"].unwrap();
+    assert!(least < ce && ce < most);
+    for histogram in [&report.spread.l0, &report.spread.log10_norm_x, &report.spread.log10_norm_x_hat] {
+        assert_eq!(
+            histogram.tokens.iter().sum::<u64>() + histogram.apart,
+            report.counted.tally.counted_tokens
+        );
+        assert_eq!(histogram.edges.len(), histogram.tokens.len() + 1);
     }
 }

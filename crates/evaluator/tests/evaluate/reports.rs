@@ -3,10 +3,13 @@
 use std::fs;
 
 use monosema_core::digest_bytes;
-use monosema_evaluator::{HTML_FILE, JSON_FILE, Report, definitions};
+use monosema_evaluator::{EvalConfig, HTML_FILE, JSON_FILE, Report, definitions};
 use serde_json::Value;
 
-use crate::{reference::Reference, world::World};
+use crate::{
+    reference::Reference,
+    world::{D_MODEL, World},
+};
 
 #[test]
 fn the_json_has_the_keys_that_programs_look_for() {
@@ -15,7 +18,7 @@ fn the_json_has_the_keys_that_programs_look_for() {
     let report = world.evaluate(&world.config(), &dictionary);
     let text = fs::read_to_string(world.path("out").join(JSON_FILE)).unwrap();
     let json: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(json["schema"], 2);
+    assert_eq!(json["schema"], 3);
     assert_eq!(json["metrics"]["ce.clean"], report.figure("ce.clean").unwrap());
     assert_eq!(json["texts"][1]["name"], "b");
     assert!(json["texts"][1]["counted_tokens"].as_u64().unwrap() > 0);
@@ -33,6 +36,71 @@ fn the_json_has_the_keys_that_programs_look_for() {
         assert!(json["definitions"][definition.name]["formula"].is_string(), "{}", definition.name);
     }
     assert_eq!(Report::read(&world.path("out")).unwrap(), report);
+}
+
+/// What is wrong with `value` by `schema`: of objects their keys, of lists their entries, of the rest their type. The whole of
+/// JSON Schema is a matter for `scripts/conformance.sh`, which has a library for it.
+fn faults(root: &Value, schema: &Value, value: &Value, path: &str) -> Vec<String> {
+    if let Some(reference) = schema["$ref"].as_str() {
+        return faults(root, root.pointer(reference.trim_start_matches('#')).unwrap(), value, path);
+    }
+    let types: Vec<&str> = match &schema["type"] {
+        Value::String(name) => vec![name],
+        Value::Array(names) => names.iter().map(|name| name.as_str().unwrap()).collect(),
+        _ => Vec::new(),
+    };
+    let is = |name: &&str| match *name {
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        "string" => value.is_string(),
+        "number" => value.is_number(),
+        "integer" => value.is_u64(),
+        "null" => value.is_null(),
+        other => panic!("{path}: a type {other}"),
+    };
+    let mut found = Vec::new();
+    if !types.is_empty() && !types.iter().any(is) {
+        found.push(format!("{path}: expected {types:?}, found {value}"));
+    }
+    if schema.get("const").is_some_and(|expected| expected != value) {
+        found.push(format!("{path}: expected {}, found {value}", schema["const"]));
+    }
+    for key in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        if value.get(key).is_none() {
+            found.push(format!("{path}: {key} is missing"));
+        }
+    }
+    for (key, value) in value.as_object().into_iter().flatten() {
+        let path = format!("{path}/{key}");
+        match (schema["properties"].get(key), schema.get("additionalProperties")) {
+            (Some(schema), _) => found.extend(faults(root, schema, value, &path)),
+            (None, Some(Value::Bool(false))) => found.push(format!("{path} is not in the schema")),
+            (None, Some(schema)) => found.extend(faults(root, schema, value, &path)),
+            (None, None) => {}
+        }
+    }
+    for (index, value) in value.as_array().into_iter().flatten().enumerate() {
+        found.extend(faults(root, &schema["items"], value, &format!("{path}/{index}")));
+    }
+    found
+}
+
+#[test]
+fn the_json_is_what_its_schema_says() {
+    let schema: Value = serde_json::from_str(include_str!("../../report.schema.json")).unwrap();
+    let world = World::new();
+    let config = EvalConfig { saelens: true, ..world.config() };
+    for dictionary in [world.random(), world.constant("zeros", vec![0.0; D_MODEL])] {
+        world.evaluate(&config, &dictionary);
+        let text = fs::read_to_string(world.path("out").join(JSON_FILE)).unwrap();
+        let mut json: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(faults(&schema, &schema, &json, ""), [""; 0]);
+        // A schema that takes everything would say nothing.
+        json["intervals"]["of"]["fvu"] = serde_json::json!(["0.1", 2.0]);
+        json["counted"]["other"] = 1.into();
+        json["texts"][0].as_object_mut().unwrap().remove("windows_sha256");
+        assert_eq!(faults(&schema, &schema, &json, "").len(), 3);
+    }
 }
 
 #[test]
@@ -97,9 +165,9 @@ fn what_is_not_a_report_is_named() {
     fs::create_dir(&out).unwrap();
     for (contents, part) in [
         ("{", "not JSON"),
-        ("{}", "expected report schema 2, found none"),
-        ("{\"schema\": 1}", "expected report schema 2, found 1"),
-        ("{\"schema\": 2}", "not a report"),
+        ("{}", "expected report schema 3, found none"),
+        ("{\"schema\": 1}", "expected report schema 3, found 1"),
+        ("{\"schema\": 3}", "not a report"),
     ] {
         fs::write(out.join(JSON_FILE), contents).unwrap();
         let error = Report::read(&out).unwrap_err().to_string();

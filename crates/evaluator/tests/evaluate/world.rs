@@ -11,7 +11,7 @@ use burn::{
 };
 use monosema_core::{BlockHook, HookPoint, Manifest, Seed};
 use monosema_evaluator::{
-    DictionaryShape, EvalConfig, EvalError, EvalPlan, NamedText, Report, Training, evaluate,
+    DictionaryShape, EvalConfig, EvalError, EvalPlan, Job, NamedText, Report, Training, evaluate,
 };
 use monosema_sae::{Description, Dictionary, Metadata, Sae, SaeConfig, Size, Weights};
 use monosema_text::{ContextConfig, InvalidUtf8};
@@ -106,7 +106,7 @@ impl World {
 
     pub(crate) fn config(&self) -> EvalConfig {
         let texts = vec![self.text("a", "a.jsonl"), self.text("b", "b.jsonl")];
-        EvalConfig { texts, tokens: None, mean_tokens: None, batch_contexts: Some(3) }
+        EvalConfig { texts, tokens: None, resamples: Some(50), saelens: false, batch_contexts: Some(3) }
     }
 
     pub(crate) fn checkpoint(&self) -> Checkpoint {
@@ -164,7 +164,9 @@ impl World {
     pub(crate) fn evaluate_plan(&self, plan: &EvalPlan, dictionary: &Path) -> Result<Report, EvalError> {
         let checkpoint = self.checkpoint();
         let manifest = Manifest::new(plan.work(&checkpoint, dictionary)?, "cpu");
-        evaluate(plan, manifest, &checkpoint, dictionary, &device(), &self.path("out"))
+        let (plan, dictionary, out) = (plan.clone(), dictionary.to_owned(), self.path("out"));
+        let job = Job { plan, manifest, dictionary, out };
+        Ok(evaluate(&[job], &checkpoint, &device())?.remove(0))
     }
 
     pub(crate) fn evaluate(&self, config: &EvalConfig, dictionary: &Path) -> Report {

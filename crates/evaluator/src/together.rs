@@ -1,0 +1,244 @@
+//! Several dictionaries in the forward pass at once, at several hooks: what is lost when all of them speak for the model.
+//!
+//! Each reads what those before it have left. The baselines put zero, the mean or another token's activation at all of the hooks.
+
+use std::{collections::BTreeMap, iter};
+
+use burn::tensor::{Device, Tensor};
+use monosema_core::{HookPoint, Progress};
+use monosema_sae::Dictionary;
+use monosema_text::ContextBatch;
+use monosema_transformer::{Capture, Checkpoint, LanguageModel, NoTap, Tap};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::EvalError,
+    evaluate::{Job, UP_TO_HOOK, load, read_hook},
+    host,
+    metrics::{Figures, Intervals, Metrics, Prediction, Shape, Splice},
+    moments::Moments,
+    plan::{EvalPlan, PlannedText},
+    positions::Positions,
+    predictions,
+    resample::{Pool, Resample},
+    windows::{for_each_batch, tokens},
+};
+
+/// What it costs to splice in all dictionaries at once: the figures of predictions, over all texts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Together {
+    /// Where they were spliced in, in the order of the forward pass.
+    pub hooks: Vec<HookPoint>,
+    /// The figures that come from predictions, under their usual names.
+    pub metrics: Figures,
+    /// Their confidence intervals.
+    pub intervals: Intervals,
+}
+
+/// Splices in the dictionaries of all jobs at once, which have the texts of the first in common.
+pub(crate) fn measure(jobs: &[Job], checkpoint: &Checkpoint, device: &Device) -> Result<Together, EvalError> {
+    let (plan, model) = (&jobs[0].plan, checkpoint.load(device)?);
+    let tokenizer = checkpoint.tokenizer()?;
+    let mut dictionaries = BTreeMap::new();
+    for job in jobs {
+        let target = job.plan.dictionary.target();
+        if dictionaries.insert(target, load(job, device)?).is_some() {
+            return Err(bad(format!("two dictionaries give {target}; there can be one for each hook")));
+        }
+    }
+    let splicer = Splicer { plan, model, dictionaries, device: device.clone() };
+    let mut progress = Progress::start("eval", "tokens, all at once", plan.counted_tokens());
+    let mut all: Option<Metrics> = None;
+    for text in &plan.texts {
+        let mut batches = Vec::new();
+        for_each_batch(plan, text, &tokenizer, |batch| {
+            batches.push(batch);
+            Ok(())
+        })?;
+        let metrics = splicer.text(text, &batches, &mut progress)?;
+        match &mut all {
+            Some(all) => all.merge(&metrics),
+            None => all = Some(metrics),
+        }
+    }
+    progress.finish();
+    let all = all.expect("a plan has a text");
+    let mut metrics = all.figures();
+    // Of what one dictionary does there is nothing to tell.
+    metrics.retain(|_, value| value.is_some());
+    metrics.retain(|name, _| OF_PREDICTIONS.iter().any(|family| name.starts_with(family)));
+    let mut intervals = all.intervals(plan.resamples, plan.seed);
+    intervals.of.retain(|name, _| metrics.contains_key(name));
+    Ok(Together { hooks: splicer.dictionaries.keys().copied().collect(), metrics, intervals })
+}
+
+/// How the names of figures begin that come from predictions.
+const OF_PREDICTIONS: [&str; 4] = ["ce.", "loss_recovered", "kl", "top1"];
+
+fn bad(reason: String) -> EvalError {
+    EvalError::BadConfig { key: "--together".into(), reason }
+}
+
+struct Splicer<'a> {
+    plan: &'a EvalPlan,
+    model: LanguageModel,
+    /// By where what comes out belongs.
+    dictionaries: BTreeMap<HookPoint, Dictionary>,
+    device: Device,
+}
+
+/// What comes in the place of activations at one hook.
+struct Instead {
+    mean: Vec<f32>,
+    resample: Resample,
+}
+
+impl Splicer<'_> {
+    fn text(
+        &self,
+        text: &PlannedText,
+        batches: &[ContextBatch],
+        progress: &mut Progress,
+    ) -> Result<Metrics, EvalError> {
+        let instead = self.survey(text, batches)?;
+        // The figures of blocks are not looked at.
+        let mut metrics = Metrics::new(Shape { d_in: 1, d_sae: 1 });
+        for batch in batches {
+            let positions = Positions::new(batch);
+            if !positions.predicting.is_empty() {
+                let predictions = self.batch(text, batch, &positions, &instead)?;
+                metrics.add_predictions(&predictions);
+            }
+            progress.advance(positions.counted.len() as u64, || text.name.clone());
+        }
+        Ok(metrics)
+    }
+
+    /// Means and samples at every hook, of the untouched model.
+    fn survey(
+        &self,
+        text: &PlannedText,
+        batches: &[ContextBatch],
+    ) -> Result<BTreeMap<HookPoint, Instead>, EvalError> {
+        let new = |(&hook, dictionary): (&HookPoint, &Dictionary)| {
+            (hook, (Moments::new(dictionary.d_out()), Pool::new(self.plan.seed)))
+        };
+        let mut seen: BTreeMap<_, _> = self.dictionaries.iter().map(new).collect();
+        for batch in batches {
+            let positions = Positions::new(batch);
+            let mut capture = Capture::new(self.dictionaries.keys().copied());
+            self.model.run(tokens(&self.model, text, batch)?, &mut capture);
+            for (&hook, (moments, pool)) in &mut seen {
+                let y = capture.take(hook).expect("the plan checked that the model has the hook");
+                let [_, _, width] = y.dims();
+                let y = positions.gather(&host::values(y, UP_TO_HOOK)?, width);
+                for (y, &token) in y.chunks_exact(width).zip(&positions.tokens) {
+                    moments.add(y.iter().map(|&y| f64::from(y)));
+                    pool.add(token, y);
+                }
+            }
+        }
+        let instead = |(hook, (moments, pool)): (HookPoint, (Moments, Pool))| {
+            let mean = moments.mean().iter().map(|&mean| mean as f32).collect();
+            (hook, Instead { mean, resample: pool.finish() })
+        };
+        Ok(seen.into_iter().map(instead).collect())
+    }
+
+    /// The predictions of one batch: untouched, and with each [`Splice`] at all hooks.
+    fn batch(
+        &self,
+        text: &PlannedText,
+        batch: &ContextBatch,
+        positions: &Positions,
+        instead: &BTreeMap<HookPoint, Instead>,
+    ) -> Result<Vec<Prediction>, EvalError> {
+        let clean = self.model.forward(tokens(&self.model, text, batch)?, &mut NoTap);
+        let mut passes = Vec::with_capacity(Splice::ALL.len());
+        for splice in Splice::ALL {
+            let read = self.dictionaries.values().filter_map(read_hook).map(|hook| (hook, None)).collect();
+            let mut splicing = Splicing { of: self, splice, positions, instead, read, failed: None };
+            passes.push(self.model.forward(tokens(&self.model, text, batch)?, &mut splicing));
+            if let Some(error) = splicing.failed {
+                return Err(error);
+            }
+        }
+        let Positions { predicting, predictors, targets, .. } = positions;
+        let losses = predictions::losses(&self.model, &clean, &passes, predicting, targets)?;
+        let prediction = |(index, &token): (usize, _)| {
+            let spliced = std::array::from_fn(|pass| losses[1 + pass][index]);
+            Prediction { token, clean: losses[0][index].ce, spliced }
+        };
+        let predictions: Vec<_> = predictors.iter().enumerate().map(prediction).collect();
+        match predictions.iter().all(Prediction::is_finite) {
+            true => Ok(predictions),
+            false => Err(EvalError::NotFinite { name: text.name.clone(), what: "a cross-entropy" }),
+        }
+    }
+}
+
+/// One splice at every hook, during a pass.
+struct Splicing<'a> {
+    of: &'a Splicer<'a>,
+    splice: Splice,
+    positions: &'a Positions,
+    instead: &'a BTreeMap<HookPoint, Instead>,
+    /// What transcoders read, once it has come by.
+    read: BTreeMap<HookPoint, Option<Tensor<3>>>,
+    failed: Option<EvalError>,
+}
+
+impl Splicing<'_> {
+    fn spliced(&self, hook: HookPoint, y: &Tensor<3>) -> Result<Tensor<3>, EvalError> {
+        let (dictionary, instead) = (&self.of.dictionaries[&hook], &self.instead[&hook]);
+        let [batch, seq, width] = y.dims();
+        let values = host::values(y.clone(), UP_TO_HOOK)?;
+        let spliced = match self.splice {
+            Splice::Sae => {
+                let x = match read_hook(dictionary) {
+                    None => self.positions.gather(&values, width),
+                    Some(read) => {
+                        let x = self.read[&read].clone().ok_or_else(|| {
+                            bad(format!("{read} comes after {hook}, which is made from it; there is nothing to read yet"))
+                        })?;
+                        self.positions.gather(&host::values(x, UP_TO_HOOK)?, dictionary.d_in())
+                    }
+                };
+                let x = host::tensor(x, [self.positions.counted.len(), dictionary.d_in()], &self.of.device);
+                let x_hat = dictionary.decode(dictionary.encode(x.clone()), x);
+                let x_hat = host::values(x_hat, "decoding latents")?;
+                self.positions.splice(&values, width, x_hat.chunks_exact(width))
+            }
+            Splice::Zero => {
+                let zero = vec![0.0; width];
+                self.positions.splice(&values, width, iter::repeat(zero.as_slice()))
+            }
+            Splice::Mean => self.positions.splice(&values, width, iter::repeat(instead.mean.as_slice())),
+            Splice::Resample => {
+                let rows = self.positions.tokens.iter().map(|&token| instead.resample.of(token));
+                self.positions.splice(&values, width, rows)
+            }
+        };
+        Ok(host::tensor(spliced, [batch, seq, width], &self.of.device))
+    }
+}
+
+impl Tap for Splicing<'_> {
+    fn wants(&self, hook: HookPoint) -> bool {
+        self.read.contains_key(&hook) || self.of.dictionaries.contains_key(&hook)
+    }
+
+    fn visit(&mut self, hook: HookPoint, x: Tensor<3>) -> Tensor<3> {
+        let x = match self.of.dictionaries.contains_key(&hook) && self.failed.is_none() {
+            true => self.spliced(hook, &x).unwrap_or_else(|error| {
+                self.failed = Some(error);
+                x
+            }),
+            false => x,
+        };
+        if let Some(read) = self.read.get_mut(&hook) {
+            *read = Some(x.clone());
+        }
+        x
+    }
+}
