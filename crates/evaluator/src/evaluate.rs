@@ -11,13 +11,15 @@ use monosema_transformer::{Capture, Checkpoint, LanguageModel, NoTap};
 use crate::{
     dictionary::{DictionaryFacts, DictionaryShape},
     error::EvalError,
-    host,
+    ground_truth, host,
     metrics::{Metrics, Shape},
     model::ModelFacts,
     moments::Moments,
     plan::{EvalPlan, PlannedText},
     positions::Positions,
     predictions::{self, Passes},
+    probing,
+    reading::Reader,
     reconstruct::reconstruct,
     report::{Counted, Report, SCHEMA, Tally, TextReport, Timing},
 };
@@ -63,6 +65,11 @@ pub fn evaluate(
         texts.push(TextReport { name, tally, windows_sha256, metrics: metrics.figures() });
     }
     progress.finish();
+    let Evaluator { model, tokenizer, dictionary, .. } = &evaluator;
+    let reader = Reader { plan, model, tokenizer, dictionary, device };
+    let concepts =
+        plan.concepts.iter().map(|text| ground_truth::concepts(&reader, text)).collect::<Result<_, _>>()?;
+    let probes = plan.probes.iter().map(|text| probing::probes(&reader, text)).collect::<Result<_, _>>()?;
     let seconds = started.elapsed().as_secs_f64();
     let mut report = Report {
         schema: SCHEMA,
@@ -70,6 +77,8 @@ pub fn evaluate(
         texts,
         counted: Counted { rule: plan.rule(), tally: total },
         density: pooled.histogram(),
+        concepts,
+        probes,
         dictionary: facts,
         model: ModelFacts::new(checkpoint),
         timing: Timing { seconds, tokens_per_second: total.counted_tokens as f64 / seconds },

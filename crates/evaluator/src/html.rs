@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::{
     chart,
     dictionary::DictionaryShape,
+    findings_html,
     metrics::definitions,
     report::{Report, Tally, format_figure},
 };
@@ -34,6 +35,8 @@ pub(crate) fn page(report: &Report) -> String {
         (cross_entropy(report))
         h2 { "How often latents fire" }
         (density(report))
+        (findings_html::concepts(&report.concepts))
+        (findings_html::probes(&report.probes))
         h2 { "What counted" }
         (counted(report))
         h2 { "Definitions" }

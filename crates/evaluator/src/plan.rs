@@ -20,6 +20,7 @@ use crate::{
     config::{EvalConfig, NamedText},
     dictionary::{self, DictionaryShape},
     error::EvalError,
+    labelled::{self, ConceptsConfig, ProbesConfig},
     reconstruct::chunk_rows,
 };
 
@@ -49,6 +50,12 @@ pub struct EvalPlan {
     pub mean_tokens: Option<u64>,
     /// How many windows go through the model at once.
     pub batch_contexts: usize,
+    /// Texts with labelled spans.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub concepts: Vec<ConceptsConfig>,
+    /// Texts of labelled documents.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub probes: Vec<ProbesConfig>,
     /// Passes over the text.
     pub passes: PlannedPasses,
     /// Memory that weights, dictionary and the largest buffers take; an estimate.
@@ -114,6 +121,7 @@ impl EvalPlan {
         let info = checkpoint.info();
         check_limits(config)?;
         check_names(&config.texts)?;
+        labelled::check(&config.concepts, &config.probes)?;
         check_widths(dictionary, info, context.length)?;
         check_context(context, info)?;
         let tokenizer = checkpoint.tokenizer()?;
@@ -143,6 +151,8 @@ impl EvalPlan {
         let batch_contexts = config.batch_contexts.unwrap_or((BATCH_TOKENS / context.length).max(1));
         let memory_bytes =
             memory(info, dictionary, batch_contexts, context.length).saturating_add(tokenizing_bytes);
+        let memory_bytes =
+            memory_bytes.saturating_add(labelled::memory(&config.concepts, &config.probes, dictionary));
         Ok(Self {
             dictionary: *dictionary,
             texts,
@@ -150,6 +160,8 @@ impl EvalPlan {
             tokens: config.tokens,
             mean_tokens: config.mean_tokens,
             batch_contexts,
+            concepts: config.concepts.clone(),
+            probes: config.probes.clone(),
             passes: PASSES,
             memory_bytes,
             seed,
@@ -174,6 +186,7 @@ impl EvalPlan {
             let input = Corpus::open(text).and_then(|corpus| corpus.input(text)).map_err(in_text)?;
             inputs.insert(format!("text {name}"), input);
         }
+        inputs.extend(labelled::inputs(&self.concepts, &self.probes)?);
         Ok(Work::new(Stage::Eval, self, &IRRELEVANT, self.seed, inputs))
     }
 

@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::{
     dictionary::{self, DictionaryFacts},
     error::EvalError,
+    findings::{ConceptsReport, ProbesReport},
     html,
     metrics::{Better, Definition, Figures, Histogram, definitions},
     model::ModelFacts,
@@ -42,6 +43,12 @@ pub struct Report {
     pub counted: Counted,
     /// How often latents fire, over all texts.
     pub density: Histogram,
+    /// What was found on each text with labelled spans.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub concepts: Vec<ConceptsReport>,
+    /// What was found on each text of labelled documents.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub probes: Vec<ProbesReport>,
     /// The dictionary.
     pub dictionary: DictionaryFacts,
     /// The language model.

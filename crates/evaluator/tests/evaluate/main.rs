@@ -4,6 +4,7 @@
 
 mod figures;
 mod inspection;
+mod labelled;
 mod reference;
 mod refusals;
 mod reports;
