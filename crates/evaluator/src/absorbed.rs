@@ -134,7 +134,7 @@ mod tests {
         for token in 0..400_usize {
             let has = token % 4 == 0;
             let special = token % 8 == 0;
-            labels.push(if has { &[class] } else { &[] }, token / 40 % 2 == 1);
+            labels.push(has.then_some(class).as_slice(), token / 40 % 2 == 1);
             let noise = 1 + (token * 7 % 3);
             let mut at = [0.0_f32; 4];
             let mut acts: Vec<(u32, f32)> = Vec::new();
@@ -185,7 +185,7 @@ mod tests {
         for token in 0..4000_usize {
             let has = token % 4 == 0;
             let special = has && token / 4 % 25 == 0;
-            labels.push(if has { &[class] } else { &[] }, token / 400 % 2 == 1);
+            labels.push(has.then_some(class).as_slice(), token / 400 % 2 == 1);
             match (has, special) {
                 (_, true) => (x.extend([3.0, 0.0, 0.0, 1.0]), activity.push([(4, 1.0)])),
                 (true, _) => (x.extend([3.0, 0.0, 0.0, 0.0]), activity.push([(0, 3.0)])),
