@@ -10,7 +10,7 @@ use std::{
 };
 
 use monosema_core::{Seed, config::parse};
-use monosema_evaluator::{EvalConfig, NamedText};
+use monosema_evaluator::{ConceptsConfig, EvalConfig, NamedText, ProbesConfig};
 use monosema_harvester::HarvestConfig;
 use monosema_sae::SaeConfig;
 use monosema_text::{ContextConfig, TextConfig};
@@ -161,6 +161,8 @@ fn sections_are_what_their_tables_say() {
     check::<TextConfig>("`text`", &Value::Null);
     check::<EvalConfig>("`[eval]`", &Value::Null);
     check::<NamedText>("`[[eval.texts]]`", &Value::Null);
+    check::<ConceptsConfig>("`[[eval.concepts]]`", &Value::Null);
+    check::<ProbesConfig>("`[[eval.probes]]`", &Value::Null);
 }
 
 #[test]

@@ -8,7 +8,9 @@ use std::{
 use anyhow::anyhow;
 use burn::tensor::Device;
 use monosema_core::{AtomicFile, HookPoint, Manifest, ManifestError, Stage, manifest};
-use monosema_evaluator::{EvalError, JSON_FILE, ModelInspection, Report, format_figure, inspect_model};
+use monosema_evaluator::{
+    ConceptsReport, EvalError, JSON_FILE, ModelInspection, ProbesReport, Report, format_figure, inspect_model,
+};
 use monosema_sae::Dictionary;
 use monosema_store::{Activations, Excess, Part, Place, Quality, Store, StoreError, shard_number};
 use monosema_text::{ContextConfig, TextConfig};
@@ -329,10 +331,13 @@ fn report(directory: &Path, args: &InspectArgs) -> Outcome<Found> {
     Ok(found)
 }
 
-/// The report's figures as a table.
+/// The report's figures as a table, and what was found on labelled text in lines below it.
 pub(crate) fn report_table(report: &Report) -> String {
     let head: Vec<_> = ["metric", "unit", "better"].into_iter().chain(report.columns()).collect();
-    table::render(&head, 3, report.rows().iter().map(monosema_evaluator::Row::cells))
+    let table = table::render(&head, 3, report.rows().iter().map(monosema_evaluator::Row::cells));
+    let concepts = report.concepts.iter().flat_map(ConceptsReport::lines);
+    let probes = report.probes.iter().flat_map(ProbesReport::lines);
+    std::iter::once(table).chain(concepts).chain(probes).collect::<Vec<_>>().join("\n")
 }
 
 fn model(checkpoint: &Checkpoint, args: &InspectArgs) -> Outcome<Found> {

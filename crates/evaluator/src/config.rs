@@ -3,6 +3,8 @@
 use monosema_text::{InvalidUtf8, TextConfig};
 use serde::{Deserialize, Serialize};
 
+use crate::labelled::{ConceptsConfig, ProbesConfig};
+
 /// The `[eval]` section as a user writes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,6 +25,12 @@ pub struct EvalConfig {
     /// of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch_contexts: Option<usize>,
+    /// Texts with labelled spans: whether there are latents for what those say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub concepts: Vec<ConceptsConfig>,
+    /// Texts of labelled documents: how much of a label a few latents tell.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub probes: Vec<ProbesConfig>,
 }
 
 /// One `[[eval.texts]]`: a name, and the fields of [`TextConfig`].

@@ -65,6 +65,48 @@ pub enum EvalError {
         /// The cause.
         source: TextError,
     },
+    /// A labelled text that cannot be read, tokenised or understood.
+    #[error("[[eval.{section}]] {name}")]
+    Labelled {
+        /// `concepts` or `probes`.
+        section: &'static str,
+        /// The text's name in the configuration.
+        name: String,
+        /// The cause.
+        source: TextError,
+    },
+    /// Labelled spans of which no value can be judged.
+    #[error(
+        "[[eval.concepts]] {name}: of {values} value(s) on {tokens} counted tokens none has {min_tokens} tokens with it and \
+         {min_tokens} without it in each half of the documents; give more text (tokens), or set min_tokens lower"
+    )]
+    NoConcept {
+        /// The text's name in the configuration.
+        name: String,
+        /// Counted tokens.
+        tokens: u64,
+        /// Values that came up.
+        values: u64,
+        /// Tokens of either kind that each half needs.
+        min_tokens: u64,
+    },
+    /// Labelled documents of which no class can be told.
+    #[error(
+        "[[eval.probes]] {name}: {documents} document(s) of {classes} class(es) by the field `{field}`: expected at least two classes, with {least} \
+         documents of each in each half; give more documents, or name another field with `label`"
+    )]
+    NoClass {
+        /// The text's name in the configuration.
+        name: String,
+        /// The field that holds the class.
+        field: String,
+        /// Documents with a counted token.
+        documents: u64,
+        /// Different classes among them.
+        classes: u64,
+        /// Documents of a class that each half needs.
+        least: u64,
+    },
     /// A text to inspect a model with that cannot be read or tokenised. It names its files itself.
     #[error(transparent)]
     Inspected(TextError),

@@ -11,13 +11,14 @@ use monosema_transformer::{Capture, Checkpoint, LanguageModel, NoTap, Paused};
 use crate::{
     dictionary::{DictionaryFacts, DictionaryShape},
     error::EvalError,
-    host,
+    ground_truth, host,
     metrics::{Metrics, Prediction, Shape},
     model::ModelFacts,
     moments::Moments,
     plan::{EvalPlan, KEPT_BYTES, PlannedText},
     positions::Positions,
-    predictions,
+    predictions, probing,
+    reading::Reader,
     reconstruct::{Ends, reconstruct},
     report::{Counted, Report, SCHEMA, Tally, TextReport, Timing},
     resample::{Pool, Resample},
@@ -109,6 +110,11 @@ fn evaluate_group(
             intervals: measured.metrics[index].intervals(plan.resamples, plan.seed),
             saelens: measured.saelens[index].as_ref().map(saelens::Sums::figures),
         });
+        let (tokenizer, dictionary) = (&evaluator.tokenizer, &evaluator.dictionaries[index]);
+        let reader = Reader { plan, model, tokenizer, dictionary, device: &evaluator.device };
+        let concepts =
+            plan.concepts.iter().map(|text| ground_truth::concepts(&reader, text)).collect::<Result<_, _>>()?;
+        let probes = plan.probes.iter().map(|text| probing::probes(&reader, text)).collect::<Result<_, _>>()?;
         let mut saelens = measured[0].saelens[index].clone();
         for sums in measured[1..].iter().filter_map(|text| text.saelens[index].as_ref()) {
             saelens.iter_mut().for_each(|all| all.merge(sums));
@@ -123,6 +129,8 @@ fn evaluate_group(
             density: pooled.histogram(),
             spread: pooled.spread(),
             by_position: pooled.curves(),
+            concepts,
+            probes,
             dictionary: facts,
             model: ModelFacts::new(checkpoint),
             timing,

@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::{
     chart,
     dictionary::DictionaryShape,
+    findings_html,
     metrics::{Figures, Intervals, Spread, definitions},
     report::{Report, Tally, format_figure},
     saelens::{SAELENS_FIGURES, SaeLensFigure},
@@ -44,6 +45,8 @@ pub(crate) fn page(report: &Report) -> String {
         (density(report))
         h2 { "How tokens are spread" }
         (spread(report))
+        (findings_html::concepts(&report.concepts))
+        (findings_html::probes(&report.probes))
         h2 { "What counted" }
         (counted(report))
         h2 { "Definitions" }

@@ -20,6 +20,7 @@ use crate::{
     config::{EvalConfig, NamedText},
     dictionary::{self, DictionaryShape},
     error::EvalError,
+    labelled::{self, ConceptsConfig, ProbesConfig},
     reconstruct::chunk_rows,
 };
 
@@ -56,6 +57,12 @@ pub struct EvalPlan {
     pub saelens: bool,
     /// How many windows go through the model at once.
     pub batch_contexts: usize,
+    /// Texts with labelled spans.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub concepts: Vec<ConceptsConfig>,
+    /// Texts of labelled documents.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub probes: Vec<ProbesConfig>,
     /// Passes over the text.
     pub passes: PlannedPasses,
     /// Memory that weights, dictionary and the largest buffers take; an estimate.
@@ -121,6 +128,7 @@ impl EvalPlan {
         let info = checkpoint.info();
         check_limits(config)?;
         check_names(&config.texts)?;
+        labelled::check(&config.concepts, &config.probes)?;
         check_widths(dictionary, info, context.length)?;
         check_context(context, info)?;
         let tokenizer = checkpoint.tokenizer()?;
@@ -154,7 +162,8 @@ impl EvalPlan {
         let to_hook = if kept < KEPT_BYTES { 1 } else { 2 };
         let memory_bytes = memory(info, dictionary, batch_contexts, context.length)
             .saturating_add(tokenizing_bytes)
-            .saturating_add(kept.min(KEPT_BYTES));
+            .saturating_add(kept.min(KEPT_BYTES))
+            .saturating_add(labelled::memory(&config.concepts, &config.probes, dictionary));
         Ok(Self {
             dictionary: *dictionary,
             texts,
@@ -163,6 +172,8 @@ impl EvalPlan {
             resamples: config.resamples.unwrap_or(RESAMPLES),
             saelens: config.saelens,
             batch_contexts,
+            concepts: config.concepts.clone(),
+            probes: config.probes.clone(),
             passes: PlannedPasses { to_hook, from_hook: FROM_HOOK + if config.saelens { 2 } else { 0 } },
             memory_bytes,
             seed,
@@ -187,6 +198,7 @@ impl EvalPlan {
             let input = Corpus::open(text).and_then(|corpus| corpus.input(text)).map_err(in_text)?;
             inputs.insert(format!("text {name}"), input);
         }
+        inputs.extend(labelled::inputs(&self.concepts, &self.probes)?);
         Ok(Work::new(Stage::Eval, self, &IRRELEVANT, self.seed, inputs))
     }
 

@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::{
     dictionary::{self, DictionaryFacts},
     error::EvalError,
+    findings::{ConceptsReport, ProbesReport},
     html,
     metrics::{Better, Curves, Definition, Figures, Histogram, Intervals, Spread, definitions},
     model::ModelFacts,
@@ -51,6 +52,12 @@ pub struct Report {
     pub spread: Spread,
     /// Figures by position in the window, over all texts.
     pub by_position: Curves,
+    /// What was found on each text with labelled spans.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub concepts: Vec<ConceptsReport>,
+    /// What was found on each text of labelled documents.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub probes: Vec<ProbesReport>,
     /// The dictionary.
     pub dictionary: DictionaryFacts,
     /// The language model.

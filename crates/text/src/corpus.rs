@@ -9,6 +9,7 @@ use std::{
 use monosema_core::{Digest, digest_bytes, manifest::Input};
 use monosema_remote::{Fetched, Fetching, SourceFile};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::{
     TextError,
@@ -87,6 +88,17 @@ pub struct Document {
     pub text: String,
     /// What there was in it that is seldom meant.
     pub flaws: Flaws,
+    /// What stands beside the text, of documents that were [asked for with it](Corpus::with_fields).
+    pub beside: Option<Beside>,
+}
+
+/// The other fields of the line of a `.jsonl` file that a text is a field of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Beside {
+    /// The line's number in its file, from 1.
+    pub line: u64,
+    /// All fields but the text's.
+    pub fields: Map<String, Value>,
 }
 
 /// Files of text, found and in order, not yet read.
@@ -123,6 +135,7 @@ impl Corpus {
             field: config.field.clone().unwrap_or_else(|| "text".into()),
             column: config.column.clone().unwrap_or_else(|| "text".into()),
             invalid_utf8: config.invalid_utf8,
+            beside: false,
         };
         Ok(Self { files, settings, max_documents: config.max_documents, bytes })
     }
@@ -131,6 +144,18 @@ impl Corpus {
     /// stream ends.
     pub fn documents(&self) -> Documents {
         Documents { corpus: self.clone(), next_file: 0, next_id: 0, open: None, coming: None, failed: false }
+    }
+
+    /// The same documents, each with what [stands beside](Document::beside) its text.
+    ///
+    /// # Errors
+    /// A file that is not JSON lines: nothing stands beside the text of others.
+    pub fn with_fields(mut self) -> Result<Self, TextError> {
+        if let Some(file) = self.files.iter().find(|file| format_of(file.path()).name != "jsonl") {
+            return Err(TextError::UnknownFormat { file: file.name(), known: ".jsonl, .ndjson".into() });
+        }
+        self.settings.beside = true;
+        Ok(self)
     }
 
     /// The size of the files.
@@ -218,8 +243,8 @@ impl Documents {
             if let Some((file, texts, _)) = &mut self.open
                 && let Some(text) = texts.next()
             {
-                let Text { text, flaws } = text.map_err(|error| in_file(file, error))?;
-                let document = Document { id: self.next_id, source: file.name(), text, flaws };
+                let Text { text, flaws, beside } = text.map_err(|error| in_file(file, error))?;
+                let document = Document { id: self.next_id, source: file.name(), text, flaws, beside };
                 self.next_id += 1;
                 return Ok(Some(document));
             }
@@ -333,6 +358,22 @@ mod tests {
         assert!(error(path("notes.md")).contains("expected a text file ending in .txt"));
         assert!(error(path("[")).contains("not a glob"));
         assert!(Corpus::open(&config(&[])).unwrap_err().to_string().contains("no file is named"));
+    }
+
+    #[test]
+    fn fields_stand_beside_the_text_where_they_are_asked_for() {
+        let dir = corpus_dir();
+        let path = dir.path().join("e.jsonl");
+        fs::write(&path, "\n{\"text\": \"one\", \"label\": 3}\n").unwrap();
+        let corpus = Corpus::open(&config(&[path.display().to_string()])).unwrap();
+        assert_eq!(corpus.documents().next().unwrap().unwrap().beside, None);
+        let document = corpus.with_fields().unwrap().documents().next().unwrap().unwrap();
+        let beside = document.beside.unwrap();
+        assert_eq!((document.text.as_str(), beside.line), ("one", 2));
+        assert_eq!(serde_json::to_string(&beside.fields).unwrap(), "{\"label\":3}");
+        let all = Corpus::open(&config(&[dir.path().display().to_string()])).unwrap();
+        let error = all.with_fields().unwrap_err().to_string();
+        assert!(error.contains("a.txt: expected a text file ending in .jsonl"), "{error}");
     }
 
     #[test]

@@ -28,7 +28,7 @@ mod window;
 
 pub use batch::{ContextBatch, batches};
 pub use context::{Bos, ContextConfig, ContextPlan, Separator};
-pub use corpus::{Corpus, Document, Documents, Flaws, InvalidUtf8, TextConfig};
+pub use corpus::{Beside, Corpus, Document, Documents, Flaws, InvalidUtf8, TextConfig};
 pub use error::TextError;
 pub use estimate::Estimate;
 pub use limit::limited;

@@ -197,7 +197,7 @@ mod tests {
     fn documents(texts: &[&str]) -> impl Iterator<Item = Result<Document, TextError>> {
         texts.iter().enumerate().map(|(id, text)| {
             let (source, flaws) = (PathBuf::from("x.txt"), Flaws::default());
-            Ok(Document { id: id as u64, source, text: (*text).to_owned(), flaws })
+            Ok(Document { id: id as u64, source, text: (*text).to_owned(), flaws, beside: None })
         })
     }
 

@@ -5,6 +5,7 @@
 mod browser;
 mod figures;
 mod inspection;
+mod labelled;
 mod reference;
 mod refusals;
 mod reports;

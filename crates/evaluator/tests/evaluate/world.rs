@@ -106,7 +106,15 @@ impl World {
 
     pub(crate) fn config(&self) -> EvalConfig {
         let texts = vec![self.text("a", "a.jsonl"), self.text("b", "b.jsonl")];
-        EvalConfig { texts, tokens: None, resamples: Some(50), saelens: false, batch_contexts: Some(3) }
+        EvalConfig {
+            texts,
+            tokens: None,
+            resamples: Some(50),
+            saelens: false,
+            batch_contexts: Some(3),
+            concepts: Vec::new(),
+            probes: Vec::new(),
+        }
     }
 
     pub(crate) fn checkpoint(&self) -> Checkpoint {
@@ -155,10 +163,13 @@ impl World {
         self.dictionary("random", weights(enc, b_enc, dec, b_dec))
     }
 
-    pub(crate) fn plan(&self, config: &EvalConfig, dictionary: &Path) -> EvalPlan {
+    pub(crate) fn resolve(&self, config: &EvalConfig, dictionary: &Path) -> Result<EvalPlan, EvalError> {
         let shape = shape(dictionary);
         EvalPlan::resolve(config, &context(), &self.checkpoint(), &shape, &Training::default(), Seed(0))
-            .unwrap()
+    }
+
+    pub(crate) fn plan(&self, config: &EvalConfig, dictionary: &Path) -> EvalPlan {
+        self.resolve(config, dictionary).unwrap()
     }
 
     pub(crate) fn evaluate_plan(&self, plan: &EvalPlan, dictionary: &Path) -> Result<Report, EvalError> {

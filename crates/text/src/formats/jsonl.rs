@@ -13,7 +13,7 @@ use super::{
     surrogates,
     utf8::{decode, nuls, strip_bom},
 };
-use crate::{Flaws, InvalidUtf8, TextError};
+use crate::{Beside, Flaws, InvalidUtf8, TextError};
 
 pub(super) const FORMAT: Format =
     Format { name: "jsonl", endings: &["jsonl", "ndjson"], whole: false, open, text_bytes };
@@ -129,7 +129,8 @@ impl<R: Read> Lines<R> {
         };
         // Those of the whole line, as it was read; NUL is written `\u0000` there.
         let flaws = Flaws { invalid_utf8: line.flaws.invalid_utf8, nul: nuls(&text) };
-        Ok(Text { text, flaws })
+        let beside = self.settings.beside.then(|| Beside { line: self.line, fields: object });
+        Ok(Text { text, flaws, beside })
     }
 }
 

@@ -10,7 +10,7 @@ mod utf8;
 
 use std::path::Path;
 
-use crate::{Flaws, InvalidUtf8, TextError};
+use crate::{Beside, Flaws, InvalidUtf8, TextError};
 
 /// Every kind of text file that can be read.
 const FORMATS: &[&Format] = &[&txt::FORMAT, &jsonl::FORMAT, &parquet::FORMAT];
@@ -24,6 +24,8 @@ const MOST_BYTES: u64 = 64 << 20;
 pub(crate) struct Text {
     pub(crate) text: String,
     pub(crate) flaws: Flaws,
+    /// What stands beside the text, if it was asked for and there is room for it.
+    pub(crate) beside: Option<Beside>,
 }
 
 /// The texts of one file, in order.
@@ -37,6 +39,8 @@ pub(crate) struct Settings {
     /// Where a `.parquet` row does.
     pub(crate) column: String,
     pub(crate) invalid_utf8: InvalidUtf8,
+    /// Whether to keep what stands beside the text.
+    pub(crate) beside: bool,
 }
 
 /// A kind of text file.
@@ -78,5 +82,5 @@ fn file_bytes(path: &Path) -> Result<u64, TextError> {
 
 #[cfg(test)]
 fn settings(name: &str, invalid_utf8: InvalidUtf8) -> Settings {
-    Settings { field: name.into(), column: name.into(), invalid_utf8 }
+    Settings { field: name.into(), column: name.into(), invalid_utf8, beside: false }
 }

@@ -13,7 +13,9 @@ pub(super) fn decode(
     place: impl FnOnce(usize) -> String,
 ) -> Result<Text, TextError> {
     let error = match String::from_utf8(bytes) {
-        Ok(text) => return Ok(Text { flaws: Flaws { invalid_utf8: 0, nul: nuls(&text) }, text }),
+        Ok(text) => {
+            return Ok(Text { flaws: Flaws { invalid_utf8: 0, nul: nuls(&text) }, text, beside: None });
+        }
         Err(error) => error,
     };
     if settings.invalid_utf8 == InvalidUtf8::Error {
@@ -29,7 +31,7 @@ pub(super) fn decode(
             invalid_utf8 += 1;
         }
     }
-    Ok(Text { flaws: Flaws { invalid_utf8, nul: nuls(&text) }, text })
+    Ok(Text { flaws: Flaws { invalid_utf8, nul: nuls(&text) }, text, beside: None })
 }
 
 pub(super) fn nuls(text: &str) -> u64 {
