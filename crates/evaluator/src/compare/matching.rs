@@ -53,7 +53,7 @@ impl Matching {
         })?;
         let comparable = a.encoder.width() == b.encoder.width();
         let none = || vec![None; a.facts.d_sae];
-        let mut partner = none();
+        let mut partner = vec![None; a.facts.d_sae];
         let mut decoder_cosine = none();
         let mut encoder_cosine = if comparable { none() } else { Vec::new() };
         let mut cosines = Vec::new();
@@ -62,15 +62,14 @@ impl Matching {
             let decoder = a.decoder.cosine(i, &b.decoder, j);
             let latent = a.latents[i];
             partner[latent] = Some(b.latents[j]);
-            decoder_cosine[latent] = Some(decoder);
+            decoder_cosine[latent] = Some(decoder as f32);
             if comparable {
                 let encoder = a.encoder.cosine(i, &b.encoder, j);
-                encoder_cosine[latent] = Some(encoder);
+                encoder_cosine[latent] = Some(encoder as f32);
                 shared += usize::from(decoder > threshold && encoder > threshold);
             }
             cosines.push(of_a.cosine(i, of_b, j));
         }
-        let short = |cosines: Vec<Option<f64>>| cosines.into_iter().map(|c| c.map(|c| c as f32)).collect();
         let pairs = cosines.len();
         Ok(Self {
             pairs,
@@ -78,8 +77,8 @@ impl Matching {
             shared: comparable.then(|| shared as f64 / pairs as f64),
             histogram: CosineHistogram::of(cosines),
             partner,
-            decoder_cosine: short(decoder_cosine),
-            encoder_cosine: short(encoder_cosine),
+            decoder_cosine,
+            encoder_cosine,
         })
     }
 }
