@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
-mod comparison;
+mod compare;
 mod elsewhere;
 mod harvest;
 mod hub;

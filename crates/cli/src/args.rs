@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, builder::RangedU64ValueParser};
 
+use monosema_evaluator::compare::CompareOptions;
 use monosema_store::Part;
 
 use crate::device::DeviceName;
@@ -44,6 +45,9 @@ pub(crate) enum Command {
         after_help = "Example: monosema inspect data/demo/model --text data/demo/stories/heldout.jsonl"
     )]
     Inspect(InspectArgs),
+    /// Hold dictionaries against each other: which latents of one are latents of another, and which have split.
+    #[command(after_help = "Example: monosema compare runs/seed-1 runs/seed-2 --out runs/compared")]
+    Compare(CompareArgs),
     /// List the recipes for training, or print one of them.
     #[command(after_help = "Example: monosema recipes gao2024")]
     Recipes {
@@ -151,6 +155,34 @@ pub(crate) struct InspectArgs {
     /// Compare every file with the digest in its manifest.
     #[arg(long)]
     pub verify: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct CompareArgs {
+    /// Two dictionaries or more, or runs with one each: every two are compared.
+    #[arg(required = true, num_args = 2.., value_name = "DIR")]
+    pub dictionaries: Vec<PathBuf>,
+    /// Write compare.json and compare.html there.
+    #[arg(short, long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Replace a comparison that is there.
+    #[arg(long, requires = "out")]
+    pub overwrite: bool,
+    /// Two latents are taken for the same above this cosine.
+    #[arg(long, value_name = "COSINE", default_value_t = CompareOptions::default().threshold)]
+    pub threshold: f64,
+    /// Leave out latents that never fired in training's last window, of dictionaries that know.
+    #[arg(long)]
+    pub without_dead: bool,
+    /// Match dictionaries of at most so many latents: it takes 4 bytes for each pair of latents, and time.
+    #[arg(long, value_name = "LATENTS", default_value_t = CompareOptions::default().match_up_to)]
+    pub match_up_to: usize,
+    /// Where cosines are computed: auto, cpu, cuda:N or ndarray.
+    #[arg(long, default_value = "cpu")]
+    pub device: DeviceName,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

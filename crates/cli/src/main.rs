@@ -5,7 +5,7 @@
 
 mod args;
 mod check_device;
-mod comparison;
+mod compare;
 mod device;
 mod experiment;
 mod failure;
@@ -56,6 +56,7 @@ fn dispatch(command: &Command) -> Outcome {
         Command::Eval(eval) => stages::compare(eval),
         Command::Run(run) => stages::run(run, &Stage::ALL, None),
         Command::Inspect(inspect) => inspect::run(inspect),
+        Command::Compare(compare) => compare::run(compare),
         Command::Recipes { name } => recipes::run(name.as_deref()),
         Command::Models { json } => models::list(*json),
         Command::Devices { json } => device::list(*json),

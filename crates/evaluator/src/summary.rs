@@ -34,19 +34,19 @@ const COMPARED: [&str; 10] = [
 
 /// Reports of dictionaries that were evaluated on the same texts.
 #[derive(Clone, Debug, Serialize)]
-pub struct Comparison {
+pub struct EvalSummary {
     /// Each with its name.
     pub reports: Vec<(String, Report)>,
     /// What it costs to splice in all of them at once, if that was asked for.
     pub together: Option<Together>,
 }
 
-impl Comparison {
-    /// The name of the machine-readable comparison.
-    pub const JSON_FILE: &'static str = "comparison.json";
+impl EvalSummary {
+    /// The name of the machine-readable summary.
+    pub const JSON_FILE: &'static str = "summary.json";
 
-    /// The name of the comparison for people.
-    pub const HTML_FILE: &'static str = "comparison.html";
+    /// The name of the summary for people.
+    pub const HTML_FILE: &'static str = "summary.html";
 
     /// Adds what it costs to splice in the dictionaries of all `jobs` at once, of different hooks.
     ///
@@ -62,7 +62,7 @@ impl Comparison {
         Ok(())
     }
 
-    /// Writes `comparison.html` and `comparison.json` into `directory`, which exists.
+    /// Writes `summary.html` and `summary.json` into `directory`, which exists.
     ///
     /// # Errors
     /// A disk that fails.
@@ -76,7 +76,7 @@ impl Comparison {
         write(Self::JSON_FILE, json.as_bytes())
     }
 
-    /// What `comparison.json` holds: for each dictionary its figures and their intervals; the rest is in its report.
+    /// What `summary.json` holds: for each dictionary its figures and their intervals; the rest is in its report.
     pub fn to_json(&self) -> serde_json::Value {
         let dictionaries: Vec<_> = self
             .reports

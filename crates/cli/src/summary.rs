@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::anyhow;
-use monosema_evaluator::Comparison;
+use monosema_evaluator::EvalSummary;
 
 use crate::{
     failure::{Failure, Outcome},
@@ -44,17 +44,17 @@ fn parts(path: &Path) -> Vec<String> {
     parts
 }
 
-/// Writes the comparison beside the reports, and shows it.
-pub(crate) fn show(comparison: &Comparison, places: &Places, as_json: bool) -> Outcome {
+/// Writes the summary beside the reports, and shows it.
+pub(crate) fn show(summary: &EvalSummary, places: &Places, as_json: bool) -> Outcome {
     let directory = places.out.join(EVAL);
-    comparison.write(&directory).map_err(Failure::run)?;
+    summary.write(&directory).map_err(Failure::run)?;
     if as_json {
-        return output::print(format_args!("{:#}", comparison.to_json()));
+        return output::print(format_args!("{:#}", summary.to_json()));
     }
-    let (head, rows) = comparison.cells();
+    let (head, rows) = summary.cells();
     let head: Vec<&str> = head.iter().map(String::as_str).collect();
-    let page = directory.join(Comparison::HTML_FILE);
-    output::print(format_args!("{}\ncomparison: {}", table::render(&head, 1, rows), page.display()))
+    let page = directory.join(EvalSummary::HTML_FILE);
+    output::print(format_args!("{}\nsummary: {}", table::render(&head, 1, rows), page.display()))
 }
 
 #[cfg(test)]
