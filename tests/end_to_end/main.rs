@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
+mod convert;
 mod elsewhere;
 mod harvest;
 mod hub;

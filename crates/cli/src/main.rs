@@ -5,6 +5,7 @@
 
 mod args;
 mod check_device;
+mod convert;
 mod device;
 mod experiment;
 mod failure;
@@ -54,6 +55,7 @@ fn dispatch(command: &Command) -> Outcome {
         Command::Eval(run) => stages::run(run, &[Stage::Eval], None),
         Command::Run(run) => stages::run(run, &Stage::ALL, None),
         Command::Inspect(inspect) => inspect::run(inspect),
+        Command::Convert(convert) => convert::run(convert),
         Command::Recipes { name } => recipes::run(name.as_deref()),
         Command::Models { json } => models::list(*json),
         Command::Devices { json } => device::list(*json),

@@ -212,7 +212,7 @@ impl Runner<'_> {
     fn dictionary(&self, places: &Places) -> Outcome<Description> {
         let directory = &places.dictionary;
         if !directory.exists() {
-            let reason = "no dictionary; run the train stage first, or put a SAELens directory there";
+            let reason = "no dictionary; run the train stage first, or put one there (`monosema convert --help` lists whose are read)";
             return Err(Failure::usage(anyhow!("{}: {reason}", directory.display())));
         }
         match Manifest::read(directory, Stage::Train) {
