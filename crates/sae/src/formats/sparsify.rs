@@ -196,6 +196,8 @@ impl DictionaryFormat for Sparsify {
         let file = directory.join(WEIGHTS);
         check_finite(&file, tensors.iter().map(|(name, data)| (*name, data)))?;
         write_safetensors(&file, tensors.iter().map(|(name, data)| (*name, data)))?;
+        let mut ours = about::to_json(dictionary.metadata());
+        ours.remove("sae_lens_version");
         let cfg = json!({
             "activation": "topk",
             // A whole number there; `num_latents` is what counts.
@@ -207,7 +209,7 @@ impl DictionaryFormat for Sparsify {
             "skip_connection": size.skips(),
             "transcode": size.output.is_some(),
             "d_in": size.d_in,
-            OURS: Value::Object(about::to_json(dictionary.metadata())),
+            OURS: Value::Object(ours),
         });
         let path = directory.join(CFG);
         let json = serde_json::to_vec_pretty(&cfg).expect("the keys are strings");

@@ -109,26 +109,27 @@ fn conventions_that_are_mixed_up_are_found() {
 
 #[test]
 fn a_latent_on_an_edge_is_told_and_forgiven() {
-    // Two latents that read the same but for the last bit: rounding decides which of them is the one.
-    let tied = |larger: usize| {
-        dictionary(TopKConfig { k: NonZeroUsize::MIN, ..TopKConfig::default() }, move |name, values| {
-            match name {
-                "W_enc" => {
-                    for row in values.chunks_mut(SIZE.d_sae) {
-                        row[1] = row[0];
-                        row[larger] *= 1.0 + 2.4e-7;
-                    }
+    // The first latent sees the first value alone; its threshold is one or three units in the last place of 0.75 beside it.
+    let with_threshold = |threshold: f32| {
+        dictionary(JumpReluConfig::default(), move |name, values| match name {
+            "W_enc" => {
+                for (d, row) in values.chunks_mut(SIZE.d_sae).enumerate() {
+                    row[0] = f32::from(d == 0);
                 }
-                "b_enc" => values[1] = values[0],
-                "W_dec" => {
-                    // Else that one latent of two is chosen would make no difference.
-                    values[..SIZE.d_in].fill(1.0);
-                    values[SIZE.d_in..2 * SIZE.d_in].fill(-1.0);
-                }
-                _ => {}
             }
+            "b_enc" => values[0] = 0.0,
+            "threshold" => values[0] = threshold,
+            _ => {}
         })
     };
-    let found = measured(&tied(0), &tied(1));
-    assert!(found.at_edges > 0 && found.is_rounding(), "{found:?}");
+    let next = |steps: u32| f32::from_bits(0.75_f32.to_bits() + steps);
+    let mut x = values(inputs(&with_threshold(0.75)));
+    x.truncate(20 * SIZE.d_in);
+    x[0] = next(2);
+    let x = Tensor::from_data(TensorData::new(x, [20, SIZE.d_in]), &Device::flex());
+    let found = difference(&with_threshold(next(1)), &with_threshold(next(3)), &x);
+    assert!(found.at_edges == 1 && found.is_rounding(), "{found:?}");
+    // Farther than rounding goes.
+    let found = difference(&with_threshold(next(1)), &with_threshold(next(20_000)), &x);
+    assert!(found.at_edges == 0 && !found.is_rounding(), "{found:?}");
 }
