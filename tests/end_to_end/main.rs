@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod compare;
+mod convert;
 mod elsewhere;
 mod harvest;
 mod hub;
@@ -15,5 +16,6 @@ mod inspect;
 mod pipeline;
 mod places;
 mod run;
+mod several;
 mod stream;
 mod training;

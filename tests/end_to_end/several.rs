@@ -25,7 +25,7 @@ fn dictionaries_are_compared_and_spliced_in_all_at_once() {
         monosema(&small("eval", &out, &[&["--set", "seed=1"], &args[..]].concat()))
     };
     let shown = compare(&[]).ok();
-    for part in ["first", "second", "loss_recovered.zero", "comparison.html"] {
+    for part in ["first", "second", "loss_recovered.zero", "summary.html"] {
         assert!(shown.stdout.contains(part), "{}", shown.stdout);
     }
     // Each is what it is alone.

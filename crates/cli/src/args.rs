@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args as ClapArgs, Parser, Subcommand, builder::RangedU64ValueParser};
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, builder::RangedU64ValueParser};
 
+use monosema_core::HookPoint;
 use monosema_evaluator::compare::CompareOptions;
 use monosema_store::Part;
 
@@ -48,6 +49,9 @@ pub(crate) enum Command {
     /// Hold dictionaries against each other: which latents of one are latents of another, and which have split.
     #[command(after_help = "Example: monosema compare runs/seed-1 runs/seed-2 --out runs/compared")]
     Compare(CompareArgs),
+    /// Write a dictionary of another tool as one of SAELens's or sparsify's, and check that it is the same function.
+    #[command(after_help = "Example: monosema convert layers.5 blocks-5 --to saelens --model-name gpt2")]
+    Convert(ConvertArgs),
     /// List the recipes for training, or print one of them.
     #[command(after_help = "Example: monosema recipes gao2024")]
     Recipes {
@@ -186,4 +190,42 @@ pub(crate) struct CompareArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ConvertArgs {
+    /// The dictionary's directory: SAELens, sparsify, dictionary_learning, Gemma Scope or Llamascopium.
+    #[arg(value_name = "SRC")]
+    pub source: PathBuf,
+    /// The directory to write, which must not be there.
+    #[arg(value_name = "DST")]
+    pub destination: PathBuf,
+    /// What to write.
+    #[arg(long, value_enum, default_value_t)]
+    pub to: Target,
+    /// Where in the model it reads, if its files do not say or say something else: blocks.5.hook_resid_post.
+    #[arg(long)]
+    pub hook: Option<HookPoint>,
+    /// Where what a transcoder gives belongs: blocks.5.hook_mlp_out.
+    #[arg(long, value_name = "HOOK")]
+    pub hook_out: Option<HookPoint>,
+    /// The language model, if its files do not say or say something else.
+    #[arg(long, value_name = "NAME")]
+    pub model_name: Option<String>,
+    /// Activations to check it on too, beside random inputs: a directory that `harvest` made.
+    #[arg(long, value_name = "DIR")]
+    pub acts: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A format that dictionaries are written in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Target {
+    /// SAELens v6.
+    #[default]
+    Saelens,
+    /// EleutherAI's sparsify.
+    Sparsify,
 }

@@ -11,7 +11,10 @@ use monosema_core::{AtomicFile, HookPoint, Manifest, ManifestError, Stage, manif
 use monosema_evaluator::{
     ConceptsReport, EvalError, JSON_FILE, ModelInspection, ProbesReport, Report, format_figure, inspect_model,
 };
-use monosema_sae::Dictionary;
+use monosema_sae::{
+    Dictionary,
+    formats::{self, Format},
+};
 use monosema_store::{Activations, Excess, Part, Place, Quality, Store, StoreError, shard_number};
 use monosema_text::{ContextConfig, TextConfig};
 use monosema_transformer::{Checkpoint, ModelError};
@@ -60,7 +63,7 @@ impl Kind {
         if !path.exists() {
             return Err(Failure::usage(anyhow!("{}: no such file or directory", path.display())));
         }
-        if path.join("cfg.json").is_file() {
+        if Format::of(path).is_ok() || path.join("cfg.json").is_file() {
             return Ok(Self::Dictionary);
         }
         if path.join(manifest::FILE_NAME).is_file() {
@@ -87,14 +90,15 @@ impl Kind {
     fn parts(directory: &Path) -> Vec<(&'static str, Self)> {
         let stages = [
             ("acts", Self::Activations, Stage::Harvest, &[manifest::FILE_NAME][..]),
-            // A dictionary from elsewhere has no manifest.
             ("dictionary", Self::Dictionary, Stage::Train, &[manifest::FILE_NAME, "cfg.json"][..]),
         ];
         let mut parts = Vec::new();
         for (name, kind, stage, signs) in stages {
             let part = directory.join(name);
             if part.is_dir() {
-                let finished = signs.iter().any(|sign| part.join(sign).is_file());
+                // A dictionary from elsewhere has no manifest.
+                let finished =
+                    signs.iter().any(|sign| part.join(sign).is_file()) || Format::of(&part).is_ok();
                 parts.push((name, if finished { kind } else { Self::Unfinished(stage) }));
             }
         }
@@ -276,18 +280,21 @@ fn dictionary(path: &Path, args: &InspectArgs) -> Outcome<Found> {
     };
     let metadata = dictionary.metadata();
     let dead = dictionary.log_sparsity().map(|log| log.iter().filter(|&&value| value <= -9.99).count());
-    let cfg: Value = fs::read(path.join("cfg.json"))
-        .ok()
-        .and_then(|b| serde_json::from_slice(&b).ok())
+    let format = Format::of(path).map_err(Failure::usage)?;
+    let cfg: Value = ["cfg.json", "config.json"]
+        .iter()
+        .find_map(|name| serde_json::from_slice(&fs::read(path.join(name)).ok()?).ok())
         .unwrap_or_default();
+    let architecture = formats::saelens::architecture(&dictionary);
     let json = json!({
-        "kind": "dictionary", "architecture": cfg["architecture"], "d_in": dictionary.d_in(),
+        "kind": "dictionary", "format": format.name(), "architecture": architecture, "d_in": dictionary.d_in(),
         "d_sae": dictionary.d_sae(), "hook": metadata.hook, "model": metadata.model_name, "scale": metadata.scale,
         "never_active": dead, "cfg": cfg, "manifest": manifest,
     });
     let mut lines = vec![
         format!("dictionary   {}", path.display()),
-        format!("architecture {}", cfg["architecture"].as_str().unwrap_or("unknown")),
+        format!("format       {}", format.name()),
+        format!("architecture {architecture}"),
         format!(
             "size         d_in {} → d_sae {}",
             dictionary.d_in(),
@@ -319,7 +326,7 @@ fn report(directory: &Path, args: &InspectArgs) -> Outcome<Found> {
     let mut found = Found { json, lines: vec![report_table(&report)] };
     // In a run's directory, the dictionary that it should be of.
     let dictionary = directory.join("dictionary");
-    if dictionary.join("cfg.json").is_file() {
+    if Format::of(&dictionary).is_ok() {
         let stale = !report.is_of(&dictionary).map_err(Failure::usage)?;
         found.json["stale"] = stale.into();
         if stale {

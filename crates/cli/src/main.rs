@@ -6,6 +6,7 @@
 mod args;
 mod check_device;
 mod compare;
+mod convert;
 mod device;
 mod experiment;
 mod failure;
@@ -19,6 +20,7 @@ mod recipes;
 mod replace;
 mod seal;
 mod stages;
+mod summary;
 mod sweep;
 mod table;
 
@@ -57,6 +59,7 @@ fn dispatch(command: &Command) -> Outcome {
         Command::Run(run) => stages::run(run, &Stage::ALL, None),
         Command::Inspect(inspect) => inspect::run(inspect),
         Command::Compare(compare) => compare::run(compare),
+        Command::Convert(convert) => convert::run(convert),
         Command::Recipes { name } => recipes::run(name.as_deref()),
         Command::Models { json } => models::list(*json),
         Command::Devices { json } => device::list(*json),

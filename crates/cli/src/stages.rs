@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, anyhow};
 use monosema_core::{Manifest, ManifestError, Stage, manifest::Work};
 use monosema_evaluator::{
-    Comparison, DictionaryShape, EvalPlan, HTML_FILE, Job as EvalJob, Report, Training, evaluate,
+    DictionaryShape, EvalPlan, EvalSummary, HTML_FILE, Job as EvalJob, Report, Training, evaluate,
 };
 use monosema_harvester::{HarvestPlan, HarvestSummary, Stream, harvest};
 use monosema_sae::Description;
@@ -25,14 +25,13 @@ use serde_json::Value;
 
 use crate::{
     args::{EvalArgs, RunArgs},
-    comparison,
     device::{self, Chosen},
     experiment::Experiment,
     failure::{Failure, Outcome},
     inspect, model, output,
     places::{Places, Standing},
     plan::{self, Plans},
-    replace, sweep, table,
+    replace, summary, sweep, table,
 };
 
 /// `monosema harvest | train | eval | run`.
@@ -163,7 +162,7 @@ fn guests(given: &[PathBuf], places: &Places) -> Outcome<Vec<Member>> {
             Some(path.join("dictionary")).filter(|inside| inside.is_dir()).unwrap_or_else(|| path.clone())
         })
         .collect();
-    let names = comparison::names(&paths).map_err(Failure::Usage)?;
+    let names = summary::names(&paths).map_err(Failure::Usage)?;
     let guest = |(name, dictionary): (String, PathBuf)| {
         let places = places.guest(&name, dictionary);
         Member { name: Some(name), differs: Vec::new(), places, config: TrainConfig::default() }
@@ -259,7 +258,7 @@ impl Runner<'_> {
     fn dictionary(&self, places: &Places) -> Outcome<Description> {
         let directory = &places.dictionary;
         if !directory.exists() {
-            let reason = "no dictionary; run the train stage first, or put a SAELens directory there";
+            let reason = "no dictionary; run the train stage first, or put one there (`monosema convert --help` lists whose are read)";
             return Err(Failure::usage(anyhow!("{}: {reason}", directory.display())));
         }
         match Manifest::read(directory, Stage::Train) {
@@ -438,7 +437,7 @@ impl Runner<'_> {
             let report = Report::read(&places.out).map_err(Failure::run)?;
             reports.push((name.clone().unwrap_or_default(), report));
         }
-        let mut comparison = Comparison { reports, together: None };
+        let mut all = EvalSummary { reports, together: None };
         if together {
             let job = |Member { places, .. }: &Member| {
                 let plan = self.eval_plan(places, None).map_err(Failure::into_run)?;
@@ -448,9 +447,9 @@ impl Runner<'_> {
                 Ok(EvalJob { plan, manifest, dictionary, out })
             };
             let jobs: Vec<_> = self.members.iter().map(job).collect::<Outcome<_>>()?;
-            comparison.splice_together(&jobs, &self.checkpoint, &chosen.device).map_err(Failure::run)?;
+            all.splice_together(&jobs, &self.checkpoint, &chosen.device).map_err(Failure::run)?;
         }
-        comparison::show(&comparison, &self.places, self.args.json)
+        summary::show(&all, &self.places, self.args.json)
     }
 
     /// Shows what the members of a sweep came to.

@@ -125,14 +125,12 @@ impl DictionaryFacts {
 
 /// A digest of the files of the dictionary in `directory`, whoever made it.
 pub(crate) fn digest(directory: &Path) -> Result<Digest, EvalError> {
-    let names = Format::ALL.iter().flat_map(|format| format.files());
+    let names = Format::of(directory).map_or_else(|_| Vec::new(), |format| format.files_in(directory));
     let mut lines = String::new();
     for name in names {
         let path: PathBuf = directory.join(name);
-        if path.is_file() {
-            let digest = digest_file(&path).map_err(|source| EvalError::Io { path, source })?;
-            writeln!(lines, "{digest}  {name}").expect("a string can be written to");
-        }
+        let digest = digest_file(&path).map_err(|source| EvalError::Io { path, source })?;
+        writeln!(lines, "{digest}  {name}").expect("a string can be written to");
     }
     Ok(digest_bytes(lines.as_bytes()))
 }

@@ -37,11 +37,11 @@ mod reconstruct;
 mod report;
 mod resample;
 mod saelens;
+mod summary;
 mod together;
 mod units;
 mod windows;
 
-pub use comparison::Comparison;
 pub use config::{EvalConfig, NamedText};
 pub use dictionary::{DictionaryFacts, DictionaryShape, WeightFacts};
 pub use error::EvalError;
@@ -61,3 +61,4 @@ pub use report::{
     Counted, HTML_FILE, JSON_FILE, Report, Row, SCHEMA, Tally, TextReport, Timing, format_figure,
 };
 pub use saelens::{SAELENS_FIGURES, SaeLensFigure};
+pub use summary::EvalSummary;

@@ -359,6 +359,12 @@ impl Sae {
         Self { affine: Affine { w_dec: affine.w_dec.map(change), ..affine }, config }
     }
 
+    /// What was trained on `input · x` to give `output · y`, as a function of `x` that gives `y`, with the same activations.
+    pub(crate) fn fold_scales(self, scales: Scales) -> Self {
+        let Self { affine, config } = self;
+        Self { affine: affine.fold_scales(scales), config }
+    }
+
     /// Its size.
     pub fn size(&self) -> Size {
         self.affine.size()

@@ -9,7 +9,10 @@ use burn::{
 use monosema_core::HookPoint;
 use serde_json::{Map, Value, json};
 
-use crate::{Normalization, Sae, SaeConfig, SaeError, Size, formats};
+use crate::{
+    Normalization, Sae, SaeConfig, SaeError, Size,
+    formats::{self, Given},
+};
 
 /// Where a dictionary comes from and how it is meant to be used. What is unknown is `None`.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,7 +85,7 @@ impl Description {
     /// the names, types and shapes, as strictly as [`Dictionary::load`] reads them. It alone looks at every
     /// number, and at the latents' frequencies (`sparsity.safetensors`).
     pub fn read(directory: &Path) -> Result<Self, SaeError> {
-        formats::describe(directory)
+        formats::describe(directory, &Given::default())
     }
 }
 
@@ -108,7 +111,7 @@ impl Dictionary {
 
     /// Reads a directory of any of the [`formats`], strictly.
     pub fn load(directory: &Path, device: &Device) -> Result<Self, SaeError> {
-        formats::load(directory, device)
+        formats::load(directory, &Given::default(), device)
     }
 
     /// Writes a SAELens v6 directory, which must exist. Returns the names of the files written.
@@ -163,11 +166,15 @@ impl Dictionary {
     }
 
     /// `acts [n, d_sae]` of `x [n, d_in]` → x̂ `[n, d_out]`, in the units of raw activations. x matters where something of it
-    /// goes past the latents: a skip connection, or a norm that was taken from it.
+    /// goes past the latents: a skip connection, or what normalisation took from it. Of a transcoder x goes past them as it is, and
+    /// nothing is given back to what comes out, which is of another hook (SAELens's `transcoder.py`).
     ///
     /// # Panics
     /// If `acts` has another width than [`Dictionary::d_sae`], or `x` than [`Dictionary::d_in`].
     pub fn decode(&self, acts: Tensor<2>, x: Tensor<2>) -> Tensor<2> {
+        if self.size().output.is_some() {
+            return self.sae.decode(acts, x);
+        }
         let (x, taken) = self.metadata.normalization.apply(x);
         let x_hat = self.sae.decode(acts, x);
         match taken {

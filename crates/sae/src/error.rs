@@ -1,6 +1,9 @@
 //! What can be wrong with a dictionary on disk.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 /// A dictionary that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -41,11 +44,13 @@ pub enum SaeError {
         /// What it is.
         found: String,
     },
-    /// The tensor file is damaged.
-    #[error("{}: not a whole safetensors file: {reason}", file.display())]
-    NotSafetensors {
+    /// The tensor file is damaged, or is none.
+    #[error("{}: not a whole {kind} file: {reason}", file.display())]
+    Damaged {
         /// The file.
         file: PathBuf,
+        /// What it should be.
+        kind: &'static str,
         /// What is wrong.
         reason: String,
     },
@@ -85,6 +90,18 @@ pub enum SaeError {
         /// As the file has it.
         found: Vec<usize>,
     },
+    /// A tensor has another number of dimensions, or one of them is 0.
+    #[error("{}: tensor `{name}`: expected {expected} dimensions, none of them 0, found shape {found:?}", file.display())]
+    Rank {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        name: String,
+        /// How many it should have.
+        expected: usize,
+        /// Its shape.
+        found: Vec<usize>,
+    },
     /// A tensor has a type that is not a floating-point number.
     #[error("{}: tensor `{name}`: expected f32, f64, f16 or bf16, found {found}", file.display())]
     DType {
@@ -107,4 +124,50 @@ pub enum SaeError {
         /// The value.
         value: f32,
     },
+    /// The files do not say where in a model the dictionary belongs.
+    #[error(
+        "{}: which hook it {what} is not known: {reason}; give one, as in `monosema convert SRC DST {option} \
+         blocks.5.hook_resid_post`",
+        directory.display()
+    )]
+    NoHook {
+        /// The directory.
+        directory: PathBuf,
+        /// `reads` or `writes`.
+        what: &'static str,
+        /// Why not.
+        reason: String,
+        /// The option that says it.
+        option: &'static str,
+    },
+    /// A dictionary that is no function of one activation at a time, or none that is known here.
+    #[error("{}: this dictionary cannot be read: {reason}", file.display())]
+    Refused {
+        /// Where that is seen.
+        file: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// A format that cannot hold this dictionary.
+    #[error("{format} cannot hold this dictionary: {what}")]
+    NotExpressible {
+        /// The format.
+        format: &'static str,
+        /// What it cannot hold.
+        what: String,
+    },
+}
+
+impl SaeError {
+    /// It is not known which hook the dictionary in `directory` reads.
+    pub(crate) fn no_hook(directory: &Path, reason: impl Into<String>) -> Self {
+        let (directory, reason) = (directory.to_owned(), reason.into());
+        Self::NoHook { directory, what: "reads", reason, option: "--hook" }
+    }
+
+    /// It is not known which hook the transcoder in `directory` gives.
+    pub(crate) fn no_hook_out(directory: &Path, reason: impl Into<String>) -> Self {
+        let (directory, reason) = (directory.to_owned(), reason.into());
+        Self::NoHook { directory, what: "writes", reason, option: "--hook-out" }
+    }
 }

@@ -22,6 +22,7 @@ mod init;
 mod largest;
 mod loss;
 mod normalize;
+pub mod same_function;
 mod size;
 mod weights;
 

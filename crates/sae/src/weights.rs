@@ -97,7 +97,7 @@ pub(crate) fn random_directions(seed: Seed, stream: &str, rows: usize, width: us
 }
 
 /// Two independent standard normal values (Box–Muller).
-fn normal_pair(rng: &mut impl Rng) -> [f64; 2] {
+pub(crate) fn normal_pair(rng: &mut impl Rng) -> [f64; 2] {
     // 1 − [0, 1) keeps the logarithm finite.
     let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
     let (sin, cos) = (std::f64::consts::TAU * rng.random::<f64>()).sin_cos();

@@ -54,7 +54,7 @@ impl Found {
         if let Some((work, steps)) = checkpoint::interrupted(directory) {
             return Self::Interrupted(work, steps);
         }
-        if !directory.join("cfg.json").exists() {
+        if Format::of(directory).is_err() && !directory.join("cfg.json").exists() {
             return Self::Nothing;
         }
         match Description::read(directory) {

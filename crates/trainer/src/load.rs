@@ -93,6 +93,13 @@ fn preparation(
 fn normalize(normalization: Normalization, x: &mut [f32]) {
     match normalization {
         Normalization::None => {}
+        Normalization::ConstantNormRescale => {
+            let square: f64 = x.iter().map(|&x| f64::from(x).powi(2)).sum();
+            if square > 0.0 {
+                let factor = (x.len() as f64 / square).sqrt();
+                x.iter_mut().for_each(|x| *x = (f64::from(*x) * factor) as f32);
+            }
+        }
         Normalization::LayerNorm => {
             let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / x.len() as f64;
             let square: f64 = x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum();

@@ -9,7 +9,7 @@ use std::{
     process::Command,
 };
 
-use monosema_evaluator::{Comparison, HTML_FILE};
+use monosema_evaluator::{EvalSummary, HTML_FILE};
 use serde_json::Value;
 
 use crate::world::World;
@@ -110,9 +110,9 @@ fn a_comparison_can_be_read_back() {
     let dictionaries = [("random", world.random()), ("identity", world.identity())];
     let reports =
         dictionaries.map(|(name, directory)| (name.to_owned(), world.evaluate(&world.config(), &directory)));
-    let comparison = Comparison { reports: reports.to_vec(), together: None };
-    comparison.write(&world.path("out")).unwrap();
-    let seen = look(&browser, &world.path("out").join(Comparison::HTML_FILE), "500,900", false);
+    let summary = EvalSummary { reports: reports.to_vec(), together: None };
+    summary.write(&world.path("out")).unwrap();
+    let seen = look(&browser, &world.path("out").join(EvalSummary::HTML_FILE), "500,900", false);
     assert_eq!(seen["wide"], Value::Array(Vec::new()));
     let figures = seen["figures"].as_array().unwrap();
     for (name, report) in &reports {

@@ -1,10 +1,11 @@
 //! Faults of a SAELens directory, each with the message that a user sees.
 
+use burn::tensor::Device;
 use monosema_core::{BlockHook, HookPoint, Seed};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{Init, Metadata, SaeConfig, Size, Weights};
+use crate::{Description, Init, Metadata, Sae, SaeConfig, Size, Weights};
 
 fn saved() -> tempfile::TempDir {
     let sae = Sae::init(&SaeConfig::default(), Size::new(3, 5), &Init::new(Seed(1), 0.1), &Device::flex());
@@ -48,9 +49,21 @@ fn faults_of_the_configuration_name_the_key() {
     assert_cfg_fault(|c| c["d_in"] = 0.into(), &["`d_in`", "from 1 on", "found 0"]);
     assert_cfg_fault(|c| c["d_sae"] = "5".into(), &["`d_sae`", "found \"5\""]);
     assert_cfg_fault(
-        |c| c["normalize_activations"] = "constant_norm_rescale".into(),
-        &["`normalize_activations`", "\"none\""],
+        |c| c["normalize_activations"] = "covariance_whitening".into(),
+        &["`normalize_activations`", "\"none\"", "fold another normalisation"],
     );
+    assert_cfg_fault(
+        |c| c["normalize_activations"] = "expected_average_only_in".into(),
+        &["`normalize_activations`", "activation_scaler.json", "does not say which"],
+    );
+    for (name, why) in [
+        ("abstopk", "negative"),
+        ("matching_pursuit", "one after another"),
+        ("batchtopk", "depends on its batch"),
+        ("temporal", "tokens before"),
+    ] {
+        assert_cfg_fault(|c| c["architecture"] = name.into(), &["`architecture`", name, why]);
+    }
     assert_cfg_fault(
         |c| c["reshape_activations"] = "hook_z".into(),
         &["`reshape_activations`", "\"hook_z\""],
