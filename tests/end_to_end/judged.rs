@@ -61,7 +61,10 @@ fn figures_are_those_of_saelens_and_saebench_where_they_mean_the_same() {
     let number = |value: &Value, name: &str| value[name].as_f64().unwrap_or_else(|| panic!("no {name}"));
     let same = |judge: &str, theirs: &str, ours: f64| {
         let theirs_is = number(&expected["judges"][judge], theirs);
-        assert!((ours - theirs_is).abs() <= TOLERANCE * theirs_is, "{theirs}: {judge} {theirs_is}, ours {ours}");
+        assert!(
+            (ours - theirs_is).abs() <= TOLERANCE * theirs_is,
+            "{theirs}: {judge} {theirs_is}, ours {ours}"
+        );
     };
     let metrics = &report["metrics"];
     let saebench = "SAEBench, exclude_special_tokens";
