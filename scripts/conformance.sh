@@ -8,7 +8,7 @@
 #   --venv DIR         Python environment, made if it is not there; default: that of benches/peers, ~/.cache/monosema/peers
 #   --no-install       take the environment as it is
 #   --monosema PATH    a program that is built, with the example `outputs` in examples/ beside it; default: cargo builds them
-#   --windows N        windows of the held-out text for the demo's dictionary; default: 320
+#   --windows N        windows of the held-out text for the demo's dictionary; default: 128
 #   --work DIR         where to train; default: a directory that is removed in the end
 #
 # 1. Loads the demo's dictionary, small ones of every architecture, and transcoders with SAELens, and compares encode, decode and
@@ -25,7 +25,7 @@ say() { printf 'conformance: %s\n' "$*" >&2; }
 fail() { say "error: $*"; exit 2; }
 
 venv="${XDG_CACHE_HOME:-$HOME/.cache}/monosema/peers"
-install=1 monosema="" run="" work="" windows=320 fixture=()
+install=1 monosema="" run="" work="" windows=128 fixture=()
 while [ $# -gt 0 ]; do
     case "$1" in
         --venv | --monosema | --run | --work | --windows)
@@ -70,7 +70,7 @@ for kind in dictionaries transcoders; do
 done
 members=("$work"/dictionaries/sweep/*/dictionary "$work"/transcoders/sweep/*/dictionary)
 if [ ${#fixture[@]} -gt 0 ]; then
-    fixture=(--write-fixture "$work/dictionaries/sweep/architecture.kind=relu/dictionary" tests/fixtures/conformance)
+    fixture=(--write-fixture "$work/dictionaries/sweep/architecture.kind=relu,sparsity=1.0/dictionary" tests/fixtures/conformance)
 fi
 
 # Nothing is fetched: what it says it needs is here.

@@ -68,6 +68,7 @@ def of_inputs(program: Path, directory: Path, sae: SAE, name: str, x: torch.Tens
     save_file({"x": kept}, work / "inputs.safetensors")
     subprocess.run([program, directory, work / "inputs.safetensors", work / "outputs.safetensors"], check=True)
     ours = load_file(work / "outputs.safetensors")
+    assert ours["acts"].any(), f"{directory}: no latent is active on {name} inputs, so nothing can differ"
     acts = sae.encode(kept)
     decoded = sae.decode(ours["acts"])
     if hasattr(sae, "W_skip"):

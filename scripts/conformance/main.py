@@ -39,7 +39,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--outputs", type=Path, required=True, help="crates/sae's example `outputs`")
     parser.add_argument("--model", type=Path, required=True, help="a Hugging Face directory")
     parser.add_argument("--text", type=Path, required=True, help="JSON lines with a field `text`")
-    parser.add_argument("--windows", type=int, default=320, help="of the text that the first dictionary is evaluated on")
+    parser.add_argument("--windows", type=int, default=128, help="of the text that the first dictionary is evaluated on")
     parser.add_argument("--work", type=Path, required=True, help="a directory for what is passed from program to program")
     parser.add_argument("--write-fixture", type=Path, nargs=2, metavar=("DICTIONARY", "DIR"),
                         help="write the fixture of tests/tests/conformance.rs: a copy of a dictionary, and figures of it")
@@ -91,7 +91,7 @@ def compare(directory: Path, reporter: Reporter, model: HookedTransformer, full:
     anchors = [(OURS, ours), (ALL_POSITIONS, at_all)]
     anchor = max(relative(text.figures(c)[name], value) for c, values in anchors for name, value in values.items())
     good = anchor <= TOLERANCE
-    print(f"\n{directory.name if full else label(directory)}: {len(tokens)} windows; recomputed by our convention, every figure is the "
+    print(f"\n{label(directory)}: {len(tokens)} windows; recomputed by our convention, every figure is the "
           f"report's within {anchor:.1e}")
     for judge in judges(model, directory, tokens):
         good &= of_judge(judge, text, ours, at_all, full)
@@ -100,7 +100,7 @@ def compare(directory: Path, reporter: Reporter, model: HookedTransformer, full:
 
 def of_judge(judge: Judge, text: Text, ours: Figures, at_all: Figures, full: bool) -> bool:
     again, latents = text.figures(judge.convention), text.latents(judge.convention)
-    steps = why(text, judge.convention)
+    steps = why(text, judge.convention) if full else {}
     worst, direct = 0.0, 0
     if full:
         print(f"\n| {judge.name} | theirs | ours | ours, skip_first = 0 | ours, by their convention | left | why |")
