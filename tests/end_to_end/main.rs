@@ -13,6 +13,7 @@ mod hub;
 #[path = "../../crates/remote/tests/hub/server.rs"]
 mod hub_server;
 mod inspect;
+mod judged;
 mod pipeline;
 mod places;
 mod run;

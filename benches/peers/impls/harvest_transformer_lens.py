@@ -4,6 +4,8 @@ It knows models by their names on the hub. Here it gets the shape of the model a
 conversion, so that what it computes can be held against the others.
 """
 
+from pathlib import Path
+
 import torch
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformer_lens.pretrained.weight_conversions import convert_gpt2_weights, convert_llama_weights, convert_neox_weights
@@ -38,13 +40,19 @@ def configuration(hf) -> tuple[dict, object]:
             }, convert_llama_weights
 
 
-def stop_at_layer(inputs: Inputs) -> Harvest:
-    theirs = AutoModelForCausalLM.from_pretrained(inputs.model, dtype=torch.float32)
+def hooked(model: Path) -> HookedTransformer:
+    """The model of a Hugging Face directory, without a tokenizer."""
+    theirs = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     settings, convert = configuration(theirs.config)
-    model = HookedTransformer(HookedTransformerConfig(**settings))
-    model.load_and_process_state_dict(
-        convert(theirs, model.cfg), fold_ln=False, center_writing_weights=False, center_unembed=False, fold_value_biases=False
+    found = HookedTransformer(HookedTransformerConfig(**settings))
+    found.load_and_process_state_dict(
+        convert(theirs, found.cfg), fold_ln=False, center_writing_weights=False, center_unembed=False, fold_value_biases=False
     )
+    return found
+
+
+def stop_at_layer(inputs: Inputs) -> Harvest:
+    model = hooked(inputs.model)
     hook = f"blocks.{inputs.layer}.hook_resid_post"
 
     def harvest(tokens: torch.Tensor) -> torch.Tensor:

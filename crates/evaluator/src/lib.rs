@@ -3,7 +3,8 @@
 //! [`EvalPlan`] is the `[eval]` section checked against the model and the dictionary; [`evaluate`] runs it, writes
 //! `report.json` and `report.html` and returns the [`Report`]. Every figure has its [`Definition`]: a new one is one
 //! file in `metrics/` and one line in `families!`. On labelled text, [`ConceptsReport`] and [`ProbesReport`] say whether there are latents for
-//! what is known to hold. [`inspect_model`] looks at a model alone, [`mod@compare`] at dictionaries alone.
+//! what is known to hold. [`inspect_model`] looks at a model alone, [`mod@compare`] at dictionaries alone. CONVENTIONS.md has what
+//! other programs call by the same names.
 //!
 //! Architecture invariant: this crate knows no activation store and no training. A dictionary is judged by what it
 //! does to the model on text, so the activations come from the model, at the positions that count, while it runs.
