@@ -1,11 +1,13 @@
 """What scripts/conformance.sh runs: see there."""
 
 import argparse
+import json
 import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+import jsonschema
 import torch
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benches/peers/impls"))
@@ -95,7 +97,20 @@ def compare(directory: Path, reporter: Reporter, model: HookedTransformer, full:
           f"report's within {anchor:.1e}")
     for judge in judges(model, directory, tokens):
         good &= of_judge(judge, text, ours, at_all, full)
+        if judge.convention is SAELENS:
+            # `[eval] saelens`: the program itself, under this convention.
+            left = max(relative(report["saelens"][name], value) for name, value in judge.figures.items())
+            print(f"SAELens: monosema's own figures under its convention differ by {left:.1e} at most")
+            good &= left <= TOLERANCE
+    check_schema(report)
     return good
+
+
+def check_schema(report: dict) -> None:
+    """Fails unless the report is what its published schema says."""
+    schema = Path(__file__).resolve().parents[2] / "crates/evaluator/report.schema.json"
+    jsonschema.validate(report, json.loads(schema.read_text()))
+    print("report.json is what its schema says")
 
 
 def of_judge(judge: Judge, text: Text, ours: Figures, at_all: Figures, full: bool) -> bool:
@@ -151,7 +166,7 @@ def main() -> int:
                   f"{'' if result.agrees() else '  DIFFERS'}")
         # Neither program evaluates transcoders: CONVENTIONS.md says what they do instead.
         if not transcoder:
-            reporter = Reporter(args.monosema, args.model, args.text, windows if first else few, special, args.work)
+            reporter = Reporter(args.monosema, args.model, args.text, windows if first else few, special, BATCH, args.work)
             good &= compare(directory, reporter, model, full=first)
             first = False
     if args.write_fixture:

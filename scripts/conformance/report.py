@@ -38,6 +38,8 @@ skip_first = {skip_first}
 
 [eval]
 tokens = {tokens}
+saelens = true
+batch_contexts = {batch}
 
 [[eval.texts]]
 name = "text"
@@ -54,6 +56,7 @@ class Reporter:
     text: Path
     windows: torch.Tensor
     special: set[int]
+    batch: int
     work: Path
 
     def counted(self, skip_first: int) -> int:
@@ -71,7 +74,7 @@ class Reporter:
         config = self.work / "eval.toml"
         config.write_text(CONFIG.format(
             model=json.dumps(str(self.model.resolve())), length=self.windows.shape[1], skip_first=skip_first,
-            tokens=self.counted(skip_first), text=json.dumps(str(self.text.resolve())),
+            tokens=self.counted(skip_first), batch=self.batch, text=json.dumps(str(self.text.resolve())),
         ))
         command = [self.program, "eval", config, "--out", out, "--overwrite", "--json"]
         report = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)

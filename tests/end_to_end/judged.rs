@@ -1,7 +1,7 @@
 //! What SAELens and SAEBench measure of a dictionary, on the same windows, is what we measure where their conventions are ours
 //! (crates/evaluator/CONVENTIONS.md). `scripts/conformance.sh --write-fixture` wrote what they found, and holds the rest against ours.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use serde_json::Value;
 
@@ -45,7 +45,7 @@ fn measured(out: &Path) -> (Value, Value) {
     let text = format!("data/demo/stories/{}", expected["text"].as_str().unwrap());
     let config = out.join("eval.toml");
     let toml = format!(
-        "[model]\npath = 'data/demo/model'\n[context]\nskip_first = 0\n[eval]\ntokens = {counted}\n\
+        "[model]\npath = 'data/demo/model'\n[context]\nskip_first = 0\n[eval]\ntokens = {counted}\nsaelens = true\n\
          [[eval.texts]]\nname = 'text'\nfiles = ['{text}']\n"
     );
     fs::write(&config, toml).unwrap();
@@ -74,6 +74,13 @@ fn figures_are_those_of_saelens_and_saebench_where_they_mean_the_same() {
         if !OTHER_IN_SAEBENCH.contains(&theirs) {
             same(saebench, theirs, ours);
         }
+    }
+    // Under its convention every one of its figures is ours.
+    let theirs = expected["judges"]["SAELens"].as_object().unwrap();
+    let under_theirs = report["saelens"].as_object().unwrap();
+    assert_eq!(under_theirs.keys().collect::<BTreeSet<_>>(), theirs.keys().collect::<BTreeSet<_>>());
+    for name in theirs.keys() {
+        same("SAELens", name, number(&report["saelens"], name));
     }
     let d_sae = number(&report["dictionary"], "d_sae");
     same(saebench, "frac_alive", 1.0 - number(metrics, "dead"));

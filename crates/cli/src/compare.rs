@@ -50,7 +50,7 @@ pub(crate) fn run(args: &CompareArgs) -> Outcome {
 }
 
 /// The dictionary in `path`, or that of the run there.
-fn dictionary_at(path: &Path) -> Outcome<PathBuf> {
+pub(crate) fn dictionary_at(path: &Path) -> Outcome<PathBuf> {
     if !path.is_dir() {
         let found = if path.exists() { "a file" } else { "nothing" };
         let expected = "the directory of a dictionary, or of a run with one";

@@ -55,7 +55,7 @@ fn dispatch(command: &Command) -> Outcome {
         Command::Seal(seal) => seal::run(seal),
         Command::Train(run) => stages::run(run, &[Stage::Train], None),
         Command::Eval(eval) if eval.dictionaries.is_empty() => stages::run(&eval.run, &[Stage::Eval], None),
-        Command::Eval(eval) => stages::compare(eval),
+        Command::Eval(eval) => stages::eval_given(eval),
         Command::Run(run) => stages::run(run, &Stage::ALL, None),
         Command::Inspect(inspect) => inspect::run(inspect),
         Command::Compare(compare) => compare::run(compare),

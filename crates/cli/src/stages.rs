@@ -25,6 +25,7 @@ use serde_json::Value;
 
 use crate::{
     args::{EvalArgs, RunArgs},
+    compare,
     device::{self, Chosen},
     experiment::Experiment,
     failure::{Failure, Outcome},
@@ -41,7 +42,7 @@ pub(crate) fn run(args: &RunArgs, stages: &[Stage], part: Option<Part>) -> Outco
 }
 
 /// `monosema eval` with dictionaries from anywhere.
-pub(crate) fn compare(EvalArgs { run: args, dictionaries, together }: &EvalArgs) -> Outcome {
+pub(crate) fn eval_given(EvalArgs { run: args, dictionaries, together }: &EvalArgs) -> Outcome {
     run_asked(&Asked { args, stages: &[Stage::Eval], part: None, dictionaries, together: *together })
 }
 
@@ -156,12 +157,7 @@ fn members(experiment: &Experiment, places: &Places) -> Result<Vec<Member>, Trai
 
 /// Dictionaries from anywhere, each with a place for its report.
 fn guests(given: &[PathBuf], places: &Places) -> Outcome<Vec<Member>> {
-    let paths: Vec<PathBuf> = given
-        .iter()
-        .map(|path| {
-            Some(path.join("dictionary")).filter(|inside| inside.is_dir()).unwrap_or_else(|| path.clone())
-        })
-        .collect();
+    let paths: Vec<PathBuf> = given.iter().map(|path| compare::dictionary_at(path)).collect::<Outcome<_>>()?;
     let names = summary::names(&paths).map_err(Failure::Usage)?;
     let guest = |(name, dictionary): (String, PathBuf)| {
         let places = places.guest(&name, dictionary);

@@ -6,12 +6,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use burn::tensor::Device;
 use monosema_core::{Digest, HookPoint, digest_bytes, digest_file};
 use monosema_sae::{Description, Dictionary, Metadata, Size, formats::Format};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::error::EvalError;
+use crate::{
+    compare::{CompareError, neighbours::nearest_others},
+    error::EvalError,
+};
 
 /// The hook and the sizes of a dictionary: all that a plan depends on, whether it is trained yet or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,11 +89,16 @@ pub struct WeightFacts {
     pub decoder_norm_max: Option<f64>,
     /// Mean cosine between what a latent reads (its column of `W_enc`) and writes (its row of `W_dec`).
     pub encoder_decoder_cos_mean: Option<f64>,
+    /// Mean over latents of the largest cosine of their decoder row with another one; of more than 8,192 latents, over as many, evenly
+    /// spaced.
+    pub nearest_decoder_cos_mean: Option<f64>,
+    /// The largest of those cosines: near 1, two latents write the same.
+    pub nearest_decoder_cos_max: Option<f64>,
 }
 
 impl DictionaryFacts {
     /// Of `dictionary`, which was read from `directory`.
-    pub(crate) fn new(directory: &Path, dictionary: &Dictionary) -> Self {
+    pub(crate) fn new(directory: &Path, dictionary: &Dictionary, device: &Device) -> Result<Self, EvalError> {
         let Metadata {
             model_name,
             hook: _,
@@ -112,14 +121,14 @@ impl DictionaryFacts {
             "facts": facts,
             "other": other,
         });
-        Self {
+        Ok(Self {
             path: directory.display().to_string(),
             shape: DictionaryShape::of(dictionary),
             architecture: serde_json::to_value(dictionary.sae().config())
                 .expect("a configuration has string keys"),
             metadata,
-            weights: weights(dictionary),
-        }
+            weights: weights(dictionary, device)?,
+        })
     }
 }
 
@@ -135,13 +144,13 @@ pub(crate) fn digest(directory: &Path) -> Result<Digest, EvalError> {
     Ok(digest_bytes(lines.as_bytes()))
 }
 
-fn weights(dictionary: &Dictionary) -> WeightFacts {
+fn weights(dictionary: &Dictionary, device: &Device) -> Result<WeightFacts, EvalError> {
     let weights = dictionary.sae().to_weights();
     let values = |wanted: &str| {
         let data = weights.iter().find(|(name, _)| *name == wanted)?.1;
         data.as_slice::<f32>().ok()
     };
-    let Some(w_dec) = values("W_dec") else { return WeightFacts::default() };
+    let Some(w_dec) = values("W_dec") else { return Ok(WeightFacts::default()) };
     let (d_in, d_sae) = (dictionary.d_in(), dictionary.d_sae());
     let norm = |row: &[f32]| row.iter().map(|&w| f64::from(w).powi(2)).sum::<f64>().sqrt();
     let norms: Vec<f64> = w_dec.chunks_exact(d_in).map(norm).collect();
@@ -164,10 +173,17 @@ fn weights(dictionary: &Dictionary) -> WeightFacts {
             .map(|(p, length)| p / length)
             .collect()
     });
-    WeightFacts {
+    let failed = |error: CompareError| EvalError::Device {
+        doing: "comparing the latents with each other",
+        reason: error.to_string(),
+    };
+    let nearest = nearest_others(w_dec, dictionary.d_out(), device).map_err(failed)?;
+    Ok(WeightFacts {
         decoder_norm_min: norms.iter().copied().reduce(f64::min),
         decoder_norm_mean: mean(&norms),
         decoder_norm_max: norms.iter().copied().reduce(f64::max),
         encoder_decoder_cos_mean: mean(&cosines),
-    }
+        nearest_decoder_cos_mean: mean(&nearest),
+        nearest_decoder_cos_max: nearest.iter().copied().reduce(f64::max),
+    })
 }

@@ -78,8 +78,9 @@ fn evaluate_group(
     let started = Instant::now();
     let plan = &jobs[0].plan;
     let dictionaries = jobs.iter().map(|job| load(job, device)).collect::<Result<Vec<_>, _>>()?;
-    let facts: Vec<_> =
-        jobs.iter().zip(&dictionaries).map(|(job, d)| DictionaryFacts::new(&job.dictionary, d)).collect();
+    let facts = jobs.iter().zip(&dictionaries);
+    let facts = facts.map(|(job, dictionary)| DictionaryFacts::new(&job.dictionary, dictionary, device));
+    let facts = facts.collect::<Result<Vec<_>, _>>()?;
     let (tokenizer, device) = (checkpoint.tokenizer()?, device.clone());
     let special = saelens::special(&tokenizer);
     let evaluator = Evaluator { plan, model, tokenizer, dictionaries, special, device };
@@ -112,9 +113,13 @@ fn evaluate_group(
         });
         let (tokenizer, dictionary) = (&evaluator.tokenizer, &evaluator.dictionaries[index]);
         let reader = Reader { plan, model, tokenizer, dictionary, device: &evaluator.device };
-        let concepts =
-            plan.concepts.iter().map(|text| ground_truth::concepts(&reader, text)).collect::<Result<_, _>>()?;
-        let probes = plan.probes.iter().map(|text| probing::probes(&reader, text)).collect::<Result<_, _>>()?;
+        let concepts = plan
+            .concepts
+            .iter()
+            .map(|text| ground_truth::concepts(&reader, text))
+            .collect::<Result<_, _>>()?;
+        let probes =
+            plan.probes.iter().map(|text| probing::probes(&reader, text)).collect::<Result<_, _>>()?;
         let mut saelens = measured[0].saelens[index].clone();
         for sums in measured[1..].iter().filter_map(|text| text.saelens[index].as_ref()) {
             saelens.iter_mut().for_each(|all| all.merge(sums));

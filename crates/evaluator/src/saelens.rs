@@ -36,7 +36,7 @@ const fn figure(name: &'static str, ours: Option<&'static str>, formula: &'stati
 }
 
 /// Its figures, in its order.
-pub const SAELENS_FIGURES: [SaeLensFigure; 16] = [
+pub const SAELENS_FIGURES: [SaeLensFigure; 17] = [
     figure(
         "kl_div_score",
         Some("kl_recovered"),
@@ -72,6 +72,7 @@ pub const SAELENS_FIGURES: [SaeLensFigure; 16] = [
         Some("ev.legacy"),
         "⟨1 − ‖x − x̂‖² / ‖x − ⟨x⟩_b‖²⟩, about the mean of the batch",
     ),
+    figure("cossim", Some("cos"), "⟨x·x̂ / (‖x‖ ‖x̂‖)⟩, not a number once x̂ = 0"),
     figure("mse", Some("mse"), "⟨‖x − x̂‖²⟩"),
 ];
 
@@ -89,6 +90,7 @@ pub(crate) struct Sums {
     value: f64,
     square_error: f64,
     legacy: f64,
+    cosine: f64,
     square: f64,
     x: Vec<f64>,
     batches: f64,
@@ -160,6 +162,7 @@ impl Sums {
             self.square_error += square_distance(x, x_hat);
             square_out += norm_out * norm_out;
             product += dot(x, x_hat);
+            self.cosine += dot(x, x_hat) / (norm * norm_out);
         }
         for (x, x_hat) in rows() {
             let spread = x.iter().zip(&sum).map(|(&x, sum)| (f64::from(x) - sum / n).powi(2));
@@ -224,6 +227,7 @@ impl Sums {
         self.value += value;
         self.square_error += square_error;
         self.legacy += legacy;
+        self.cosine += other.cosine;
         self.square += other.square;
         self.batches += other.batches;
         self.bias += other.bias;
@@ -255,6 +259,7 @@ impl Sums {
             each(self.value),
             1.0 - each(self.square_error) / (each(self.square) - mean_square),
             each(self.legacy),
+            each(self.cosine),
             each(self.square_error),
         ];
         let named = SAELENS_FIGURES.iter().zip(values);

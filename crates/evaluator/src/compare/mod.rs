@@ -14,6 +14,7 @@ mod error;
 mod html;
 mod matching;
 mod nearest;
+pub(crate) mod neighbours;
 mod report;
 mod side;
 mod splitting;
