@@ -10,7 +10,7 @@ use super::{
     CompareOptions, definitions::definitions, error::CompareError, html, matching::Matching,
     nearest::NearestLatents, side::ComparedDictionary, splitting::Splitting,
 };
-use crate::{Row, metrics::Figures};
+use crate::{Definition, Row, metrics::Figures};
 
 /// The name of the machine-readable comparison.
 pub const JSON_FILE: &str = "compare.json";
@@ -80,7 +80,11 @@ impl Comparison {
     pub fn rows(&self) -> Vec<Row> {
         let values =
             |name: &str| self.pairs.iter().map(|pair| pair.figures.get(name).copied().flatten()).collect();
-        definitions().iter().map(|definition| Row { definition, values: values(definition.name) }).collect()
+        let row = |definition: &'static Definition| {
+            let values: Vec<_> = values(definition.name);
+            Row { definition, intervals: vec![None; values.len()], values }
+        };
+        definitions().iter().map(row).collect()
     }
 
     /// The contents of `compare.json`: the comparison, and the definition of every figure in it.

@@ -233,7 +233,7 @@ fn pairs_are_the_best_of_all() {
 #[test]
 fn equal_latents_are_matched_whichever() {
     // All cosines are 1, or 0: nothing but ties.
-    let rows = Directions::of([vec![1.0, 0.0]; 9].concat(), 2);
+    let rows = Directions::of([[1.0, 0.0]; 9].concat(), 2);
     let others = Directions::of([vec![0.0, 1.0], vec![1.0, 0.0], vec![0.0, 1.0]].concat(), 2);
     assert_eq!(partners(&rows, &rows, &Device::flex()).unwrap().unwrap().iter().flatten().count(), 9);
     let found = partners(&rows, &others, &Device::flex()).unwrap().unwrap();
