@@ -2,7 +2,8 @@
 //! (<https://github.com/EleutherAI/sparsify>, `sparsify/sparse_coder.py`: `save_to_disk`, `load_from_disk`; 1.3.3):
 //!
 //! f = TopK(ReLU((x − b_dec)·encoder.weightᵀ + encoder.bias)), x̂ = f·W_dec + b_dec; of a transcoder f is of x, and x·W_skipᵀ may be
-//! added. So TopK is all that it can hold. `multi_topk` is for training alone.
+//! added. So TopK is all that it can hold. `multi_topk` is a term of the loss: with it `forward` there gives back what the 4k largest
+//! reconstruct, and `encode` and `decode`, as here, what the k largest do.
 //!
 //! What is written says of itself, under `monosema`, what its directory's name may not; sparsify drops keys that it does not know.
 
