@@ -12,7 +12,7 @@ fn convert(source: &Path, destination: &Path, more: &[&str]) -> Run {
 fn a_dictionary_goes_around_and_is_evaluated_alike() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("run");
-    let top_k = ["--set", "train.architecture={kind='top_k',k=8}"];
+    let top_k = ["--set", "train.architecture={kind='top_k',k=8}", "--set", "train.sparsity=0.0"];
     monosema(&small("run", &out, &top_k)).ok();
     let figures = |out: &Path| monosema(&small("eval", out, &["--json"])).ok().json()["metrics"].clone();
     let (trained, acts) = (out.join("dictionary"), out.join("acts"));

@@ -44,12 +44,13 @@ fn dictionaries_are_compared_and_spliced_in_all_at_once() {
     let value = |figure: &str| json["together"]["metrics"][figure].as_f64().unwrap();
     assert_eq!(json["together"]["hooks"].as_array().unwrap().len(), 2);
     assert_eq!(value("ce.clean"), figures(&second)["ce.clean"].as_f64().unwrap());
-    // Two lose more than either, and zero at both hooks is zero at the last.
+    // Two lose more than either; and zero at both hooks is zero at the last, but for what the first does to tokens that do not
+    // count and keep their place there.
     for one in [&first, &second] {
         assert!(value("ce.sae") > figures(one)["ce.sae"].as_f64().unwrap());
     }
     let zero = figures(&second)["ce.zero"].as_f64().unwrap();
-    assert!((value("ce.zero") - zero).abs() < 1e-3 * zero, "{} {zero}", value("ce.zero"));
+    assert!((value("ce.zero") - zero).abs() < 1e-2 * zero, "{} {zero}", value("ce.zero"));
     assert!(json["together"]["metrics"].get("fvu").is_none());
 
     monosema(&small("eval", &out, &[given[0], given[0]])).fails(2, &["more than once"]);

@@ -30,8 +30,9 @@ const ONE_STEP: f64 = 3e-3;
 
 /// Over a hundred steps, rounding now and then decides whether a latent at its threshold is active, and Adam makes as
 /// large a step of that latent's only gradient as of any other. So the bound is how far autodiff comes to be from
-/// itself if each number of its input is off by a unit in the last place: so many times.
-const TIMES: f64 = 5.0;
+/// itself if each number of its input is off by a unit in the last place: so many times. (Which latents those are differs by
+/// machine: 5.5 times was seen with AVX2.)
+const TIMES: f64 = 8.0;
 
 /// And no less than this: a few latents at their thresholds.
 const AT_LEAST: f64 = 3e-3;

@@ -157,7 +157,8 @@ fn members(experiment: &Experiment, places: &Places) -> Result<Vec<Member>, Trai
 
 /// Dictionaries from anywhere, each with a place for its report.
 fn guests(given: &[PathBuf], places: &Places) -> Outcome<Vec<Member>> {
-    let paths: Vec<PathBuf> = given.iter().map(|path| compare::dictionary_at(path)).collect::<Outcome<_>>()?;
+    let paths: Vec<PathBuf> =
+        given.iter().map(|path| compare::dictionary_at(path)).collect::<Outcome<_>>()?;
     let names = summary::names(&paths).map_err(Failure::Usage)?;
     let guest = |(name, dictionary): (String, PathBuf)| {
         let places = places.guest(&name, dictionary);

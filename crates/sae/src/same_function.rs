@@ -3,7 +3,7 @@
 //! Both encode and decode the same inputs. Sums in another order, or with something folded into them, round differently, so numbers
 //! may differ a little. And a latent may be on an edge: at its threshold, or as large as another of which only one is chosen. There
 //! rounding decides whether it is active, and everything else follows. So where one dictionary has a latent active and the other has
-//! not, inputs a little beside are tried: on an edge the first dictionary itself is of two minds.
+//! not, inputs a little beside are tried: on an edge each of them is of two minds itself.
 
 use burn::tensor::{Tensor, TensorData};
 use monosema_core::Seed;
@@ -96,7 +96,7 @@ fn of_batch(before: &Dictionary, after: &Dictionary, x: &Tensor<2>) -> Differenc
         let row = |values: &[f32], width: usize| values[token * width..][..width].to_vec();
         let (a, b) = (row(&a, d_sae), row(&b, d_sae));
         let x = x.clone().slice([token..token + 1, 0..d_in]);
-        let (acts, at_edge) = of_acts(before, &a, &b, &x);
+        let (acts, at_edge) = of_acts([before, after], &a, &b, &x);
         found.acts = found.acts.max(acts);
         found.at_edges += usize::from(at_edge);
         let width = before.d_out();
@@ -107,7 +107,7 @@ fn of_batch(before: &Dictionary, after: &Dictionary, x: &Tensor<2>) -> Differenc
 }
 
 /// The largest difference of activations of a token, and whether there are latents on an edge, which do not count.
-fn of_acts(before: &Dictionary, a: &[f32], b: &[f32], x: &Tensor<2>) -> (f64, bool) {
+fn of_acts([before, after]: [&Dictionary; 2], a: &[f32], b: &[f32], x: &Tensor<2>) -> (f64, bool) {
     let scale = a.iter().chain(b).fold(0.0, |largest: f64, &act| largest.max(f64::from(act)));
     let relative = |i: usize| (f64::from(a[i]) - f64::from(b[i])).abs() / scale;
     let differ: Vec<usize> = (0..a.len()).filter(|&i| a[i] != b[i]).collect();
@@ -119,7 +119,7 @@ fn of_acts(before: &Dictionary, a: &[f32], b: &[f32], x: &Tensor<2>) -> (f64, bo
     if flipped.is_empty() {
         return (largest(&changed), false);
     }
-    if on_edge(before, &flipped, x) {
+    if [before, after].iter().all(|dictionary| on_edge(dictionary, &flipped, x)) {
         return (largest(&changed), true);
     }
     (largest(&changed).max(largest(&flipped)), false)

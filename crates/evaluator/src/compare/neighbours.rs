@@ -9,20 +9,11 @@ const LATENTS: usize = 8192;
 
 /// The largest cosine of each row of `w_dec [d_sae, d_out]` with another one; of dictionaries of over 8,192 latents, of as many evenly
 /// spaced ones with all others. Empty if there are no two.
-pub(crate) fn nearest_others(
-    w_dec: &[f32],
-    d_out: usize,
-    device: &Device,
-) -> Result<Vec<f64>, CompareError> {
+pub(crate) fn nearest_others(w_dec: &[f32], d_out: usize, device: &Device) -> Result<Vec<f64>, CompareError> {
     of_at_most(LATENTS, w_dec, d_out, device)
 }
 
-fn of_at_most(
-    most: usize,
-    w_dec: &[f32],
-    d_out: usize,
-    device: &Device,
-) -> Result<Vec<f64>, CompareError> {
+fn of_at_most(most: usize, w_dec: &[f32], d_out: usize, device: &Device) -> Result<Vec<f64>, CompareError> {
     let d_sae = w_dec.len() / d_out;
     if d_sae < 2 {
         return Ok(Vec::new());

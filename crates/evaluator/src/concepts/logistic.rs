@@ -47,6 +47,9 @@ const MOST_STEPS: usize = 500;
 /// Where the gradient's largest entry, per unit of weight, counts as 0; scikit-learn's `tol` is 1e-4.
 const TOLERANCE: f64 = 1e-6;
 
+/// A deviation smaller than this part of the mean is rounding: numbers come from f32.
+const SMALLEST_DEVIATION: f64 = 1e-7;
+
 /// How many steps back L-BFGS remembers.
 const MEMORY: usize = 10;
 
@@ -83,8 +86,11 @@ impl Problem {
             let apart = row.iter().zip(&mean).map(|(x, mean)| x - mean);
             deviation.iter_mut().zip(apart).for_each(|(sum, apart)| *sum += apart * apart / n);
         }
-        // What never changes says nothing, whatever it is divided by.
-        deviation.iter_mut().for_each(|d| *d = if *d > 0.0 { d.sqrt() } else { 1.0 });
+        // What never changes says nothing, whatever it is divided by; but by what rounding has made of its deviation it must not be.
+        for (deviation, mean) in deviation.iter_mut().zip(&mean) {
+            let root = deviation.sqrt();
+            *deviation = if root > SMALLEST_DEVIATION * mean.abs() { root } else { 1.0 };
+        }
         let standardised = rows.iter().flat_map(|row| {
             row.iter().zip(mean.iter().zip(&deviation)).map(|(x, (mean, deviation))| (x - mean) / deviation)
         });
@@ -243,6 +249,12 @@ mod tests {
         let with_constant = fit(&rows, &[false, true, false, true], Classes::AsTheyAre);
         assert!((with_constant.weights[0] - found.weights[0]).abs() < 1e-6);
         assert_eq!(with_constant.weights[1], 0.0);
+        // Nor does one of which the mean is not what it always is, but for rounding.
+        let third = 6.0 / 17.0;
+        let values = (0..600).flat_map(|i| [if i % 2 == 0 { -1.0 } else { 1.0 }, third]).collect();
+        let positive: Vec<bool> = (0..600).map(|i| i % 2 == 1).collect();
+        let found = fit(&Rows { width: 2, values }, &positive, Classes::AsTheyAre);
+        assert!(found.weights[0] > 1.0 && found.weights[1].abs() < 1e-6, "{found:?}");
     }
 
     /// `tests/fixtures/logistic/export.py` made it with scikit-learn.
