@@ -30,6 +30,9 @@ TOLERANCE = 1e-3
 # Logits, relative to the largest: two programs, f32.
 LOGIT_TOLERANCE = 1e-4
 
+# What reports call conventions.
+IN_REPORT = {SAELENS: "saelens", SAEBENCH_DEFAULT: "saebench"}
+
 LENGTH = 128
 BATCH = 16
 FIXTURE_WINDOWS = 8
@@ -97,10 +100,11 @@ def compare(directory: Path, reporter: Reporter, model: HookedTransformer, full:
           f"report's within {anchor:.1e}")
     for judge in judges(model, directory, tokens):
         good &= of_judge(judge, text, ours, at_all, full)
-        if judge.convention is SAELENS:
-            # `[eval] saelens`: the program itself, under this convention.
-            left = max(relative(report["saelens"][name], value) for name, value in judge.figures.items())
-            print(f"SAELens: monosema's own figures under its convention differ by {left:.1e} at most")
+        if judge.convention in IN_REPORT:
+            # `[eval] conventions`: the program itself, under this convention.
+            found = report["conventions"][IN_REPORT[judge.convention]]
+            left = max(relative(found[name], value) for name, value in judge.figures.items())
+            print(f"{judge.name}: monosema's own figures under its convention differ by {left:.1e} at most")
             good &= left <= TOLERANCE
     check_schema(report)
     return good

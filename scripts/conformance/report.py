@@ -38,7 +38,7 @@ skip_first = {skip_first}
 
 [eval]
 tokens = {tokens}
-saelens = true
+conventions = ["saelens", "saebench"]
 batch_contexts = {batch}
 
 [[eval.texts]]

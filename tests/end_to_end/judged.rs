@@ -45,7 +45,7 @@ fn measured(out: &Path) -> (Value, Value) {
     let text = format!("data/demo/stories/{}", expected["text"].as_str().unwrap());
     let config = out.join("eval.toml");
     let toml = format!(
-        "[model]\npath = 'data/demo/model'\n[context]\nskip_first = 0\n[eval]\ntokens = {counted}\nsaelens = true\n\
+        "[model]\npath = 'data/demo/model'\n[context]\nskip_first = 0\n[eval]\ntokens = {counted}\nconventions = ['saelens', 'saebench']\n\
          [[eval.texts]]\nname = 'text'\nfiles = ['{text}']\n"
     );
     fs::write(&config, toml).unwrap();
@@ -75,12 +75,13 @@ fn figures_are_those_of_saelens_and_saebench_where_they_mean_the_same() {
             same(saebench, theirs, ours);
         }
     }
-    // Under its convention every one of its figures is ours.
-    let theirs = expected["judges"]["SAELens"].as_object().unwrap();
-    let under_theirs = report["saelens"].as_object().unwrap();
-    assert_eq!(under_theirs.keys().collect::<BTreeSet<_>>(), theirs.keys().collect::<BTreeSet<_>>());
-    for name in theirs.keys() {
-        same("SAELens", name, number(&report["saelens"], name));
+    // Under its convention every figure of each is ours.
+    for (judge, convention) in [("SAELens", "saelens"), ("SAEBench", "saebench")] {
+        let theirs = expected["judges"][judge].as_object().unwrap();
+        let ours = &report["conventions"][convention];
+        let names = ours.as_object().unwrap().keys();
+        assert_eq!(names.collect::<BTreeSet<_>>(), theirs.keys().collect::<BTreeSet<_>>());
+        theirs.keys().for_each(|name| same(judge, name, number(ours, name)));
     }
     let d_sae = number(&report["dictionary"], "d_sae");
     same(saebench, "frac_alive", 1.0 - number(metrics, "dead"));

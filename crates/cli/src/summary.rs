@@ -66,8 +66,9 @@ mod tests {
         let of = |paths: &[&str]| {
             names(&paths.iter().map(PathBuf::from).collect::<Vec<_>>()).map_err(|error| error.to_string())
         };
-        assert_eq!(of(&["/r/a/dictionary", "/r/b"]).unwrap(), ["a", "b"]);
-        assert_eq!(of(&["/r/a/x", "/r/b/x", "/r/b/y"]).unwrap(), ["a-x", "b-x", "b-y"]);
-        assert!(of(&["/r/a", "/r/a/dictionary"]).unwrap_err().contains("more than once"));
+        let named = |names: &[&str]| Ok(names.iter().map(|name| (*name).to_owned()).collect());
+        assert_eq!(of(&["/r/a/dictionary", "/r/b"]), named(&["a", "b"]));
+        assert_eq!(of(&["/r/a/x", "/r/b/x", "/r/b/y"]), named(&["a-x", "b-x", "b-y"]));
+        assert!(of(&["/r/a", "/r/a/dictionary"]).is_err_and(|error| error.contains("more than once")));
     }
 }

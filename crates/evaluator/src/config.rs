@@ -1,9 +1,14 @@
 //! The `[eval]` section: what to measure on, and how much of it.
 
+use std::collections::BTreeSet;
+
 use monosema_text::{InvalidUtf8, TextConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::labelled::{ConceptsConfig, ProbesConfig};
+use crate::{
+    conventions::Convention,
+    labelled::{ConceptsConfig, ProbesConfig},
+};
 
 /// The `[eval]` section as a user writes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,10 +22,10 @@ pub struct EvalConfig {
     /// How often documents are resampled for the confidence intervals; 0: there are none. Default 1000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resamples: Option<u32>,
-    /// Whether to say, too, what SAELens's own evaluation would of the same windows, under its convention. It takes two further
-    /// passes from the hook on. Default false.
-    #[serde(default)]
-    pub saelens: bool,
+    /// Whose figures of the same windows to give too, under their conventions. Each takes two further passes from the hook on. Default:
+    /// nobody's.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub conventions: BTreeSet<Convention>,
     /// How many context windows go through the model at once, or more if they are short. Default: about 1024 tokens
     /// of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -89,6 +89,8 @@ pub struct WeightFacts {
     pub decoder_norm_max: Option<f64>,
     /// Mean cosine between what a latent reads (its column of `W_enc`) and writes (its row of `W_dec`).
     pub encoder_decoder_cos_mean: Option<f64>,
+    /// Mean over latents of the largest cosine of their column of `W_enc` with another one, likewise.
+    pub nearest_encoder_cos_mean: Option<f64>,
     /// Mean over latents of the largest cosine of their decoder row with another one; of more than 8,192 latents, over as many, evenly
     /// spaced.
     pub nearest_decoder_cos_mean: Option<f64>,
@@ -178,11 +180,15 @@ fn weights(dictionary: &Dictionary, device: &Device) -> Result<WeightFacts, Eval
         reason: error.to_string(),
     };
     let nearest = nearest_others(w_dec, dictionary.d_out(), device).map_err(failed)?;
+    let columns = |w_enc: &[f32]| (0..d_in * d_sae).map(|at| w_enc[at % d_in * d_sae + at / d_in]).collect();
+    let columns: Vec<f32> = values("W_enc").map_or_else(Vec::new, columns);
+    let nearest_encoders = nearest_others(&columns, d_in, device).map_err(failed)?;
     Ok(WeightFacts {
         decoder_norm_min: norms.iter().copied().reduce(f64::min),
         decoder_norm_mean: mean(&norms),
         decoder_norm_max: norms.iter().copied().reduce(f64::max),
         encoder_decoder_cos_mean: mean(&cosines),
+        nearest_encoder_cos_mean: mean(&nearest_encoders),
         nearest_decoder_cos_mean: mean(&nearest),
         nearest_decoder_cos_max: nearest.iter().copied().reduce(f64::max),
     })

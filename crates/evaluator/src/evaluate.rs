@@ -1,6 +1,11 @@
 //! The evaluation itself: passes over each held-out text, and the reports of them.
 
-use std::{collections::BTreeSet, iter, path::PathBuf, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    iter,
+    path::PathBuf,
+    time::Instant,
+};
 
 use burn::tensor::Device;
 use monosema_core::{Digest, HookPoint, Manifest, Progress};
@@ -9,10 +14,11 @@ use monosema_text::{ContextBatch, Tokenizer};
 use monosema_transformer::{Capture, Checkpoint, LanguageModel, NoTap, Paused};
 
 use crate::{
-    dictionary::{DictionaryFacts, DictionaryShape},
+    conventions::{self, Convention, Standing},
+    dictionary::{DictionaryFacts, DictionaryShape, WeightFacts},
     error::EvalError,
     ground_truth, host,
-    metrics::{Metrics, Prediction, Shape},
+    metrics::{Figures, Metrics, Prediction, Shape},
     model::ModelFacts,
     moments::Moments,
     plan::{EvalPlan, KEPT_BYTES, PlannedText},
@@ -22,7 +28,6 @@ use crate::{
     reconstruct::{Ends, reconstruct},
     report::{Counted, Report, SCHEMA, Tally, TextReport, Timing},
     resample::{Pool, Resample},
-    saelens,
     windows::{for_each_batch, tokens},
 };
 
@@ -82,7 +87,7 @@ fn evaluate_group(
     let facts = facts.map(|(job, dictionary)| DictionaryFacts::new(&job.dictionary, dictionary, device));
     let facts = facts.collect::<Result<Vec<_>, _>>()?;
     let (tokenizer, device) = (checkpoint.tokenizer()?, device.clone());
-    let special = saelens::special(&tokenizer);
+    let special = conventions::special(&tokenizer);
     let evaluator = Evaluator { plan, model, tokenizer, dictionaries, special, device };
     let mut progress = Progress::start("eval", "tokens", plan.counted_tokens());
     let mut total = Tally::default();
@@ -109,7 +114,7 @@ fn evaluate_group(
             windows_sha256: measured.windows_sha256.clone(),
             metrics: measured.metrics[index].figures(),
             intervals: measured.metrics[index].intervals(plan.resamples, plan.seed),
-            saelens: measured.saelens[index].as_ref().map(saelens::Sums::figures),
+            conventions: figures_of(&measured.conventions[index], &facts.weights),
         });
         let (tokenizer, dictionary) = (&evaluator.tokenizer, &evaluator.dictionaries[index]);
         let reader = Reader { plan, model, tokenizer, dictionary, device: &evaluator.device };
@@ -120,15 +125,17 @@ fn evaluate_group(
             .collect::<Result<_, _>>()?;
         let probes =
             plan.probes.iter().map(|text| probing::probes(&reader, text)).collect::<Result<_, _>>()?;
-        let mut saelens = measured[0].saelens[index].clone();
-        for sums in measured[1..].iter().filter_map(|text| text.saelens[index].as_ref()) {
-            saelens.iter_mut().for_each(|all| all.merge(sums));
+        let mut conventions = measured[0].conventions[index].clone();
+        for text in &measured[1..] {
+            conventions
+                .iter_mut()
+                .for_each(|(convention, all)| all.merge(&text.conventions[index][convention]));
         }
         let mut report = Report {
             schema: SCHEMA,
             metrics: pooled.figures(),
             intervals: pooled.intervals(plan.resamples, plan.seed),
-            saelens: saelens.as_ref().map(saelens::Sums::figures),
+            conventions: figures_of(&conventions, &facts.weights),
             texts: texts.collect(),
             counted: Counted { rule: plan.rule(), tally: total },
             density: pooled.histogram(),
@@ -165,7 +172,7 @@ struct Evaluator<'a> {
     model: &'a LanguageModel,
     tokenizer: Tokenizer,
     dictionaries: Vec<Dictionary>,
-    /// What SAELens leaves out.
+    /// What other conventions leave out.
     special: BTreeSet<u32>,
     device: Device,
 }
@@ -174,8 +181,8 @@ struct Evaluator<'a> {
 struct Measured {
     /// For each dictionary.
     metrics: Vec<Metrics>,
-    /// Likewise, if they are asked for. SAELens knows no transcoder in the forward pass.
-    saelens: Vec<Option<saelens::Sums>>,
+    /// Likewise, of conventions that are asked for. None of them knows a transcoder in the forward pass.
+    conventions: Vec<BTreeMap<Convention, conventions::Sums>>,
     tally: Tally,
     windows_sha256: Digest,
 }
@@ -198,9 +205,13 @@ impl Evaluator<'_> {
             Metrics::new(Shape { d_in: dictionary.d_in(), d_sae: dictionary.d_sae() })
         };
         let metrics = self.dictionaries.iter().map(new).collect();
-        let asked = |dictionary| self.plan.saelens && read_hook(dictionary).is_none();
-        let saelens = self.dictionaries.iter().map(|d| asked(d).then(saelens::Sums::default)).collect();
-        let mut measured = Measured { metrics, saelens, tally: Tally::default(), windows_sha256 };
+        let asked = |dictionary: &Dictionary| {
+            let sums = |convention| conventions::Sums::new(convention, dictionary.d_in(), dictionary.d_sae());
+            let known = self.plan.conventions.iter().filter(|_| read_hook(dictionary).is_none());
+            known.map(|&convention| (convention, sums(convention))).collect()
+        };
+        let conventions = self.dictionaries.iter().map(asked).collect();
+        let mut measured = Measured { metrics, conventions, tally: Tally::default(), windows_sha256 };
         for (batch, prefix) in batches {
             let positions = Positions::new(&batch);
             measured.tally.merge(&positions.tally(&batch));
@@ -267,7 +278,7 @@ impl Evaluator<'_> {
         batch: &ContextBatch,
         Prefix { paused, mut capture }: Prefix,
         Instead { positions, mean, resample }: Instead<'_>,
-        Measured { metrics, saelens, .. }: &mut Measured,
+        Measured { metrics, conventions, .. }: &mut Measured,
     ) -> Result<(), EvalError> {
         let (_, width) = self.target();
         let not_finite = |what| EvalError::NotFinite { name: name.to_owned(), what };
@@ -319,7 +330,7 @@ impl Evaluator<'_> {
             }
             metrics.add_predictions(&predictions);
         }
-        let at = saelens::Standing {
+        let at = Standing {
             model: self.model,
             batch,
             paused: &paused,
@@ -327,12 +338,19 @@ impl Evaluator<'_> {
             y: &y,
             device: &self.device,
         };
-        self.dictionaries
-            .iter()
-            .zip(saelens)
-            .filter_map(|(dictionary, sums)| Some((dictionary, sums.as_mut()?)))
-            .try_for_each(|(dictionary, sums)| sums.add(dictionary, &self.special, &at))
+        for (dictionary, conventions) in self.dictionaries.iter().zip(conventions) {
+            conventions.values_mut().try_for_each(|sums| sums.add(dictionary, &self.special, &at))?;
+        }
+        Ok(())
     }
+}
+
+/// The figures under each convention.
+fn figures_of(
+    conventions: &BTreeMap<Convention, conventions::Sums>,
+    weights: &WeightFacts,
+) -> BTreeMap<Convention, Figures> {
+    conventions.iter().map(|(&convention, sums)| (convention, sums.figures(weights))).collect()
 }
 
 /// Where a transcoder reads.

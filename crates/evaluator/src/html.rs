@@ -6,11 +6,11 @@ use serde_json::Value;
 
 use crate::{
     chart,
+    conventions::{Convention, ConventionFigure},
     dictionary::DictionaryShape,
     findings_html,
     metrics::{Figures, Intervals, Spread, definitions},
     report::{Report, Tally, format_figure},
-    saelens::{SAELENS_FIGURES, SaeLensFigure},
 };
 
 /// What a reader looks for first, and what it is in plain words.
@@ -38,7 +38,7 @@ pub(crate) fn page(report: &Report) -> String {
         (intervals(report))
         h2 { "Cross-entropy, nats a token" }
         (cross_entropy(report))
-        @if let Some(theirs) = &report.saelens { (saelens(report, theirs)) }
+        @for (&convention, theirs) in &report.conventions { (under(convention, report, theirs)) }
         h2 { "Along a window" }
         (by_position(report))
         h2 { "How often latents fire" }
@@ -178,19 +178,21 @@ fn spread(report: &Report) -> Markup {
     }
 }
 
-fn saelens(report: &Report, theirs: &Figures) -> Markup {
-    let rows = SAELENS_FIGURES.iter().map(|SaeLensFigure { name, ours, formula }| {
+fn under(convention: Convention, report: &Report, theirs: &Figures) -> Markup {
+    let rows = convention.figures().map(|ConventionFigure { name, ours, formula, in_saebench }| {
         let value = theirs.get(*name).copied().flatten();
         let ours = ours.map_or(html! {}, |ours| {
             html! { (format_figure(report.figure(ours))) " " span.soft { (ours) } }
         });
-        vec![name.render(), format_figure(value).render(), ours, html! { code { (formula) } }]
+        let theirs = in_saebench.filter(|_| convention == Convention::SaeBench).unwrap_or(formula);
+        vec![name.render(), format_figure(value).render(), ours, html! { code { (theirs) } }]
     });
-    let head = vec!["SAELens", "theirs", "ours", "their formula"];
+    let head = vec![convention.name(), "theirs", "ours", "their formula"];
     html! {
-        h2 { "Under SAELens's convention" }
+        h2 { "Under " (convention.name()) "'s convention" }
         p.soft {
-            "What SAELens's own evaluation says of the same windows, computed here. M are all tokens but those that begin and              end texts: position 0 is in; ⟨·⟩ is the mean over M, ⟨·⟩_b over those of one batch."
+            "What its own evaluation says of the same windows, computed here. M are all tokens but those that begin and end \
+             texts: position 0 is in; ⟨·⟩ is the mean over M, ⟨·⟩_b over those of one batch."
         }
         (Table { head, numbers_from: 4, rows: rows.collect() })
     }
@@ -237,7 +239,7 @@ pub(crate) fn glossary() -> Markup {
             @for definition in definitions() {
                 div {
                     dt { (definition.name) @if !definition.unit.is_empty() { " " span.soft { (definition.unit) } } }
-                    dd { code { (definition.formula) } (definition.meaning) }
+                    dd { code { (definition.formula) } (definition.meaning) " " span.soft { "Source: " (definition.source) "." } }
                 }
             }
         }

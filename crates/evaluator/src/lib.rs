@@ -16,6 +16,7 @@ mod chart;
 pub mod compare;
 mod concepts;
 mod config;
+mod conventions;
 mod dictionary;
 mod error;
 mod evaluate;
@@ -37,13 +38,13 @@ mod reading;
 mod reconstruct;
 mod report;
 mod resample;
-mod saelens;
 mod summary;
 mod together;
 mod units;
 mod windows;
 
 pub use config::{EvalConfig, NamedText};
+pub use conventions::{Convention, ConventionFigure};
 pub use dictionary::{DictionaryFacts, DictionaryShape, WeightFacts};
 pub use error::EvalError;
 pub use evaluate::{Job, evaluate};
@@ -61,5 +62,4 @@ pub use plan::{EvalPlan, PlannedPasses, PlannedText, Training};
 pub use report::{
     Counted, HTML_FILE, JSON_FILE, Report, Row, SCHEMA, Tally, TextReport, Timing, format_figure,
 };
-pub use saelens::{SAELENS_FIGURES, SaeLensFigure};
 pub use summary::EvalSummary;

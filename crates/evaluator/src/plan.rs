@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::{EvalConfig, NamedText},
+    conventions::Convention,
     dictionary::{self, DictionaryShape},
     error::EvalError,
     labelled::{self, ConceptsConfig, ProbesConfig},
@@ -53,8 +54,8 @@ pub struct EvalPlan {
     pub tokens: Option<u64>,
     /// How many resamples of documents the confidence intervals are from.
     pub resamples: u32,
-    /// Whether to give SAELens's figures too.
-    pub saelens: bool,
+    /// Whose figures to give too.
+    pub conventions: BTreeSet<Convention>,
     /// How many windows go through the model at once.
     pub batch_contexts: usize,
     /// Texts with labelled spans.
@@ -170,11 +171,11 @@ impl EvalPlan {
             context,
             tokens: config.tokens,
             resamples: config.resamples.unwrap_or(RESAMPLES),
-            saelens: config.saelens,
+            conventions: config.conventions.clone(),
             batch_contexts,
             concepts: config.concepts.clone(),
             probes: config.probes.clone(),
-            passes: PlannedPasses { to_hook, from_hook: FROM_HOOK + if config.saelens { 2 } else { 0 } },
+            passes: PlannedPasses { to_hook, from_hook: FROM_HOOK + 2 * config.conventions.len() as u32 },
             memory_bytes,
             seed,
             warnings,
@@ -205,7 +206,7 @@ impl EvalPlan {
     /// Whether the passes through the model are the same, but for what comes out of the dictionary.
     pub fn shares_passes(&self, other: &Self) -> bool {
         let of = |plan: &Self| {
-            (plan.dictionary.target(), plan.tokens, plan.batch_contexts, plan.seed, plan.saelens)
+            (plan.dictionary.target(), plan.tokens, plan.batch_contexts, plan.seed, plan.conventions.clone())
         };
         of(self) == of(other) && self.context == other.context && self.texts == other.texts
     }

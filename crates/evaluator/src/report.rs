@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
+    conventions::Convention,
     dictionary::{self, DictionaryFacts},
     error::EvalError,
     findings::{ConceptsReport, ProbesReport},
@@ -39,9 +40,9 @@ pub struct Report {
     pub metrics: Figures,
     /// Their confidence intervals.
     pub intervals: Intervals,
-    /// What SAELens would say, by its names ([`SAELENS_FIGURES`](crate::SAELENS_FIGURES)), if that was asked for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub saelens: Option<Figures>,
+    /// What other programs would say, by their names ([`Convention::figures`]), if that was asked for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub conventions: BTreeMap<Convention, Figures>,
     /// Every figure of each text.
     pub texts: Vec<TextReport>,
     /// Which tokens counted, over all texts.
@@ -86,9 +87,9 @@ pub struct TextReport {
     pub metrics: Figures,
     /// Their confidence intervals.
     pub intervals: Intervals,
-    /// What SAELens would say, by its names ([`SAELENS_FIGURES`](crate::SAELENS_FIGURES)), if that was asked for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub saelens: Option<Figures>,
+    /// What other programs would say, by their names ([`Convention::figures`]), if that was asked for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub conventions: BTreeMap<Convention, Figures>,
 }
 
 /// Which tokens counted, in words and numbers.

@@ -216,7 +216,7 @@ pub fn inputs(dictionary: &Dictionary) -> Tensor<2> {
 fn to_threshold(dictionary: &Dictionary, latent: usize, part: f64) -> Vec<f64> {
     let affine = dictionary.sae().affine();
     let column = values(affine.w_enc.val().slice([0..dictionary.d_in(), latent..latent + 1]));
-    let of = |tensor: Tensor<1>| f64::from(tensor.slice([latent..latent + 1]).into_scalar::<f32>());
+    let of = |tensor: Tensor<1>| f64::from(tensor.narrow(0, latent, 1).into_scalar::<f32>());
     let bias = of(affine.b_enc.val());
     let length = norm(&column);
     let is_threshold =

@@ -54,7 +54,7 @@ pub(super) fn page(comparison: &Comparison) -> String {
             @for definition in definitions() {
                 div {
                     dt { (definition.name) @if !definition.unit.is_empty() { " " span.soft { (definition.unit) } } }
-                    dd { code { (definition.formula) } (definition.meaning) }
+                    dd { code { (definition.formula) } (definition.meaning) " " span.soft { "Source: " (definition.source) "." } }
                 }
             }
         }

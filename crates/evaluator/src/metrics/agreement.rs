@@ -14,6 +14,7 @@ impl Family for Sums {
             better: Better::Higher,
             formula: "mean_t [argmax p_clean is an argmax of p_sae]",
             meaning: "Share of the predictions whose most probable token is the untouched model's (top-1 agreement).",
+            source: "of no paper: the share of equal first choices",
         },
         Definition {
             name: "top1.zero",
@@ -21,6 +22,7 @@ impl Family for Sums {
             better: Better::Neither,
             formula: "the same with zero spliced in",
             meaning: "Top-1 agreement under zero ablation.",
+            source: "as top1",
         },
         Definition {
             name: "top1.mean",
@@ -28,6 +30,7 @@ impl Family for Sums {
             better: Better::Neither,
             formula: "the same with x̄ spliced in",
             meaning: "Top-1 agreement under mean ablation.",
+            source: "as top1",
         },
         Definition {
             name: "top1.resample",
@@ -35,6 +38,7 @@ impl Family for Sums {
             better: Better::Neither,
             formula: "the same with another token's x spliced in",
             meaning: "Top-1 agreement under resample ablation.",
+            source: "as top1",
         },
     ];
 

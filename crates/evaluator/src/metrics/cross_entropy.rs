@@ -19,6 +19,7 @@ impl Family for Sums {
             better: Better::Neither,
             formula: "mean_t −log p(next token of t)",
             meaning: "Cross-entropy of the untouched model.",
+            source: "Bricken et al. 2023, Towards Monosemanticity",
         },
         Definition {
             name: "ce.sae",
@@ -26,6 +27,7 @@ impl Family for Sums {
             better: Better::Lower,
             formula: "ce with x̂_t in place of x_t",
             meaning: "Cross-entropy with reconstructions spliced in at the hook, at every counted position.",
+            source: "Bricken et al. 2023, Towards Monosemanticity",
         },
         Definition {
             name: "ce.zero",
@@ -33,6 +35,7 @@ impl Family for Sums {
             better: Better::Neither,
             formula: "ce with 0 in place of x_t",
             meaning: "Cross-entropy with zero spliced in at the same positions.",
+            source: "Bricken et al. 2023, Towards Monosemanticity",
         },
         Definition {
             name: "ce.mean",
@@ -41,14 +44,15 @@ impl Family for Sums {
             formula: "ce with x̄ in place of x_t",
             meaning: "Cross-entropy with the text's mean activation spliced in at the same positions: a fairer \
                       baseline than zero.",
+            source: "mean ablation: Wang et al. 2023, arXiv 2211.00593",
         },
         Definition {
             name: "ce.resample",
             unit: NATS,
             better: Better::Neither,
             formula: "ce with x_s in place of x_t, s another counted token of the text, drawn at random",
-            meaning: "Cross-entropy with the activation of another token spliced in at the same positions (resample \
-                      ablation: Chan et al. 2022, Causal Scrubbing): as likely an activation as any, of the wrong token.",
+            meaning: "Cross-entropy with the activation of another token spliced in at the same positions: as likely an activation as any, of the wrong token.",
+            source: "resample ablation: Chan et al. 2022, Causal Scrubbing",
         },
         Definition {
             name: "loss_recovered.zero",
@@ -57,6 +61,7 @@ impl Family for Sums {
             formula: "(ce.zero − ce.sae) / (ce.zero − ce.clean)",
             meaning: "Share of the loss between zero ablation and the untouched model that the dictionary keeps: \
                       a ratio of means over all predictions.",
+            source: "Bricken et al. 2023, Towards Monosemanticity",
         },
         Definition {
             name: "loss_recovered.mean",
@@ -64,6 +69,7 @@ impl Family for Sums {
             better: Better::Higher,
             formula: "(ce.mean − ce.sae) / (ce.mean − ce.clean)",
             meaning: "The same against mean ablation.",
+            source: "mean ablation: Wang et al. 2023, arXiv 2211.00593",
         },
         Definition {
             name: "loss_recovered.resample",
@@ -71,6 +77,7 @@ impl Family for Sums {
             better: Better::Higher,
             formula: "(ce.resample − ce.sae) / (ce.resample − ce.clean)",
             meaning: "The same against resample ablation.",
+            source: "resample ablation: Chan et al. 2022, Causal Scrubbing",
         },
     ];
 

@@ -35,6 +35,7 @@ impl Family for Sums {
             better: Better::Lower,
             formula: "#{i : f_ti = 0 for every t} / d_sae",
             meaning: "Share of latents that never fire on the counted tokens.",
+            source: "Bricken et al. 2023, Towards Monosemanticity",
         },
         Definition {
             name: "density.below_1e-5",
@@ -42,6 +43,7 @@ impl Family for Sums {
             better: Better::Lower,
             formula: "#{i : density_i < 1e-5}, density_i = #{t : f_ti > 0} / #t",
             meaning: "Latents that fire on less than one token in 100,000, dead ones included.",
+            source: "Bricken et al. 2023, Towards Monosemanticity, ultralow density",
         },
         Definition {
             name: "density.above_0.01",
@@ -49,6 +51,7 @@ impl Family for Sums {
             better: Better::Neither,
             formula: "#{i : density_i > 0.01}",
             meaning: "Latents that fire on more than 1 % of tokens.",
+            source: "SAEBench core: Karvonen et al. 2025, arXiv 2503.09532",
         },
         Definition {
             name: "density.above_0.1",
@@ -56,6 +59,7 @@ impl Family for Sums {
             better: Better::Lower,
             formula: "#{i : density_i > 0.1}",
             meaning: "Latents that fire on more than 10 % of tokens: too dense to stand for one thing.",
+            source: "SAEBench core: Karvonen et al. 2025, arXiv 2503.09532",
         },
     ];
 

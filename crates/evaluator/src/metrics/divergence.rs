@@ -16,6 +16,7 @@ impl Family for Sums {
             better: Better::Lower,
             formula: "mean_t Σ_v p_clean(v) log(p_clean(v) / p_sae(v))",
             meaning: "Divergence of the predictions with reconstructions spliced in from the untouched model's.",
+            source: "SAEBench core: Karvonen et al. 2025, arXiv 2503.09532",
         },
         Definition {
             name: "kl.zero",
@@ -23,6 +24,7 @@ impl Family for Sums {
             better: Better::Neither,
             formula: "the same with zero spliced in",
             meaning: "Divergence under zero ablation.",
+            source: "SAEBench core: Karvonen et al. 2025, arXiv 2503.09532",
         },
         Definition {
             name: "kl.mean",
@@ -30,6 +32,7 @@ impl Family for Sums {
             better: Better::Neither,
             formula: "the same with x̄ spliced in",
             meaning: "Divergence under mean ablation.",
+            source: "as kl, of mean ablation",
         },
         Definition {
             name: "kl.resample",
@@ -37,6 +40,7 @@ impl Family for Sums {
             better: Better::Neither,
             formula: "the same with another token's x spliced in",
             meaning: "Divergence under resample ablation.",
+            source: "as kl, of resample ablation",
         },
         Definition {
             name: "kl_recovered",
@@ -44,6 +48,7 @@ impl Family for Sums {
             better: Better::Higher,
             formula: "(kl.zero − kl) / kl.zero",
             meaning: "Share of the divergence under zero ablation that the dictionary avoids.",
+            source: "SAEBench core: Karvonen et al. 2025, arXiv 2503.09532",
         },
     ];
 

@@ -143,8 +143,10 @@ pub struct Definition {
     pub better: Better,
     /// The formula; t runs over tokens, i over latents, d over dimensions.
     pub formula: &'static str,
-    /// One line on what it tells, and where the definition comes from.
+    /// One line on what it tells.
     pub meaning: &'static str,
+    /// Where the definition comes from.
+    pub source: &'static str,
 }
 
 /// Which values of a figure are better, everything else being equal.

@@ -22,6 +22,7 @@ impl Family for Sums {
             formula: "mean_t ‖x_t − x̂_t‖²",
             meaning: "Squared error, summed over dimensions; in the units of the model, so not comparable \
                       between hooks.",
+            source: "Bricken et al. 2023, Towards Monosemanticity",
         },
         Definition {
             name: "cos",
@@ -29,6 +30,7 @@ impl Family for Sums {
             better: Better::Higher,
             formula: "mean_t ⟨x_t, x̂_t⟩ / (‖x_t‖ ‖x̂_t‖)",
             meaning: "Cosine between a token's activation and its reconstruction (0 where x̂ = 0).",
+            source: "dictionary_learning, evaluation.py, cossim",
         },
         Definition {
             name: "l2_ratio",
@@ -36,6 +38,7 @@ impl Family for Sums {
             better: Better::One,
             formula: "mean_t ‖x̂_t‖ / ‖x_t‖",
             meaning: "Norm of the reconstruction against that of the activation.",
+            source: "dictionary_learning, evaluation.py, l2_ratio",
         },
     ];
 

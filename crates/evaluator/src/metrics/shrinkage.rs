@@ -15,8 +15,9 @@ impl Family for Sums {
         unit: "",
         better: Better::One,
         formula: "Σ_t ‖x̂_t‖² / Σ_t ⟨x_t, x̂_t⟩",
-        meaning: "Relative reconstruction bias (Rajamanoharan et al. 2024, Gated SAEs, eq. 10): 1/γ, where γ x̂ \
+        meaning: "Relative reconstruction bias: 1/γ, where γ x̂ \
                   fits x best; below 1 is shrinkage.",
+        source: "Rajamanoharan et al. 2024, arXiv 2404.16014, eq. 10",
     }];
 
     fn new(_: Shape) -> Self {

@@ -18,6 +18,7 @@ impl Family for Sums {
             better: Better::Lower,
             formula: "mean_t #{i : f_ti > 0}",
             meaning: "How many latents are active for a token.",
+            source: "Bricken et al. 2023, Towards Monosemanticity",
         },
         Definition {
             name: "l1",
@@ -25,6 +26,7 @@ impl Family for Sums {
             better: Better::Neither,
             formula: "mean_t Σ_i |f_ti|",
             meaning: "Sum of the active latents' values; it depends on the norms of the decoder rows.",
+            source: "Bricken et al. 2023, Towards Monosemanticity",
         },
     ];
 

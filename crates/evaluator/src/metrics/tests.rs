@@ -100,6 +100,7 @@ fn every_figure_has_one_definition() {
     assert_eq!(names.len(), figures.len());
     for definition in definitions() {
         assert!(figures[definition.name].is_some(), "{}", definition.name);
+        assert!(!definition.source.is_empty(), "{}", definition.name);
         assert!(!definition.formula.is_empty() && definition.meaning.ends_with('.'), "{}", definition.name);
     }
 }

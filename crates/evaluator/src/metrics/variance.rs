@@ -27,6 +27,7 @@ impl Family for Sums {
             formula: "Σ_t ‖x_t − x̂_t‖² / Σ_t ‖x_t − x̄‖²",
             meaning: "Fraction of variance unexplained, over the whole set; x̄ is the mean of that set. 0 is perfect, \
                       1 is as good as always answering x̄.",
+            source: "Gao et al. 2024, arXiv 2406.04093, normalised MSE",
         },
         Definition {
             name: "ev.r2",
@@ -34,6 +35,7 @@ impl Family for Sums {
             better: Better::Higher,
             formula: "1 − fvu",
             meaning: "Explained variance: the coefficient of determination.",
+            source: "the coefficient of determination",
         },
         Definition {
             name: "ev.legacy",
@@ -42,6 +44,7 @@ impl Family for Sums {
             formula: "mean_t (1 − ‖x_t − x̂_t‖² / ‖x_t − x̄‖²)",
             meaning: "Mean of per-token ratios, the number in many papers; x̄ is the mean activation of the \
                       token's text. Tokens near the mean dominate it.",
+            source: "SAELens's explained_variance_legacy",
         },
         Definition {
             name: "ev.centred",
@@ -49,6 +52,7 @@ impl Family for Sums {
             better: Better::Higher,
             formula: "1 − Σ_d Var(x_d − x̂_d) / Σ_d Var(x_d)",
             meaning: "As dictionary_learning has it: blind to a constant bias of the reconstruction.",
+            source: "dictionary_learning, evaluation.py, frac_variance_explained",
         },
     ];
 

@@ -3,7 +3,7 @@
 use std::fs;
 
 use monosema_core::digest_bytes;
-use monosema_evaluator::{EvalConfig, HTML_FILE, JSON_FILE, Report, definitions};
+use monosema_evaluator::{Convention, EvalConfig, HTML_FILE, JSON_FILE, Report, definitions};
 use serde_json::Value;
 
 use crate::{
@@ -89,7 +89,8 @@ fn faults(root: &Value, schema: &Value, value: &Value, path: &str) -> Vec<String
 fn the_json_is_what_its_schema_says() {
     let schema: Value = serde_json::from_str(include_str!("../../report.schema.json")).unwrap();
     let world = World::new();
-    let config = EvalConfig { saelens: true, ..world.config() };
+    let config =
+        EvalConfig { conventions: [Convention::SaeLens, Convention::SaeBench].into(), ..world.config() };
     for dictionary in [world.random(), world.constant("zeros", vec![0.0; D_MODEL])] {
         world.evaluate(&config, &dictionary);
         let text = fs::read_to_string(world.path("out").join(JSON_FILE)).unwrap();

@@ -1,6 +1,7 @@
 //! A tiny model with its tokenizer, texts and dictionaries, on disk.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -110,7 +111,7 @@ impl World {
             texts,
             tokens: None,
             resamples: Some(50),
-            saelens: false,
+            conventions: BTreeSet::new(),
             batch_contexts: Some(3),
             concepts: Vec::new(),
             probes: Vec::new(),
