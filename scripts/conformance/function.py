@@ -31,7 +31,8 @@ class Function:
     reconstruct: float
 
     def agrees(self) -> bool:
-        return max(self.encode, self.decode, self.reconstruct) <= TOLERANCE
+        # Not of the largest: `max` may pass over what is not a number.
+        return all(apart <= TOLERANCE for apart in (self.encode, self.decode, self.reconstruct))
 
 
 def check_metadata(directory: Path, sae: SAE) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 import warnings
 from dataclasses import dataclass
@@ -82,7 +83,11 @@ def judges(model: HookedTransformer, directory: Path, tokens: torch.Tensor, batc
     ]
 
 
-def relative(found: float, expected: float) -> float:
+def relative(found: float | None, expected: float | None) -> float:
+    """Both undefined are the same, one alone is not: `max` of what comes out passes over nothing."""
+    undefined = [value is None or math.isnan(value) for value in (found, expected)]
+    if any(undefined):
+        return 0.0 if all(undefined) else math.inf
     return abs(found - expected) / max(abs(expected), 1e-12)
 
 

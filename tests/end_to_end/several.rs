@@ -62,5 +62,5 @@ fn dictionaries_are_compared_and_spliced_in_all_at_once() {
         fs::copy(first.join("dictionary").join(name), copy.join(name)).unwrap();
     }
     let twice = [given[0], copy.to_str().unwrap(), "--together", "--set", "seed=1"];
-    monosema(&small("eval", &out, &twice)).fails(1, &["--together", "blocks.1.hook_resid_post"]);
+    monosema(&small("eval", &out, &twice)).fails(2, &["--together", "blocks.1.hook_resid_post"]);
 }

@@ -55,6 +55,9 @@ pub(crate) fn run(args: &ConvertArgs) -> Outcome {
             return Err(Failure::run(anyhow!(not_the_same(source, name, difference))));
         }
     }
+    if verified.iter().all(|(_, difference)| difference.active == 0) {
+        tracing::warn!("no latent was active on what it was tried on: give activations, with --acts");
+    }
     if before.metadata() != after.metadata() {
         let reason = "what was written says something else of model or hooks than was read";
         return Err(Failure::run(anyhow!("{}: {reason}; it is removed", destination.display())));
@@ -116,7 +119,7 @@ fn activations(store: &Path, dictionary: &Dictionary, device: &Device) -> Outcom
 }
 
 fn not_the_same(source: &Path, inputs: &str, difference: &Difference) -> String {
-    let Difference { tokens, acts, x_hat, at_edges } = difference;
+    let Difference { tokens, acts, x_hat, at_edges, .. } = difference;
     format!(
         "{}: what was written computes something else than what was read, and is removed: on {tokens} {inputs} \
          activations differ by {acts:.1e} and x̂ by {x_hat:.1e}, expected at most {TOLERANCE:.0e}, and rounding decides on \
@@ -135,10 +138,12 @@ fn tell(
     let (size, metadata) = (dictionary.size(), dictionary.metadata());
     let architecture = formats::saelens::architecture(dictionary);
     if args.json {
-        let largest = verified.iter().map(|(_, difference)| difference.largest()).fold(0.0, f64::max);
+        let largest =
+            verified.iter().map(|(_, difference)| *difference).fold(Difference::default(), Difference::and);
+        let largest = largest.largest();
         let verified = verified.iter().map(|(name, difference)| {
-            let Difference { tokens, acts, x_hat, at_edges } = difference;
-            let figures = json!({ "tokens": tokens, "acts": acts, "x_hat": x_hat, "at_edges": at_edges });
+            let Difference { tokens, acts, x_hat, active, at_edges } = difference;
+            let figures = json!({ "tokens": tokens, "active": active, "acts": acts, "x_hat": x_hat, "at_edges": at_edges });
             (name.replace(' ', "_"), figures)
         });
         let json = json!({

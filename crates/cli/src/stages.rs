@@ -75,6 +75,13 @@ fn run_asked(&Asked { args, stages, part, dictionaries, together }: &Asked<'_>) 
         places.check(stages)?;
     }
     let (began, failed) = (Cell::new(false), RefCell::default());
+    if together {
+        let shape = |Member { places, .. }: &Member| {
+            Description::read(&places.dictionary).map(|description| DictionaryShape::from(&description))
+        };
+        let shapes = members.iter().map(shape).collect::<Result<Vec<_>, _>>().map_err(Failure::usage)?;
+        EvalSummary::check_together(&shapes).map_err(Failure::usage)?;
+    }
     let runner = Runner { args, experiment, places, members, checkpoint, began, failed };
     let mut plans = runner.plan(stages)?;
     let chosen = device::resolve(runner.experiment.device)?;

@@ -1,6 +1,8 @@
 //! Absorption and splitting of what labelled spans say, measured on one sample.
 
-use monosema_sae::Normalization;
+use std::borrow::Cow;
+
+use monosema_sae::{Normalization, SaeConfig, architecture::top_k::TopKConfig};
 use rayon::prelude::*;
 
 use crate::{
@@ -11,6 +13,7 @@ use crate::{
     findings::{AbsorptionReport, ValueAbsorption, mean},
     ground_truth::Sample,
     host,
+    metrics::square_norm,
     reading::Reader,
 };
 
@@ -37,6 +40,7 @@ pub(crate) fn measure(
     let weights = reader.dictionary.sae().to_weights();
     let w_dec = weights.iter().find(|(name, _)| *name == "W_dec");
     let Some(w_dec) = w_dec.and_then(|(_, data)| data.as_slice::<f32>().ok()) else { return Ok(None) };
+    let w_dec = &written(&reader.dictionary.sae().config(), w_dec, reader.dictionary.d_in())[..];
     let (d_in, d_sae) = (reader.dictionary.d_in(), reader.dictionary.d_sae());
     let zeros = |width| host::tensor(vec![0.0; width], [1, width], reader.device);
     let b_dec = host::values(reader.dictionary.decode(zeros(d_sae), zeros(d_in)), "decoding nothing")?;
@@ -50,6 +54,19 @@ pub(crate) fn measure(
         mean_latents: mean(judged().map(|value| value.latents.len() as f64)),
     };
     Ok(Some(Found { values, summary }))
+}
+
+/// What an activation of 1 adds to the reconstruction `[d_sae, d_in]`: the rows of W_dec, divided by their norms where decoding does
+/// that.
+fn written<'a>(config: &SaeConfig, w_dec: &'a [f32], d_in: usize) -> Cow<'a, [f32]> {
+    let SaeConfig::TopK(TopKConfig { rescale_acts_by_decoder_norm: true, .. }) = config else {
+        return Cow::Borrowed(w_dec);
+    };
+    let unit = |row: &[f32]| {
+        let norm = square_norm(row).sqrt();
+        row.iter().map(|&w| (f64::from(w) / norm) as f32).collect::<Vec<_>>()
+    };
+    Cow::Owned(w_dec.chunks_exact(d_in).flat_map(unit).collect())
 }
 
 fn of_class(sample: &Sample, class: usize, w_dec: &[f32], b_dec: &[f32]) -> Option<ValueAbsorption> {
@@ -116,6 +133,17 @@ fn spread(tokens: &[usize], most: usize) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_are_what_decoding_makes_of_them() {
+        let config = |rescale_acts_by_decoder_norm| {
+            SaeConfig::TopK(TopKConfig { rescale_acts_by_decoder_norm, ..TopKConfig::default() })
+        };
+        let rows = [0.0, 2.0, 3.0, 4.0];
+        assert_eq!(*written(&config(false), &rows, 2), rows);
+        assert_eq!(*written(&config(true), &rows, 2), [0.0, 1.0, 0.6, 0.8]);
+        assert_eq!(*written(&SaeConfig::default(), &rows, 2), rows);
+    }
     use crate::concepts::Activity;
 
     #[test]

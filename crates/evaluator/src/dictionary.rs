@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::{
     compare::{CompareError, neighbours::nearest_others},
     error::EvalError,
+    metrics::{Better, Definition},
 };
 
 /// The hook and the sizes of a dictionary: all that a plan depends on, whether it is trained yet or not.
@@ -41,6 +42,11 @@ impl DictionaryShape {
     /// Where what comes out is spliced in: of an autoencoder where it reads.
     pub fn target(&self) -> HookPoint {
         self.hook_out.unwrap_or(self.hook)
+    }
+
+    /// What its two matrices take as f32.
+    pub(crate) fn weight_bytes(&self) -> u64 {
+        8 * self.d_in as u64 * self.d_sae as u64
     }
 
     /// Of a dictionary in memory.
@@ -96,6 +102,53 @@ pub struct WeightFacts {
     pub nearest_decoder_cos_mean: Option<f64>,
     /// The largest of those cosines: near 1, two latents write the same.
     pub nearest_decoder_cos_max: Option<f64>,
+}
+
+/// What [`WeightFacts`] are, by their names there.
+pub const WEIGHT_DEFINITIONS: [Definition; 7] = [
+    weights_definition("decoder_norm_min", "min_i ‖W_dec,i‖", "Smallest norm of a decoder row."),
+    weights_definition("decoder_norm_mean", "mean_i ‖W_dec,i‖", "Mean norm of the decoder rows."),
+    weights_definition("decoder_norm_max", "max_i ‖W_dec,i‖", "Largest norm of a decoder row."),
+    weights_definition(
+        "encoder_decoder_cos_mean",
+        "mean_i cos(W_enc,i, W_dec,i)",
+        "How alike a latent reads and writes: 1 if it is found by what it stands for alone.",
+    ),
+    weights_definition(
+        "nearest_encoder_cos_mean",
+        "mean_i max_{j ≠ i} cos(W_enc,i, W_enc,j), of 8,192 latents at most, evenly spaced",
+        "How near latents read to each other.",
+    ),
+    weights_definition(
+        "nearest_decoder_cos_mean",
+        "mean_i max_{j ≠ i} cos(W_dec,i, W_dec,j), of 8,192 latents at most, evenly spaced",
+        "How near latents write to each other: high where features are split among several.",
+    ),
+    weights_definition(
+        "nearest_decoder_cos_max",
+        "max_i max_{j ≠ i} cos(W_dec,i, W_dec,j), likewise",
+        "Near 1, two latents write the same.",
+    ),
+];
+
+const fn weights_definition(name: &'static str, formula: &'static str, meaning: &'static str) -> Definition {
+    let source = "SAEBench core: Karvonen et al. 2025, arXiv 2503.09532";
+    Definition { name, unit: "", better: Better::Neither, formula, meaning, source }
+}
+
+impl WeightFacts {
+    /// In the order of [`WEIGHT_DEFINITIONS`].
+    pub fn values(&self) -> [Option<f64>; WEIGHT_DEFINITIONS.len()] {
+        [
+            self.decoder_norm_min,
+            self.decoder_norm_mean,
+            self.decoder_norm_max,
+            self.encoder_decoder_cos_mean,
+            self.nearest_encoder_cos_mean,
+            self.nearest_decoder_cos_mean,
+            self.nearest_decoder_cos_max,
+        ]
+    }
 }
 
 impl DictionaryFacts {

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     iter,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Instant,
 };
 
@@ -31,6 +31,9 @@ use crate::{
     windows::{for_each_batch, tokens},
 };
 
+/// Dictionaries whose weights take more than this together are evaluated one after the other.
+const GROUP_BYTES: u64 = 4 << 30;
+
 /// In an error: what was being computed.
 pub(crate) const UP_TO_HOOK: &str = "running the model up to the hook";
 
@@ -56,8 +59,12 @@ pub struct Job {
 pub fn evaluate(jobs: &[Job], checkpoint: &Checkpoint, device: &Device) -> Result<Vec<Report>, EvalError> {
     let mut groups: Vec<Vec<usize>> = Vec::new();
     for (index, job) in jobs.iter().enumerate() {
-        let like = |group: &&mut Vec<usize>| jobs[group[0]].plan.shares_passes(&job.plan);
-        match groups.iter_mut().find(like) {
+        let weights = |index: usize| jobs[index].plan.dictionary.weight_bytes();
+        let fits = |group: &&mut Vec<usize>| {
+            let held: u64 = group.iter().map(|&index| weights(index)).sum();
+            jobs[group[0]].plan.shares_passes(&job.plan) && held + weights(index) <= GROUP_BYTES
+        };
+        match groups.iter_mut().find(fits) {
             Some(group) => group.push(index),
             None => groups.push(vec![index]),
         }
@@ -88,7 +95,8 @@ fn evaluate_group(
     let facts = facts.collect::<Result<Vec<_>, _>>()?;
     let (tokenizer, device) = (checkpoint.tokenizer()?, device.clone());
     let special = conventions::special(&tokenizer);
-    let evaluator = Evaluator { plan, model, tokenizer, dictionaries, special, device };
+    let directories = jobs.iter().map(|job| job.dictionary.as_path()).collect();
+    let evaluator = Evaluator { plan, model, tokenizer, dictionaries, directories, special, device };
     let mut progress = Progress::start("eval", "tokens", plan.counted_tokens());
     let mut total = Tally::default();
     let mut measured = Vec::new();
@@ -172,6 +180,8 @@ struct Evaluator<'a> {
     model: &'a LanguageModel,
     tokenizer: Tokenizer,
     dictionaries: Vec<Dictionary>,
+    /// Where they are.
+    directories: Vec<&'a Path>,
     /// What other conventions leave out.
     special: BTreeSet<u32>,
     device: Device,
@@ -215,7 +225,8 @@ impl Evaluator<'_> {
         for (batch, prefix) in batches {
             let positions = Positions::new(&batch);
             measured.tally.merge(&positions.tally(&batch));
-            if !positions.counted.is_empty() {
+            // Other conventions count where ours does not.
+            if !positions.counted.is_empty() || !self.plan.conventions.is_empty() {
                 let prefix = prefix.map_or_else(|| self.prefix(text, &batch), Ok)?;
                 let instead = Instead { positions: &positions, mean: &mean, resample: &resample };
                 self.batch(&text.name, &batch, prefix, instead, &mut measured)?;
@@ -253,7 +264,7 @@ impl Evaluator<'_> {
                 moments.add(y.iter().map(|&y| f64::from(y)));
                 pool.add(token, y);
             }
-            kept += prefix.paused.bytes() as u64;
+            kept += (prefix.paused.bytes() + prefix.capture.bytes()) as u64;
             batches.push((batch, Some(prefix).filter(|_| kept <= KEPT_BYTES)));
             Ok(())
         })?;
@@ -281,7 +292,10 @@ impl Evaluator<'_> {
         Measured { metrics, conventions, .. }: &mut Measured,
     ) -> Result<(), EvalError> {
         let (_, width) = self.target();
-        let not_finite = |what| EvalError::NotFinite { name: name.to_owned(), what };
+        let not_finite = |dictionary: usize, what| {
+            let dictionary = self.directories[dictionary].display();
+            EvalError::NotFinite { name: format!("{name}, with {dictionary}"), what }
+        };
         let there = paused.value();
         // What a transcoder reads may come behind, too.
         let clean = paused.resume(there.clone(), &mut capture);
@@ -290,7 +304,7 @@ impl Evaluator<'_> {
         let of_y = positions.gather(&y, width);
         let go_on = |spliced| paused.resume(host::tensor(spliced, shape, &self.device), &mut NoTap);
         let mut passes = Vec::with_capacity(self.dictionaries.len() + 3);
-        for (dictionary, metrics) in self.dictionaries.iter().zip(metrics.iter_mut()) {
+        for (index, (dictionary, metrics)) in self.dictionaries.iter().zip(metrics.iter_mut()).enumerate() {
             let of_x = match read_hook(dictionary) {
                 Some(hook) => Some(positions.gather(&captured(&capture, hook)?, dictionary.d_in())),
                 None => None,
@@ -299,36 +313,35 @@ impl Evaluator<'_> {
             let ends = Ends { x, y: &of_y, mean, tokens: &positions.tokens };
             let x_hat = reconstruct(dictionary, ends, &self.device, metrics)?;
             if x_hat.iter().any(|x| !x.is_finite()) {
-                return Err(not_finite("the reconstruction"));
+                return Err(not_finite(index, "the reconstruction"));
             }
             if !positions.predicting.is_empty() {
                 passes.push(go_on(positions.splice(&y, width, x_hat.chunks_exact(width))));
             }
         }
-        if positions.predicting.is_empty() {
-            return Ok(());
-        }
-        let zero_row = vec![0.0; width];
-        let mean_row: Vec<f32> = mean.iter().map(|&mean| mean as f32).collect();
-        let others = positions.tokens.iter().map(|&token| resample.of(token));
-        passes.push(go_on(positions.splice(&y, width, iter::repeat(zero_row.as_slice()))));
-        passes.push(go_on(positions.splice(&y, width, iter::repeat(mean_row.as_slice()))));
-        passes.push(go_on(positions.splice(&y, width, others)));
-        let Positions { predicting, predictors, targets, .. } = positions;
-        let losses = predictions::losses(self.model, &clean, &passes, predicting, targets)?;
-        let [untouched, saes @ .., zero, mean, resample] = &losses[..] else {
-            unreachable!("a list for each pass");
-        };
-        for (sae, metrics) in saes.iter().zip(metrics) {
-            let prediction = |(index, &token): (usize, _)| {
-                let spliced = [sae, zero, mean, resample].map(|losses| losses[index]);
-                Prediction { token, clean: untouched[index].ce, spliced }
+        if !positions.predicting.is_empty() {
+            let zero_row = vec![0.0; width];
+            let mean_row: Vec<f32> = mean.iter().map(|&mean| mean as f32).collect();
+            let others = positions.tokens.iter().map(|&token| resample.of(token));
+            passes.push(go_on(positions.splice(&y, width, iter::repeat(zero_row.as_slice()))));
+            passes.push(go_on(positions.splice(&y, width, iter::repeat(mean_row.as_slice()))));
+            passes.push(go_on(positions.splice(&y, width, others)));
+            let Positions { predicting, predictors, targets, .. } = positions;
+            let losses = predictions::losses(self.model, &clean, &passes, predicting, targets)?;
+            let [untouched, saes @ .., zero, mean, resample] = &losses[..] else {
+                unreachable!("a list for each pass");
             };
-            let predictions: Vec<_> = predictors.iter().enumerate().map(prediction).collect();
-            if !predictions.iter().all(Prediction::is_finite) {
-                return Err(not_finite("a cross-entropy"));
+            for (number, (sae, metrics)) in saes.iter().zip(metrics).enumerate() {
+                let prediction = |(index, &token): (usize, _)| {
+                    let spliced = [sae, zero, mean, resample].map(|losses| losses[index]);
+                    Prediction { token, clean: untouched[index].ce, spliced }
+                };
+                let predictions: Vec<_> = predictors.iter().enumerate().map(prediction).collect();
+                if !predictions.iter().all(Prediction::is_finite) {
+                    return Err(not_finite(number, "a cross-entropy"));
+                }
+                metrics.add_predictions(&predictions);
             }
-            metrics.add_predictions(&predictions);
         }
         let at = Standing {
             model: self.model,

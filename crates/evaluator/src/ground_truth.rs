@@ -1,6 +1,9 @@
 //! Whether the dictionary has latents for what labelled spans say: coverage, monosemanticity, absorption.
 
-use std::{cell::RefCell, collections::HashMap};
+use std::{
+    cell::RefCell,
+    collections::{BTreeSet, HashMap},
+};
 
 use monosema_text::{Context, Corpus, Document, TextError, Tokenizer};
 
@@ -80,23 +83,23 @@ fn read(reader: &Reader<'_>, config: &ConceptsConfig) -> Result<Sample, EvalErro
     let mut halves = Halves::new(reader.plan.seed, &config.name);
     let mut x = Vec::new();
     let mut activity = Activity::new(reader.dictionary.d_sae());
-    let mut documents_read = 0;
+    let mut documents_read = BTreeSet::new();
     let visit = |window: Window<'_>| {
         let mut waiting = waiting.borrow_mut();
         let mut labels = labels.borrow_mut();
         let of_window = classes_of_window(window.context, reader.plan.context.bos.is_some(), &mut waiting);
         for position in window.context.counted() {
             let document = window.context.documents[position];
+            documents_read.insert(document);
             labels.push(&of_window[position], halves.is_held_out(document));
         }
         let last = window.context.documents.last().copied().unwrap_or(0);
         waiting.retain(|&document, _| document >= last);
-        documents_read = last + 1;
         x.extend_from_slice(window.x);
         window.acts.iter().for_each(|acts| activity.push(acts.iter().copied()));
     };
     reader.read(documents, Some(config.tokens), &config.name, in_text, visit)?;
-    Ok(Sample { labels: labels.into_inner(), x, activity, documents: documents_read })
+    Ok(Sample { labels: labels.into_inner(), x, activity, documents: documents_read.len() as u64 })
 }
 
 /// The classes of each token of `document`.

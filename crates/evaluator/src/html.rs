@@ -7,9 +7,9 @@ use serde_json::Value;
 use crate::{
     chart,
     conventions::{Convention, ConventionFigure},
-    dictionary::DictionaryShape,
+    dictionary::{DictionaryShape, WEIGHT_DEFINITIONS},
     findings_html,
-    metrics::{Figures, Intervals, Spread, definitions},
+    metrics::{Definition, Figures, Intervals, Spread, definitions},
     report::{Report, Tally, format_figure},
 };
 
@@ -20,7 +20,7 @@ const HEADLINES: [(&str, &str); 6] = [
     ("loss_recovered.zero", "of the loss recovered, against zero ablation"),
     ("loss_recovered.mean", "of the loss recovered, against mean ablation"),
     ("kl", "nats of divergence from the clean model (kl)"),
-    ("dead", "of the latents never fire (dead)"),
+    ("top1", "of the predictions have the same first choice (top1)"),
 ];
 
 /// With fewer, the percentiles of a bootstrap are known to be too near each other.
@@ -43,6 +43,8 @@ pub(crate) fn page(report: &Report) -> String {
         (by_position(report))
         h2 { "How often latents fire" }
         (density(report))
+        h2 { "The weights" }
+        (weights(report))
         h2 { "How tokens are spread" }
         (spread(report))
         (findings_html::concepts(&report.concepts))
@@ -165,6 +167,16 @@ fn by_position(report: &Report) -> Markup {
         }
         p.soft { "Over all texts, at the positions that count; x̄ of the FVU is the mean of the token's text." }
     }
+}
+
+fn weights(report: &Report) -> Markup {
+    let values = report.dictionary.weights.values();
+    let row = |(definition, value): (&Definition, Option<f64>)| {
+        let figure = html! { span title=(definition.meaning) { (definition.name) } };
+        vec![figure, format_figure(value).render(), html! { code { (definition.formula) } }]
+    };
+    let rows = WEIGHT_DEFINITIONS.iter().zip(values).map(row).collect();
+    Table { head: vec!["figure", "value", "formula"], numbers_from: 3, rows }.render()
 }
 
 fn spread(report: &Report) -> Markup {

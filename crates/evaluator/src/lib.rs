@@ -45,7 +45,7 @@ mod windows;
 
 pub use config::{EvalConfig, NamedText};
 pub use conventions::{Convention, ConventionFigure};
-pub use dictionary::{DictionaryFacts, DictionaryShape, WeightFacts};
+pub use dictionary::{DictionaryFacts, DictionaryShape, WEIGHT_DEFINITIONS, WeightFacts};
 pub use error::EvalError;
 pub use evaluate::{Job, evaluate};
 pub use findings::{

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::{
     conventions::Convention,
-    dictionary::{self, DictionaryFacts},
+    dictionary::{self, DictionaryFacts, WEIGHT_DEFINITIONS},
     error::EvalError,
     findings::{ConceptsReport, ProbesReport},
     html,
@@ -214,7 +214,10 @@ impl Report {
     /// The contents of `report.json`: the report, and the definition of every figure in it.
     pub fn to_json(&self) -> Value {
         let mut value = serde_json::to_value(self).expect("a report has string keys only");
-        let definitions: BTreeMap<_, _> = definitions().map(|d| (d.name, d)).collect();
+        let definitions: BTreeMap<_, _> = definitions()
+            .chain(&WEIGHT_DEFINITIONS)
+            .map(|definition| (definition.name, definition))
+            .collect();
         value["definitions"] = serde_json::to_value(definitions).expect("definitions are strings");
         value
     }

@@ -10,6 +10,7 @@ use monosema_transformer::Checkpoint;
 use serde::Serialize;
 
 use crate::{
+    dictionary::DictionaryShape,
     error::EvalError,
     evaluate::Job,
     html::{glossary, range},
@@ -48,10 +49,18 @@ impl EvalSummary {
     /// The name of the summary for people.
     pub const HTML_FILE: &'static str = "summary.html";
 
-    /// Adds what it costs to splice in the dictionaries of all `jobs` at once, of different hooks.
+    /// Whether dictionaries of these shapes can be spliced in at once ([`EvalSummary::splice_together`]).
     ///
     /// # Errors
-    /// As [`evaluate`](crate::evaluate); two dictionaries for one hook; a transcoder that gives what comes before what it reads.
+    /// Two dictionaries for one hook; a transcoder that gives what comes before what it reads.
+    pub fn check_together(shapes: &[DictionaryShape]) -> Result<(), EvalError> {
+        together::check(shapes)
+    }
+
+    /// Adds what it costs to splice in the dictionaries of all `jobs` at once, which were checked to go together.
+    ///
+    /// # Errors
+    /// As [`evaluate`](crate::evaluate).
     pub fn splice_together(
         &mut self,
         jobs: &[Job],

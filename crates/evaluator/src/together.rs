@@ -2,7 +2,10 @@
 //!
 //! Each reads what those before it have left. The baselines put zero, the mean or another token's activation at all of the hooks.
 
-use std::{collections::BTreeMap, iter};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    iter,
+};
 
 use burn::tensor::{Device, Tensor};
 use monosema_core::{HookPoint, Progress};
@@ -12,6 +15,7 @@ use monosema_transformer::{Capture, Checkpoint, LanguageModel, NoTap, Tap};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    dictionary::DictionaryShape,
     error::EvalError,
     evaluate::{Job, UP_TO_HOOK, load, read_hook},
     host,
@@ -20,6 +24,7 @@ use crate::{
     plan::{EvalPlan, PlannedText},
     positions::Positions,
     predictions,
+    reconstruct::for_each_chunk,
     resample::{Pool, Resample},
     windows::{for_each_batch, tokens},
 };
@@ -39,13 +44,8 @@ pub struct Together {
 pub(crate) fn measure(jobs: &[Job], checkpoint: &Checkpoint, device: &Device) -> Result<Together, EvalError> {
     let (plan, model) = (&jobs[0].plan, checkpoint.load(device)?);
     let tokenizer = checkpoint.tokenizer()?;
-    let mut dictionaries = BTreeMap::new();
-    for job in jobs {
-        let target = job.plan.dictionary.target();
-        if dictionaries.insert(target, load(job, device)?).is_some() {
-            return Err(bad(format!("two dictionaries give {target}; there can be one for each hook")));
-        }
-    }
+    let dictionaries = jobs.iter().map(|job| Ok((job.plan.dictionary.target(), load(job, device)?)));
+    let dictionaries = dictionaries.collect::<Result<BTreeMap<_, _>, EvalError>>()?;
     let splicer = Splicer { plan, model, dictionaries, device: device.clone() };
     let mut progress = Progress::start("eval", "tokens, all at once", plan.counted_tokens());
     let mut all: Option<Metrics> = None;
@@ -75,8 +75,25 @@ pub(crate) fn measure(jobs: &[Job], checkpoint: &Checkpoint, device: &Device) ->
 /// How the names of figures begin that come from predictions.
 const OF_PREDICTIONS: [&str; 4] = ["ce.", "loss_recovered", "kl", "top1"];
 
-fn bad(reason: String) -> EvalError {
-    EvalError::BadConfig { key: "--together".into(), reason }
+/// Whether dictionaries of these shapes can be spliced in at once.
+///
+/// # Errors
+/// Two for one hook; a transcoder that gives what comes before what it reads.
+pub(crate) fn check(shapes: &[DictionaryShape]) -> Result<(), EvalError> {
+    let bad = |reason| Err(EvalError::BadConfig { key: "--together".into(), reason });
+    let mut seen = BTreeSet::new();
+    for shape in shapes {
+        let (target, read) = (shape.target(), shape.hook);
+        if !seen.insert(target) {
+            return bad(format!("two dictionaries give {target}; there can be one for each hook"));
+        }
+        if read > target {
+            return bad(format!(
+                "{read} comes after {target}, which is made from it; there is nothing to read yet"
+            ));
+        }
+    }
+    Ok(())
 }
 
 struct Splicer<'a> {
@@ -198,15 +215,12 @@ impl Splicing<'_> {
                 let x = match read_hook(dictionary) {
                     None => self.positions.gather(&values, width),
                     Some(read) => {
-                        let x = self.read[&read].clone().ok_or_else(|| {
-                            bad(format!("{read} comes after {hook}, which is made from it; there is nothing to read yet"))
-                        })?;
+                        let x = self.read[&read].clone().expect("the check saw that it comes before");
                         self.positions.gather(&host::values(x, UP_TO_HOOK)?, dictionary.d_in())
                     }
                 };
-                let x = host::tensor(x, [self.positions.counted.len(), dictionary.d_in()], &self.of.device);
-                let x_hat = dictionary.decode(dictionary.encode(x.clone()), x);
-                let x_hat = host::values(x_hat, "decoding latents")?;
+                let mut x_hat = Vec::with_capacity(x.len());
+                for_each_chunk(dictionary, &x, &self.of.device, |_, _, out| x_hat.extend_from_slice(out))?;
                 self.positions.splice(&values, width, x_hat.chunks_exact(width))
             }
             Splice::Zero => {

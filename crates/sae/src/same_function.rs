@@ -39,6 +39,8 @@ pub struct Difference {
     pub acts: f64,
     /// The largest ‖x̂ − x̂′‖₂ of a token, in parts of the larger of ‖x̂‖₂ and ‖b_dec‖₂.
     pub x_hat: f64,
+    /// Tokens with an active latent: where there is none, nothing but biases was compared.
+    pub active: usize,
     /// Tokens with a latent on an edge, whose activity rounding decides.
     pub at_edges: usize,
 }
@@ -52,7 +54,7 @@ impl Difference {
 
     /// The larger of both.
     pub fn largest(&self) -> f64 {
-        self.acts.max(self.x_hat)
+        worse(self.acts, self.x_hat)
     }
 
     /// Of these tokens and those.
@@ -60,11 +62,17 @@ impl Difference {
     pub fn and(self, other: Self) -> Self {
         Self {
             tokens: self.tokens + other.tokens,
-            acts: self.acts.max(other.acts),
-            x_hat: self.x_hat.max(other.x_hat),
+            acts: worse(self.acts, other.acts),
+            x_hat: worse(self.x_hat, other.x_hat),
+            active: self.active + other.active,
             at_edges: self.at_edges + other.at_edges,
         }
     }
+}
+
+/// The larger; what is not a number is worse than everything.
+fn worse(a: f64, b: f64) -> f64 {
+    if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
 }
 
 /// How `after` differs from `before` on `x [n, d_in]`, on whose device both are.
@@ -97,11 +105,12 @@ fn of_batch(before: &Dictionary, after: &Dictionary, x: &Tensor<2>) -> Differenc
         let (a, b) = (row(&a, d_sae), row(&b, d_sae));
         let x = x.clone().slice([token..token + 1, 0..d_in]);
         let (acts, at_edge) = of_acts([before, after], &a, &b, &x);
-        found.acts = found.acts.max(acts);
+        found.acts = worse(found.acts, acts);
+        found.active += usize::from(a.iter().any(|&act| act > 0.0));
         found.at_edges += usize::from(at_edge);
         let width = before.d_out();
         let other = row(if at_edge { &of_same } else { &own }, width);
-        found.x_hat = found.x_hat.max(of_vectors(&row(&x_hat, width), &other, bias));
+        found.x_hat = worse(found.x_hat, of_vectors(&row(&x_hat, width), &other, bias));
     }
     found
 }
@@ -110,19 +119,18 @@ fn of_batch(before: &Dictionary, after: &Dictionary, x: &Tensor<2>) -> Differenc
 fn of_acts([before, after]: [&Dictionary; 2], a: &[f32], b: &[f32], x: &Tensor<2>) -> (f64, bool) {
     let scale = a.iter().chain(b).fold(0.0, |largest: f64, &act| largest.max(f64::from(act)));
     let relative = |i: usize| (f64::from(a[i]) - f64::from(b[i])).abs() / scale;
+    // What is not a number differs from itself.
     let differ: Vec<usize> = (0..a.len()).filter(|&i| a[i] != b[i]).collect();
     let (flipped, changed): (Vec<_>, Vec<_>) =
         differ.into_iter().partition(|&i| (a[i] > 0.0) != (b[i] > 0.0) && relative(i) > TOLERANCE);
-    // NaN is larger than everything here.
-    let largest =
-        |of: &[usize]| of.iter().map(|&i| relative(i)).fold(0.0, |m: f64, d| if d <= m { m } else { d });
+    let largest = |of: &[usize]| of.iter().map(|&i| relative(i)).fold(0.0, worse);
     if flipped.is_empty() {
         return (largest(&changed), false);
     }
     if [before, after].iter().all(|dictionary| on_edge(dictionary, &flipped, x)) {
         return (largest(&changed), true);
     }
-    (largest(&changed).max(largest(&flipped)), false)
+    (worse(largest(&changed), largest(&flipped)), false)
 }
 
 /// Whether each of these latents is active on some inputs beside `x [1, d_in]`, and not on others.

@@ -44,6 +44,12 @@ impl Capture {
         Self { values: hooks.into_iter().map(|hook| (hook, None)).collect() }
     }
 
+    /// What it holds, in bytes.
+    pub fn bytes(&self) -> usize {
+        let bytes = |value: &Tensor<3>| value.shape().num_elements() * value.dtype().size();
+        self.values.values().flatten().map(bytes).sum()
+    }
+
     /// The value at `hook` in the last pass, `[batch, seq, width]`; `None` as in [`Capture::take`].
     pub fn get(&self, hook: HookPoint) -> Option<&Tensor<3>> {
         self.values.get(&hook)?.as_ref()

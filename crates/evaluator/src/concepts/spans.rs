@@ -1,5 +1,7 @@
 //! Labelled spans of a text, and what holds at its tokens.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use super::Labels;
@@ -32,13 +34,21 @@ pub(crate) fn parse_spans(spans: &Value, n_characters: usize) -> Result<Vec<Span
     }
     let mut order: Vec<&Span> = spans.iter().collect();
     order.sort_by(|a, b| a.factor.cmp(&b.factor).then(a.start.cmp(&b.start)));
-    for pair in order.windows(2) {
-        let [a, b] = pair else { continue };
-        if a.factor == b.factor && b.start < a.end && a.value != b.value {
+    // Of each value of the factor the span that ends last.
+    let mut last: BTreeMap<&str, &Span> = BTreeMap::new();
+    for b in order {
+        if last.values().next().is_some_and(|a| a.factor != b.factor) {
+            last.clear();
+        }
+        if let Some(a) = last.values().find(|a| a.value != b.value && b.start < a.end) {
             return Err(format!(
                 "expected one value of `{}` at a time, found `{}` at {}..{} and `{}` at {}..{}",
                 a.factor, a.value, a.start, a.end, b.value, b.start, b.end
             ));
+        }
+        let longest = last.entry(&b.value).or_insert(b);
+        if b.end > longest.end {
+            *longest = b;
         }
     }
     Ok(spans)
@@ -138,6 +148,9 @@ mod tests {
         assert!(error(json!([[3, 3, "f", "v"]])).contains("start < end <= 16"));
         let two = error(json!([[0, 5, "f", "v"], [4, 9, "f", "w"]]));
         assert!(two.contains("one value of `f` at a time, found `v` at 0..5 and `w` at 4..9"), "{two}");
+        // Not only of neighbours.
+        let two = error(json!([[0, 15, "f", "v"], [5, 6, "f", "v"], [8, 9, "f", "w"]]));
+        assert!(two.contains("found `v` at 0..15 and `w` at 8..9"), "{two}");
         assert!(parse_spans(&json!([[0, 5, "f", "v"], [4, 9, "f", "v"], [0, 9, "g", "w"]]), 16).is_ok());
     }
 }

@@ -19,7 +19,7 @@ pub(crate) struct Sums {
     x_hat: Norms,
 }
 
-/// Counts in bins of log10, the first of which has the number `first`.
+/// Counts in bins of log10, by the number of a bin.
 #[derive(Clone, Debug, Default)]
 struct Norms {
     zero: u64,

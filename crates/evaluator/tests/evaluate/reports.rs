@@ -3,7 +3,9 @@
 use std::fs;
 
 use monosema_core::digest_bytes;
-use monosema_evaluator::{Convention, EvalConfig, HTML_FILE, JSON_FILE, Report, definitions};
+use monosema_evaluator::{
+    Convention, EvalConfig, HTML_FILE, JSON_FILE, Report, WEIGHT_DEFINITIONS, definitions,
+};
 use serde_json::Value;
 
 use crate::{
@@ -33,6 +35,12 @@ fn the_json_has_the_keys_that_programs_look_for() {
     assert_eq!(json["texts"][1]["windows_sha256"], digest_bytes(&ids).as_str());
     for definition in definitions() {
         assert!(json["metrics"].get(definition.name).is_some(), "{}", definition.name);
+        assert!(json["definitions"][definition.name]["formula"].is_string(), "{}", definition.name);
+    }
+    let weights = json["dictionary"]["weights"].as_object().unwrap();
+    assert_eq!(weights.len(), WEIGHT_DEFINITIONS.len());
+    for (definition, value) in WEIGHT_DEFINITIONS.iter().zip(report.dictionary.weights.values()) {
+        assert_eq!(weights[definition.name].as_f64(), value, "{}", definition.name);
         assert!(json["definitions"][definition.name]["formula"].is_string(), "{}", definition.name);
     }
     assert_eq!(Report::read(&world.path("out")).unwrap(), report);

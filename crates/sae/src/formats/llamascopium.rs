@@ -75,6 +75,13 @@ impl Config {
         let factor = factor.ok_or_else(|| keys.error("expansion_factor", "a number above 0", "none"))?;
         // Cut, as `int` does it there.
         let d_sae = (d_in as f64 * factor) as usize;
+        if d_sae == 0 {
+            return Err(keys.error(
+                "expansion_factor",
+                "one that makes a latent at least",
+                factor.to_string(),
+            ));
+        }
         let hooks = [keys.take_string("hook_point_in")?, keys.take_string("hook_point_out")?];
         let output = (hooks[0] != hooks[1]).then_some(Output { d_out: d_in, skip: false });
         let includes_decoder_norm = keys.take_bool("sparsity_include_decoder_norm")?.unwrap_or(true);

@@ -56,7 +56,12 @@ impl Cfg {
         let latents = keys.take("num_latents", "a number, or 0 for expansion_factor", as_usize)?;
         let d_sae = match latents.filter(|&n| n > 0) {
             Some(n) => n,
-            None => d_in * keys.take_size("expansion_factor")?,
+            None => {
+                let factor = keys.take_size("expansion_factor")?;
+                let expected = "a factor by which d_in is a number of latents";
+                let d_sae = d_in.checked_mul(factor);
+                d_sae.ok_or_else(|| keys.error("expansion_factor", expected, factor.to_string()))?
+            }
         };
         let k = keys.take_size("k")?;
         let k = NonZeroUsize::new(k).filter(|_| k <= d_sae);

@@ -108,6 +108,24 @@ fn conventions_that_are_mixed_up_are_found() {
 }
 
 #[test]
+fn what_is_not_a_number_is_no_rounding() {
+    // Of each matrix one entry so large that what comes of it is infinite, or not a number.
+    let overflowing = |name: &'static str| {
+        dictionary(crate::architecture::relu::ReluConfig::default(), move |of, values| {
+            if of == name {
+                values.iter_mut().for_each(|value| *value *= f32::MAX);
+            }
+        })
+    };
+    let fine = dictionary(crate::architecture::relu::ReluConfig::default(), |_, _| {});
+    for name in ["W_enc", "W_dec"] {
+        let found = measured(&fine, &overflowing(name));
+        assert!(!found.is_rounding() && found.largest().total_cmp(&TOLERANCE).is_gt(), "{name}: {found:?}");
+    }
+    assert!(measured(&fine, &fine).active > 0);
+}
+
+#[test]
 fn a_latent_on_an_edge_is_told_and_forgiven() {
     // The first latent sees the first value alone; its threshold is one or three units in the last place of 0.75 beside it.
     let with_threshold = |threshold: f32| {

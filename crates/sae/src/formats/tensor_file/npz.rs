@@ -168,8 +168,8 @@ impl Header {
         let mut archive = archive(path)?;
         let file = archive.by_name(entry).map_err(|error| of_zip(path, error))?;
         let expected = self.length + self.numbers() * self.dtype.size;
-        let mut bytes = Vec::with_capacity(expected);
-        // An archive may lie about what it unpacks to.
+        // An archive may lie about what it unpacks to: no room is made before there is something to put there.
+        let mut bytes = Vec::with_capacity(expected.min(1 << 20));
         file.take(expected as u64 + 1).read_to_end(&mut bytes).map_err(|error| of_zip(path, error.into()))?;
         if bytes.len() != expected {
             return Err(damaged(path, format!("{entry}: expected {expected} bytes, found {}", bytes.len())));
