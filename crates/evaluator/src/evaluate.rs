@@ -116,7 +116,8 @@ fn evaluate_group(
         let plan = &job.plan;
         let mut pooled = measured[0].metrics[index].clone();
         measured[1..].iter().for_each(|text| pooled.merge(&text.metrics[index]));
-        let texts = plan.texts.iter().zip(&measured).map(|(text, measured)| TextReport {
+        let texts = plan.texts.iter().zip(&measured);
+        let texts = texts.map(|(text, measured)| TextReport {
             name: text.name.clone(),
             tally: measured.tally,
             windows_sha256: measured.windows_sha256.clone(),
@@ -124,6 +125,12 @@ fn evaluate_group(
             intervals: measured.metrics[index].intervals(plan.resamples, plan.seed),
             conventions: figures_of(&measured.conventions[index], &facts.weights),
         });
+        let texts: Vec<_> = texts.collect();
+        let intervals = match &texts[..] {
+            // Of one text all texts are that one.
+            [only] => only.intervals.clone(),
+            _ => pooled.intervals(plan.resamples, plan.seed),
+        };
         let (tokenizer, dictionary) = (&evaluator.tokenizer, &evaluator.dictionaries[index]);
         let reader = Reader { plan, model, tokenizer, dictionary, device: &evaluator.device };
         let concepts = plan
@@ -142,9 +149,9 @@ fn evaluate_group(
         let mut report = Report {
             schema: SCHEMA,
             metrics: pooled.figures(),
-            intervals: pooled.intervals(plan.resamples, plan.seed),
+            intervals,
             conventions: figures_of(&conventions, &facts.weights),
-            texts: texts.collect(),
+            texts,
             counted: Counted { rule: plan.rule(), tally: total },
             density: pooled.histogram(),
             spread: pooled.spread(),
@@ -276,7 +283,7 @@ impl Evaluator<'_> {
 
     /// Runs the model over a batch up to where the dictionaries belong.
     fn prefix(&self, text: &PlannedText, batch: &ContextBatch) -> Result<Prefix, EvalError> {
-        let tokens = tokens(self.model, text, batch)?;
+        let tokens = tokens(self.model, batch, |source| text.error(source))?;
         let mut capture = Capture::new(self.read_hooks());
         let paused = self.model.pause(tokens, self.target().0, &mut capture);
         Ok(Prefix { paused, capture })

@@ -12,7 +12,7 @@ use monosema_core::{
     manifest::{Input, Work},
 };
 use monosema_sae::Metadata;
-use monosema_text::{ContextConfig, ContextPlan, Corpus, Estimate, SourceFile, TextConfig};
+use monosema_text::{ContextConfig, ContextPlan, Corpus, Estimate, SourceFile, TextConfig, TextError};
 use monosema_transformer::{Checkpoint, ModelInfo, logit_chunk_rows};
 use serde::{Deserialize, Serialize};
 
@@ -98,6 +98,13 @@ pub struct PlannedText {
     pub bytes: u64,
     /// Tokens that will count, at most the limit: an estimate from a sample.
     pub counted_tokens: u64,
+}
+
+impl PlannedText {
+    /// What is wrong with it, under its name.
+    pub(crate) fn error(&self, source: TextError) -> EvalError {
+        EvalError::Text { name: self.name.clone(), source }
+    }
 }
 
 /// Passes through the model over every window.

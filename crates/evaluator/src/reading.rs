@@ -1,13 +1,16 @@
 //! Text with labels, read by the model and by the dictionary.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::Device;
 use monosema_core::Seed;
 use monosema_sae::Dictionary;
 use monosema_text::{Context, ContextBatch, Document, TextError, Tokenizer, contexts, limited};
 use monosema_transformer::{Capture, LanguageModel};
 use rand::Rng;
 
-use crate::{error::EvalError, host, plan::EvalPlan, positions::Positions, reconstruct::chunk_rows};
+use crate::{
+    error::EvalError, evaluate::UP_TO_HOOK, host, plan::EvalPlan, positions::Positions,
+    reconstruct::chunk_rows, windows::tokens,
+};
 
 /// What reads text.
 pub(crate) struct Reader<'a> {
@@ -56,12 +59,10 @@ impl Reader<'_> {
     ) -> Result<(), EvalError> {
         let d_in = self.dictionary.d_in();
         let hook = self.plan.hook();
-        let ids = batch.token_ids(self.model.info().d_vocab).map_err(in_text)?;
-        let data = TensorData::new(ids, [batch.n_contexts(), batch.seq_len()]);
         let mut capture = Capture::new([hook]);
-        self.model.run(Tensor::<2, Int>::from_data(data, self.device), &mut capture);
+        self.model.run(tokens(self.model, batch, in_text)?, &mut capture);
         let x = capture.take(hook).expect("the plan checked that the model has the hook");
-        let x = host::values(x, "running the model up to the hook")?;
+        let x = host::values(x, UP_TO_HOOK)?;
         let x = Positions::new(batch).gather(&x, d_in);
         if x.iter().any(|x| !x.is_finite()) {
             return Err(EvalError::NotFinite { name: name.to_owned(), what: "an activation" });

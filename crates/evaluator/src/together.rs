@@ -144,7 +144,7 @@ impl Splicer<'_> {
         for batch in batches {
             let positions = Positions::new(batch);
             let mut capture = Capture::new(self.dictionaries.keys().copied());
-            self.model.run(tokens(&self.model, text, batch)?, &mut capture);
+            self.model.run(tokens(&self.model, batch, |source| text.error(source))?, &mut capture);
             for (&hook, (moments, pool)) in &mut seen {
                 let y = capture.take(hook).expect("the plan checked that the model has the hook");
                 let [_, _, width] = y.dims();
@@ -170,12 +170,14 @@ impl Splicer<'_> {
         positions: &Positions,
         instead: &BTreeMap<HookPoint, Instead>,
     ) -> Result<Vec<Prediction>, EvalError> {
-        let clean = self.model.forward(tokens(&self.model, text, batch)?, &mut NoTap);
+        let clean = self.model.forward(tokens(&self.model, batch, |source| text.error(source))?, &mut NoTap);
         let mut passes = Vec::with_capacity(Splice::ALL.len());
         for splice in Splice::ALL {
             let read = self.dictionaries.values().filter_map(read_hook).map(|hook| (hook, None)).collect();
             let mut splicing = Splicing { of: self, splice, positions, instead, read, failed: None };
-            passes.push(self.model.forward(tokens(&self.model, text, batch)?, &mut splicing));
+            passes.push(
+                self.model.forward(tokens(&self.model, batch, |source| text.error(source))?, &mut splicing),
+            );
             if let Some(error) = splicing.failed {
                 return Err(error);
             }

@@ -17,7 +17,7 @@ pub(crate) fn for_each_batch(
     tokenizer: &Tokenizer,
     mut visit: impl FnMut(ContextBatch) -> Result<(), EvalError>,
 ) -> Result<Digest, EvalError> {
-    let in_text = |source: TextError| EvalError::Text { name: text.name.clone(), source };
+    let in_text = |source| text.error(source);
     let corpus = Corpus::open(&text.text).map_err(in_text)?;
     let mut digest = Hasher::default();
     let windows = contexts(corpus.documents(), tokenizer, &plan.context);
@@ -31,13 +31,12 @@ pub(crate) fn for_each_batch(
     Ok(digest.finish())
 }
 
-/// The ids of a batch of `text`, `[batch, seq]`, where the model is.
+/// The ids of a batch, `[batch, seq]`, where the model is. `in_text` says in an error which text it is of.
 pub(crate) fn tokens(
     model: &LanguageModel,
-    text: &PlannedText,
     batch: &ContextBatch,
+    in_text: impl FnOnce(TextError) -> EvalError,
 ) -> Result<Tensor<2, Int>, EvalError> {
-    let in_text = |source| EvalError::Text { name: text.name.clone(), source };
     let ids = batch.token_ids(model.info().d_vocab).map_err(in_text)?;
     let data = TensorData::new(ids, [batch.n_contexts(), batch.seq_len()]);
     Ok(Tensor::from_data(data, model.device()))

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Block, Definition, Family, Prediction, Shape, Splice, square_distance};
+use super::{Block, Family, Prediction, Shape, Splice, square_distance};
 
 /// Sums at each position of a window.
 #[derive(Clone, Debug, Default)]
@@ -73,9 +73,6 @@ impl Sums {
 }
 
 impl Family for Sums {
-    /// Curves are no figures.
-    const DEFINITIONS: &'static [Definition] = &[];
-
     fn new(_: Shape) -> Self {
         Self::default()
     }
@@ -116,10 +113,6 @@ impl Family for Sums {
                 *sum += factor * theirs;
             }
         }
-    }
-
-    fn values(&self) -> Vec<f64> {
-        Vec::new()
     }
 }
 

@@ -292,8 +292,8 @@ pub(crate) struct Loss {
 
 /// A family of figures: its sums, fed in blocks.
 pub(crate) trait Family: Sized {
-    /// Its figures, in the order in which [`Family::values`] gives them.
-    const DEFINITIONS: &'static [Definition];
+    /// Its figures, in the order in which [`Family::values`] gives them; none of one whose sums become a picture.
+    const DEFINITIONS: &'static [Definition] = &[];
 
     /// Of no tokens yet.
     fn new(shape: Shape) -> Self;
@@ -308,7 +308,9 @@ pub(crate) trait Family: Sized {
     fn merge(&mut self, other: &Self, times: u32);
 
     /// One value for each definition; not finite where it is not defined.
-    fn values(&self) -> Vec<f64>;
+    fn values(&self) -> Vec<f64> {
+        Vec::new()
+    }
 }
 
 fn insert<F: Family>(figures: &mut Figures, family: &F) {

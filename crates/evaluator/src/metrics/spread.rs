@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Block, Definition, Family, Shape, square_norm};
+use super::{Block, Family, Shape, square_norm};
 
 /// Bins of norms to a factor of ten.
 const BINS_PER_DECADE: f64 = 20.0;
@@ -107,9 +107,6 @@ impl Sums {
 }
 
 impl Family for Sums {
-    /// Histograms are no figures.
-    const DEFINITIONS: &'static [Definition] = &[];
-
     fn new(_: Shape) -> Self {
         Self::default()
     }
@@ -131,10 +128,6 @@ impl Family for Sums {
         }
         self.x.merge(&other.x, times);
         self.x_hat.merge(&other.x_hat, times);
-    }
-
-    fn values(&self) -> Vec<f64> {
-        Vec::new()
     }
 }
 
