@@ -30,7 +30,7 @@ cargo clippy --release -p monosema --features cuda,wgpu,ndarray -- -D warnings
 # Vulkan in software will do: Debian calls it mesa-vulkan-drivers.
 step "the GPU's kernels"
 if compgen -G "/usr/share/vulkan/icd.d/*.json" >/dev/null; then
-    cargo test --profile software -p monosema-tests --features wgpu --test kernels
+    cargo test --profile software -p monosema-kernels --features wgpu --test autodiff
 else
     echo "skipped: there is no Vulkan driver"
 fi

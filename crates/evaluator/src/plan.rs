@@ -13,7 +13,7 @@ use monosema_core::{
 };
 use monosema_sae::Metadata;
 use monosema_text::{ContextConfig, ContextPlan, Corpus, Estimate, SourceFile, TextConfig, TextError};
-use monosema_transformer::{Checkpoint, ModelInfo, logit_chunk_rows};
+use monosema_transformer::{Checkpoint, LOGITS_AT_ONCE, ModelInfo};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -385,6 +385,6 @@ fn memory(info: &ModelInfo, dictionary: &DictionaryShape, contexts: usize, lengt
     // The model's heads are not known here, and taken as 64 wide; queries are worked on 512 at a time.
     let scores = 2.0 * info.d_model.div_ceil(64) as f64 * floats(batch_tokens, length.min(512));
     let latents = 2.0 * floats(chunk_rows(dictionary.d_sae).min(batch_tokens), dictionary.d_sae);
-    let logits = 5.0 * floats(logit_chunk_rows(info.d_vocab).min(batch_tokens), info.d_vocab);
+    let logits = floats(LOGITS_AT_ONCE.div_ceil(info.d_vocab.max(1)), info.d_vocab);
     (weights + hidden + scores.max(latents).max(logits)) as u64
 }

@@ -45,16 +45,6 @@ pub(crate) fn map<const D: usize>(x: Tensor<D>, f: impl Fn(f32) -> f32 + Sync) -
     map_rows(x, |_, row| row.iter_mut().for_each(|x| *x = f(*x)))
 }
 
-/// One number `f(row)` for every row (last dimension): `[n, width]` to `[n, 1]`.
-pub(crate) fn reduce_rows(x: Tensor<2>, f: impl Fn(&[f32]) -> f32 + Sync) -> Tensor<2> {
-    let (device, [n, width]) = (x.device(), x.dims());
-    let data = x.into_data();
-    let values = data.as_slice::<f32>().expect("weights and activations are f32");
-    let reduced: Vec<f32> =
-        values.par_chunks_exact(width).map(|row| Arch::new().dispatch(|| f(row))).collect();
-    Tensor::from_data(TensorData::new(reduced, [n, 1]), &device)
-}
-
 /// `f(a) * b` for the halves `a` and `b` of every row: `[n, 2 d]` to `[n, d]`.
 pub(crate) fn gate(x: Tensor<2>, f: impl Fn(f32) -> f32 + Sync) -> Tensor<2> {
     let (device, [n, width]) = (x.device(), x.dims());
@@ -177,13 +167,6 @@ pub(crate) fn sum(row: &[f32], f: impl Fn(f32) -> f32) -> f64 {
     total
 }
 
-/// `log sum exp` of a row.
-#[inline(always)]
-pub(crate) fn log_sum_exp(row: &[f32]) -> f32 {
-    let max = max(row);
-    max + sum(row, |x| exp(x - max)).ln() as f32
-}
-
 /// Turns a row into `softmax(scale * row)`.
 #[inline(always)]
 pub(crate) fn softmax(row: &mut [f32], scale: f32) {
@@ -252,6 +235,5 @@ mod tests {
         for (x, expected) in row.into_iter().zip([0.125, 0.25, 0.625]) {
             assert!((x - expected).abs() < 1e-6);
         }
-        assert!((log_sum_exp(&[1000.0, 1000.0]) - (1000.0 + 2f32.ln())).abs() < 1e-4);
     }
 }

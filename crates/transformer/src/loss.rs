@@ -1,100 +1,299 @@
-//! Cross-entropy and other figures of the logits, in chunks of positions: for a batch of any size the logits of
-//! all positions never exist at once.
+//! What predictions lose, under one pass or several: cross-entropy, divergence, agreement.
+//!
+//! Logits `[batch * seq, d_vocab]` never exist whole. They are computed tile by tile, some positions under every pass by some tokens
+//! of the vocabulary, and what is wanted of a distribution is kept as sums that go on from tile to tile (the running softmax of
+//! Milakov and Gimelshein, 2018, arXiv:1805.02867, which the divergence goes along with). A tile stays in the cache, its product reads
+//! the columns of the output matrix once for all positions and passes, and a tile is reduced on the host, on all cores, with sums in
+//! f64.
 
-use std::{convert::Infallible, ops::Range};
+use std::ops::Range;
 
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Int, Tensor, TensorData, TensorReadError};
+use pulp::Arch;
+use rayon::prelude::*;
 
 use crate::{LanguageModel, host};
 
-/// How many logits a chunk holds for each of the streams of hidden states: 32 MB.
-const CHUNK_LOGITS: usize = 1 << 23;
+/// How many tokens of the vocabulary a tile has at most.
+const TILE_TOKENS: usize = 1024;
 
-/// How many rows a chunk has at least: enough for an efficient product, even where the vocabulary is huge.
-const MIN_CHUNK: usize = 32;
+/// How many rows: positions times passes.
+const TILE_ROWS: usize = 2048;
 
-/// Per-token cross-entropy in nats: `-log softmax(unembed(hidden))[target]`.
-///
-/// # Shapes
-/// `hidden`: `[batch, seq, d_model]` as [`LanguageModel::forward`] returns it; `targets`: `[batch, seq]`, what
-/// should follow each position. Result: `[batch, seq]`, empty if these are.
-pub fn token_losses(model: &LanguageModel, hidden: Tensor<3>, targets: Tensor<2, Int>) -> Tensor<2> {
-    let [batch, seq] = targets.dims();
-    if batch * seq == 0 {
-        return Tensor::zeros([batch, seq], &hidden.device());
-    }
-    let targets = targets.reshape([batch * seq, 1]);
-    let mut losses = Vec::new();
-    let Ok(()) = for_each_logit_chunk(model, &[hidden], |rows, logits| {
-        let [logits] = <[_; 1]>::try_from(logits).expect("one stream went in");
-        let target_logits = logits.clone().gather(1, targets.clone().slice(rows));
-        losses.push(log_sum_exp(logits) - target_logits);
-        Ok::<_, Infallible>(())
-    });
-    Tensor::cat(losses, 0).reshape([batch, seq])
+/// How many logits stand in memory at once, whatever is compared: 8 MiB of them.
+pub const LOGITS_AT_ONCE: usize = TILE_TOKENS * TILE_ROWS;
+
+/// How many partial sums a sum is made of, so that it can use vectors.
+const LANES: usize = 16;
+
+/// What one prediction loses.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Loss {
+    /// Cross-entropy, in nats: `-log softmax(logits)[target]`.
+    pub ce: f64,
+    /// KL(first ‖ this) over the vocabulary, in nats.
+    pub kl: f64,
+    /// Whether the most probable token under the first pass (the first of them) is one of the most probable here.
+    pub agrees: bool,
 }
 
-/// As [`token_losses`], of every token but the first given those before it.
+/// What is predicted from some positions loses under each of some passes; divergence and agreement are from the first. A list for each
+/// pass, with an entry for each position.
 ///
 /// # Shapes
-/// `hidden`: `[batch, seq, d_model]`; `tokens`: `[batch, seq]`. Result: `[batch, seq - 1]`; sequences of one token
-/// or none have no losses, `[batch, 0]`.
-pub fn next_token_losses(model: &LanguageModel, hidden: Tensor<3>, tokens: Tensor<2, Int>) -> Tensor<2> {
-    let [batch, seq] = tokens.dims();
-    if seq <= 1 {
-        return Tensor::zeros([batch, 0], &hidden.device());
-    }
-    token_losses(model, hidden.narrow(1, 0, seq - 1), tokens.narrow(1, 1, seq - 1))
-}
-
-/// How many rows [`for_each_logit_chunk`] holds the logits of at once.
-pub fn logit_chunk_rows(d_vocab: usize) -> usize {
-    (CHUNK_LOGITS / d_vocab.max(1)).max(MIN_CHUNK)
-}
-
-/// Unembeds several streams of hidden states (a clean one and a spliced one, say) chunk by chunk and hands `f`
-/// the rows of each chunk (positions counted through the batch, `seq` a sequence) with the logits of each stream.
-///
-/// # Shapes
-/// `hidden`: `[batch, seq, d_model]` each. Logits: `[rows.len(), d_vocab]` each.
+/// `passes`: final hidden states `[n, d_model]` each, as [`LanguageModel::forward`] returns them; `targets`: `n` tokens.
 ///
 /// # Errors
-/// The first error of `f`.
-pub fn for_each_logit_chunk<E>(
+/// A device that fails.
+pub fn losses(
     model: &LanguageModel,
-    hidden: &[Tensor<3>],
-    mut f: impl FnMut(Range<usize>, Vec<Tensor<2>>) -> Result<(), E>,
-) -> Result<(), E> {
-    let Some([batch, seq, d_model]) = hidden.first().map(Tensor::dims) else { return Ok(()) };
-    let n = batch * seq;
-    let hidden: Vec<_> = hidden.iter().map(|hidden| hidden.clone().reshape([n, d_model])).collect();
-    let rows_per_chunk = logit_chunk_rows(model.info().d_vocab);
-    for begin in (0..n).step_by(rows_per_chunk) {
-        let rows = begin..(begin + rows_per_chunk).min(n);
-        let logits =
-            hidden.iter().map(|hidden| model.unembed_rows(hidden.clone().slice(rows.clone()))).collect();
-        f(rows, logits)?;
+    passes: &[Tensor<2>],
+    targets: &[u32],
+) -> Result<Vec<Vec<Loss>>, TensorReadError> {
+    let mut losses = vec![Vec::with_capacity(targets.len()); passes.len()];
+    let at_once = (TILE_ROWS / passes.len().max(1)).max(1);
+    for (chunk, targets) in targets.chunks(at_once).enumerate() {
+        let (begin, n) = (chunk * at_once, targets.len());
+        let hidden = passes.iter().map(|hidden| hidden.clone().narrow(0, begin, n)).collect();
+        let hidden: Tensor<2> = Tensor::cat(hidden, 0);
+        let mut rows: Vec<Row> = targets.iter().map(|&target| Row::new(target, passes.len())).collect();
+        for first in (0..model.info().d_vocab).step_by(TILE_TOKENS) {
+            let tokens = first..(first + TILE_TOKENS).min(model.info().d_vocab);
+            let tile = model.unembed_tokens(hidden.clone(), tokens.clone()).try_into_vec_as::<f32>()?;
+            let add = |room: &mut Vec<f32>, (position, row): (usize, &mut Row)| {
+                let logits = |pass| &tile[(pass * n + position) * tokens.len()..][..tokens.len()];
+                Arch::new().dispatch(|| row.add(&tokens, logits, room));
+            };
+            rows.par_iter_mut().enumerate().for_each_init(Vec::new, add);
+        }
+        for row in rows {
+            losses.iter_mut().zip(row.finish()).for_each(|(losses, loss)| losses.push(loss));
+        }
     }
-    Ok(())
+    Ok(losses)
 }
 
-/// `log sum exp` over the last dimension: `[n, d_vocab]` to `[n, 1]`.
-fn log_sum_exp(logits: Tensor<2>) -> Tensor<2> {
-    if host::applies(&logits) {
-        return host::reduce_rows(logits, host::log_sum_exp);
+/// The cross-entropy, in nats, of every token but the first given those before it.
+///
+/// # Shapes
+/// `hidden`: `[batch, seq, d_model]` as [`LanguageModel::forward`] returns it; `tokens`: `[batch, seq]`. Result:
+/// `[batch, seq - 1]`; sequences of one token or none have no losses, `[batch, 0]`.
+///
+/// # Errors
+/// A device that fails.
+pub fn next_token_losses(
+    model: &LanguageModel,
+    hidden: Tensor<3>,
+    tokens: Tensor<2, Int>,
+) -> Result<Tensor<2>, TensorReadError> {
+    let ([batch, seq, d_model], device) = (hidden.dims(), hidden.device());
+    let predictions = seq.saturating_sub(1);
+    if batch * predictions == 0 {
+        return Ok(Tensor::zeros([batch, predictions], &device));
     }
-    let max = logits.clone().max_dim(1);
-    (logits - max.clone()).exp().sum_dim(1).log() + max
+    let targets = tokens.narrow(1, 1, predictions).try_into_vec_as::<u32>()?;
+    let hidden = hidden.narrow(1, 0, predictions).reshape([batch * predictions, d_model]);
+    let losses = losses(model, &[hidden], &targets)?;
+    let ce: Vec<f32> = losses[0].iter().map(|loss| loss.ce as f32).collect();
+    Ok(Tensor::from_data(TensorData::new(ce, [batch, predictions]), &device))
+}
+
+/// The distributions of one prediction under each pass, as far as their logits have come by.
+struct Row {
+    target: u32,
+    passes: Vec<Running>,
+}
+
+/// A distribution: `exp(l - top)` is what a logit weighs.
+#[derive(Clone)]
+struct Running {
+    /// The largest logit.
+    top: f32,
+    /// Σ exp(l − top).
+    weight: f64,
+    /// Σ exp(c − top of the first) (c − l), with c the logits of the first pass.
+    apart: f64,
+    /// The logit of the target.
+    target: f32,
+    /// The logit of the first pass's favourite.
+    favourite: f32,
+}
+
+impl Row {
+    fn new(target: u32, passes: usize) -> Self {
+        let nothing = Running {
+            top: f32::NEG_INFINITY,
+            weight: 0.0,
+            apart: 0.0,
+            target: f32::NAN,
+            favourite: f32::NAN,
+        };
+        Self { target, passes: vec![nothing; passes] }
+    }
+
+    /// Adds the logits of some tokens under each pass. `weights` is room to work in.
+    #[inline(always)]
+    fn add<'a>(
+        &mut self,
+        tokens: &Range<usize>,
+        logits: impl Fn(usize) -> &'a [f32],
+        weights: &mut Vec<f32>,
+    ) {
+        if let Some(target) = (self.target as usize).checked_sub(tokens.start)
+            && target < tokens.len()
+        {
+            self.passes.iter_mut().enumerate().for_each(|(pass, of)| of.target = logits(pass)[target]);
+        }
+        let clean = logits(0);
+        let highest = host::max(clean);
+        if highest > self.passes[0].top {
+            let lighter = (f64::from(self.passes[0].top) - f64::from(highest)).exp();
+            let favourite = clean.iter().position(|&l| l == highest).expect("it is one of them");
+            for (pass, of) in self.passes.iter_mut().enumerate() {
+                of.apart *= lighter;
+                of.favourite = logits(pass)[favourite];
+            }
+        }
+        let shift = self.passes[0].rise(highest);
+        weights.clear();
+        weights.extend(clean.iter().map(|&l| host::exp(l - shift)));
+        self.passes[0].weight += sum([weights], |[weight]| f64::from(weight));
+        for (pass, of) in self.passes.iter_mut().enumerate().skip(1) {
+            let theirs = logits(pass);
+            let shift = of.rise(host::max(theirs));
+            of.weight += sum([theirs], |[l]| f64::from(host::exp(l - shift)));
+            of.apart += sum([weights, clean, theirs], |[weight, c, l]| {
+                f64::from(weight) * (f64::from(c) - f64::from(l))
+            });
+        }
+    }
+
+    /// With p the first pass's distribution, KL(p ‖ q) = Σ p (l_p − l_q) − log Z_p + log Z_q for logits l.
+    fn finish(&self) -> impl Iterator<Item = Loss> {
+        let first = &self.passes[0];
+        self.passes.iter().enumerate().map(|(pass, of)| {
+            let kl = of.apart / first.weight - first.normaliser() + of.normaliser();
+            // Rounding may put the divergence of equal distributions a hair below 0. Not `max`, which makes 0 of NaN.
+            let kl = if pass == 0 || kl < 0.0 { 0.0 } else { kl };
+            Loss {
+                ce: of.normaliser() - f64::from(of.target),
+                kl,
+                agrees: pass == 0 || of.favourite == of.top,
+            }
+        })
+    }
+}
+
+impl Running {
+    /// Takes a logit into account that may be the largest so far. What logits are to be reduced by.
+    #[inline(always)]
+    fn rise(&mut self, highest: f32) -> f32 {
+        if highest > self.top {
+            self.weight *= (f64::from(self.top) - f64::from(highest)).exp();
+            self.top = highest;
+        }
+        // Of tokens that a model rules out all logits may be -inf.
+        self.top.max(f32::MIN)
+    }
+
+    /// log Z.
+    fn normaliser(&self) -> f64 {
+        f64::from(self.top) + self.weight.ln()
+    }
+}
+
+/// The sum of `term` over what stands at the same place of each slice.
+#[inline(always)]
+fn sum<const N: usize>(of: [&[f32]; N], term: impl Fn([f32; N]) -> f64) -> f64 {
+    let parts = of.map(|values| values.as_chunks::<LANES>());
+    let mut lanes = [0.0; LANES];
+    for chunk in 0..parts[0].0.len() {
+        let chunks = parts.map(|(chunks, _)| &chunks[chunk]);
+        for (lane, sum) in lanes.iter_mut().enumerate() {
+            *sum += term(chunks.map(|chunk| chunk[lane]));
+        }
+    }
+    let rest = (0..parts[0].1.len()).map(|place| term(parts.map(|(_, rest)| rest[place])));
+    lanes.iter().sum::<f64>() + rest.sum::<f64>()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Logits of one prediction in tiles of `width`.
+    fn compare(passes: &[&[f32]], target: u32, width: usize) -> Vec<Loss> {
+        let mut row = Row::new(target, passes.len());
+        for first in (0..passes[0].len()).step_by(width) {
+            let tokens = first..(first + width).min(passes[0].len());
+            row.add(&tokens, |pass| &passes[pass][tokens.clone()], &mut Vec::new());
+        }
+        row.finish().collect()
+    }
+
     #[test]
-    fn chunks_are_bounded_and_never_empty() {
-        assert_eq!(logit_chunk_rows(49_152), 170);
-        assert_eq!(logit_chunk_rows(usize::MAX), MIN_CHUNK);
-        assert!(logit_chunk_rows(0) > 0);
+    fn numbers_worked_out_by_hand() {
+        // Distributions (1/2, 1/4, 1/4) and (1/4, 1/2, 1/4), with arbitrary constants added to the logits.
+        let ln2 = std::f32::consts::LN_2;
+        let p = [10.0 + ln2, 10.0, 10.0];
+        let q = [-300.0, -300.0 + ln2, -300.0];
+        for width in 1..=3 {
+            let found = compare(&[&p, &q], 0, width);
+            let [clean, other] = found[..] else { panic!("{found:?}") };
+            let ln2 = std::f64::consts::LN_2;
+            assert!((clean.ce - ln2).abs() < 1e-6 && clean.kl == 0.0, "{clean:?}");
+            assert!((other.ce - 2.0 * ln2).abs() < 1e-5, "{other:?}");
+            assert!(clean.agrees && !other.agrees);
+            // 1/2 ln 2 + 1/4 ln 1/2.
+            assert!((other.kl - 0.25 * ln2).abs() < 1e-5, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn tiles_do_not_matter() {
+        let wave = |step: f32| (0..1003).map(move |v| (v as f32 * step).sin() * 30.0).collect::<Vec<_>>();
+        let passes = [wave(0.7), wave(0.9), wave(0.7001)];
+        let passes: Vec<&[f32]> = passes.iter().map(Vec::as_slice).collect();
+        for target in [0, 500, 1002] {
+            let whole = compare(&passes, target, 1003);
+            for width in [1, 17, 64, 1002] {
+                for (tiled, whole) in compare(&passes, target, width).iter().zip(&whole) {
+                    assert!(
+                        (tiled.ce - whole.ce).abs() < 2e-6 && (tiled.kl - whole.kl).abs() < 2e-6,
+                        "{width}"
+                    );
+                    assert_eq!(tiled.agrees, whole.agrees);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_number_stays_so() {
+        for broken in [[f32::NAN; 2], [f32::NAN, 1.0]] {
+            let found = compare(&[&[0.0, 1.0], &broken], 0, 1)[1];
+            assert!(found.ce.is_nan() && found.kl.is_nan(), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn tokens_that_are_ruled_out_weigh_nothing() {
+        let out = f32::NEG_INFINITY;
+        for width in 1..=4 {
+            let found = compare(&[&[out, 2.0, 2.0, out]], 1, width)[0];
+            assert!((found.ce - std::f64::consts::LN_2).abs() < 1e-6, "{found:?}");
+        }
+    }
+
+    #[test]
+    fn equal_logits_do_not_diverge() {
+        let row: Vec<f32> = (0..1003).map(|v| (v as f32 * 0.7).sin() * 9.0).collect();
+        let found = compare(&[&row, &row], 1002, 100);
+        let [clean, same] = found[..] else { panic!("{found:?}") };
+        assert_eq!(clean.ce, same.ce);
+        assert!(same.agrees);
+        assert!(same.kl < 1e-12);
+        let direct = row.iter().map(|&l| f64::from(l).exp()).sum::<f64>().ln() - f64::from(row[1002]);
+        assert!((clean.ce - direct).abs() < 1e-6);
     }
 }

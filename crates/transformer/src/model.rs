@@ -1,6 +1,6 @@
 //! A language model on a device.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, ops::Range, sync::Arc};
 
 use burn::tensor::{Device, Int, Tensor};
 use monosema_core::HookPoint;
@@ -79,7 +79,7 @@ impl LanguageModel {
     }
 
     /// The logits of final hidden states. For a whole batch they are large: see
-    /// [`for_each_logit_chunk`](crate::for_each_logit_chunk).
+    /// [`losses`](crate::losses).
     ///
     /// # Shapes
     /// `hidden`: `[batch, seq, d_model]` as [`LanguageModel::forward`] returns it. Result: `[batch, seq, d_vocab]`.
@@ -88,13 +88,13 @@ impl LanguageModel {
         if batch * seq == 0 {
             return Tensor::zeros([batch, seq, self.info.d_vocab], &self.device);
         }
-        let logits = self.unembed_rows(hidden.reshape([batch * seq, d_model]));
+        let logits = self.transformer.embedding.unembed(hidden.reshape([batch * seq, d_model]));
         logits.reshape([batch, seq, self.info.d_vocab])
     }
 
-    /// As [`LanguageModel::unembed`], `[n, d_model]` to `[n, d_vocab]`.
-    pub(crate) fn unembed_rows(&self, hidden: Tensor<2>) -> Tensor<2> {
-        self.transformer.embedding.unembed(hidden)
+    /// As [`LanguageModel::unembed`], the logits of some tokens alone: `[n, d_model]` to `[n, tokens.len()]`.
+    pub(crate) fn unembed_tokens(&self, hidden: Tensor<2>, tokens: Range<usize>) -> Tensor<2> {
+        self.transformer.embedding.unembed_tokens(hidden, tokens)
     }
 
     fn check_length(&self, tokens: &Tensor<2, Int>) {

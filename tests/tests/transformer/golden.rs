@@ -23,7 +23,7 @@ fn check(case: &Case, model: &LanguageModel, copies: usize) {
     for (name, expected) in &case.expected {
         let found = match name.as_str() {
             "logits" => model.unembed(hidden.clone()),
-            "losses" => next_token_losses(model, hidden.clone(), tokens.clone()).unsqueeze_dim(2),
+            "losses" => next_token_losses(model, hidden.clone(), tokens.clone()).unwrap().unsqueeze_dim(2),
             "final_hidden" => hidden.clone(),
             hook => capture.take(hook.parse().unwrap()).unwrap_or_else(|| panic!("{}: no {hook}", case.name)),
         };

@@ -19,6 +19,8 @@ use serde::{Deserialize, Serialize};
 use self::documents::Documents;
 use crate::positions::Token;
 
+pub(crate) use monosema_transformer::Loss;
+
 pub use bootstrap::Intervals;
 pub use curves::Curves;
 pub use density::Histogram;
@@ -277,17 +279,6 @@ impl Prediction {
     pub(crate) fn is_finite(&self) -> bool {
         self.clean.is_finite() && self.spliced.iter().all(|loss| loss.ce.is_finite() && loss.kl.is_finite())
     }
-}
-
-/// What one prediction loses.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Loss {
-    /// Cross-entropy, in nats.
-    pub(crate) ce: f64,
-    /// KL(clean ‖ this) over the vocabulary, in nats.
-    pub(crate) kl: f64,
-    /// Whether the clean model's most probable token (the first of them) is one of the most probable here.
-    pub(crate) agrees: bool,
 }
 
 /// A family of figures: its sums, fed in blocks.

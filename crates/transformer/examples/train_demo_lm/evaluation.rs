@@ -65,7 +65,7 @@ pub(crate) fn evaluate(
         let shape = [batch.n_contexts(), batch.seq_len()];
         let ids = TensorData::new(batch.token_ids(model.info().d_vocab)?, shape);
         let ids: Tensor<2, Int> = Tensor::from_data(ids, model.device());
-        let losses = next_token_losses(model, model.forward(ids.clone(), &mut NoTap), ids);
+        let losses = next_token_losses(model, model.forward(ids.clone(), &mut NoTap), ids)?;
         let losses: Vec<f32> = losses.into_data().try_to_vec()?;
         for (context, losses) in batch.contexts.iter().zip(losses.chunks(shape[1] - 1)) {
             // A short window has padding behind it.

@@ -1,5 +1,7 @@
 //! Tokens in, logits out: the embedding and the output, which may be the same matrix.
 
+use std::ops::Range;
+
 use burn::{
     module::{Module, Param},
     tensor::{DType, Int, Tensor},
@@ -52,10 +54,27 @@ impl Embedding {
     /// # Shapes
     /// `hidden`: `[n, d_model]`. Result: `[n, d_vocab]`.
     pub(crate) fn unembed(&self, hidden: Tensor<2>) -> Tensor<2> {
-        let logits = match &self.output {
+        self.capped(match &self.output {
             Some(output) => output.forward(hidden),
             None => product(hidden, self.weight.val().transpose()),
-        };
+        })
+    }
+
+    /// As [`Embedding::unembed`], the logits of some tokens alone.
+    ///
+    /// # Shapes
+    /// `hidden`: `[n, d_model]`. Result: `[n, tokens.len()]`.
+    pub(crate) fn unembed_tokens(&self, hidden: Tensor<2>, tokens: Range<usize>) -> Tensor<2> {
+        self.capped(match &self.output {
+            Some(output) => output.forward_columns(hidden, tokens),
+            None => {
+                let embedded = self.weight.val().narrow(0, tokens.start, tokens.len());
+                product(hidden, embedded.transpose())
+            }
+        })
+    }
+
+    fn capped(&self, logits: Tensor<2>) -> Tensor<2> {
         match self.soft_cap {
             Some(cap) => soft_capped(logits, cap),
             None => logits,

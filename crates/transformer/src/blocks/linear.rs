@@ -1,5 +1,7 @@
 //! Affine maps.
 
+use std::ops::Range;
+
 use burn::{
     module::{Module, Param},
     tensor::{DType, Device, Tensor, TensorData},
@@ -50,6 +52,18 @@ impl Linear {
         let y = product(x, self.weight.val());
         match &self.bias {
             Some(bias) => y + bias.val().unsqueeze(),
+            None => y,
+        }
+    }
+
+    /// As [`Linear::forward`], some columns of the result alone.
+    ///
+    /// # Shapes
+    /// `x`: `[n, d_in]`. Result: `[n, columns.len()]`.
+    pub(crate) fn forward_columns(&self, x: Tensor<2>, columns: Range<usize>) -> Tensor<2> {
+        let y = product(x, self.weight.val().narrow(1, columns.start, columns.len()));
+        match &self.bias {
+            Some(bias) => y + bias.val().narrow(0, columns.start, columns.len()).unsqueeze(),
             None => y,
         }
     }
@@ -116,6 +130,8 @@ mod tests {
         let sums: Vec<f32> = torch.chunks(70).map(|row| row.iter().sum()).collect();
         assert_eq!(a.forward(x.clone()).into_data().iter::<f32>().collect::<Vec<_>>(), sums);
         let with_bias: Vec<f32> = sums.iter().map(|sum| sum + 1.0).collect();
-        assert_eq!(b.forward(x).into_data().iter::<f32>().collect::<Vec<_>>(), with_bias);
+        assert_eq!(b.forward(x.clone()).into_data().iter::<f32>().collect::<Vec<_>>(), with_bias);
+        let columns = b.forward_columns(x, 3..20).into_data();
+        assert_eq!(columns.iter::<f32>().collect::<Vec<_>>(), with_bias[3..20]);
     }
 }
