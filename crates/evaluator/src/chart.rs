@@ -17,8 +17,10 @@ const BARS: [(&str, &str, Tone); 5] = [
 /// Bars from 0 for one text; `longest` is the value that fills the width.
 pub(crate) fn cross_entropy(figures: &Figures, longest: f64) -> Markup {
     let value = |name: &str| figures.get(name).copied().flatten();
-    let bars = BARS.map(|(name, label, tone)| Bar { label, value: value(name), tone });
-    Bars { bars: bars.to_vec(), longest }.render()
+    let bars = BARS.iter().map(|&(name, label, tone)| Bar { label, value: value(name), tone });
+    // Ablations that were not asked for are not missed.
+    let bars = bars.filter(|bar| bar.tone != Tone::Pale || bar.value.is_some()).collect();
+    Bars { bars, longest }.render()
 }
 
 /// The longest bar that [`cross_entropy`] will have to draw for any of `texts`.
@@ -44,19 +46,21 @@ pub(crate) fn density(histogram: &Histogram) -> Markup {
 /// A curve's name and its values.
 type Curve<'a> = (&'a str, &'a [Option<f64>]);
 
-/// What changes along a window: what splicing costs, and what the dictionary does.
+/// What changes along a window: what splicing costs, and what the dictionary does. Of what is not there is no picture.
 pub(crate) fn by_position(curves: &Curves) -> Vec<(&'static str, Markup)> {
     let chart = |title: &'static str, label: &'static str, from_zero: bool, lines: &[Curve<'_>]| {
         let points = |values: &[Option<f64>]| {
             let points = curves.position.iter().zip(values);
             points.filter_map(|(&position, &value)| Some((position as f64, value?))).collect()
         };
-        let series = lines.iter().map(|&(name, values)| Series { name, points: points(values) }).collect();
+        let series = lines.iter().map(|&(name, values)| Series { name, points: points(values) });
+        let series: Vec<Series<'_>> = series.filter(|series| !series.points.is_empty()).collect();
         let x = Axis { label: "position in the window", ..Axis::default() };
-        (title, LineChart { title, x, y: Axis { label, from_zero, ..Axis::default() }, series }.render())
+        let y = Axis { label, from_zero, ..Axis::default() };
+        (!series.is_empty()).then(|| (title, LineChart { title, x, y, series }.render()))
     };
     let Curves { l0, fvu, ce_clean, ce_sae, ce_mean, ce_resample, ce_zero, .. } = curves;
-    vec![
+    let charts = [
         chart("Cross-entropy", "nats/token", false, &[("clean", ce_clean), ("SAE", ce_sae)]),
         chart(
             "Cross-entropy under ablation",
@@ -66,7 +70,8 @@ pub(crate) fn by_position(curves: &Curves) -> Vec<(&'static str, Markup)> {
         ),
         chart("Variance unexplained", "fvu", true, &[("fvu", fvu)]),
         chart("Active latents", "l0", true, &[("l0", l0)]),
-    ]
+    ];
+    charts.into_iter().flatten().collect()
 }
 
 /// Tokens by how many latents are active.
@@ -95,7 +100,10 @@ mod tests {
         let empty = Histogram { tokens: 0, dead: 0, log10_edges: vec![-0.25, 0.0], latents: vec![0] };
         let svg = density(&empty).into_string();
         assert!(svg.starts_with("<svg") && !svg.contains("NaN"), "{svg}");
-        let pictures = by_position(&Curves::default()).into_iter().map(|(_, picture)| picture);
+        assert!(by_position(&Curves::default()).is_empty());
+        let at_one = Curves { position: vec![3], tokens: vec![1], fvu: vec![Some(0.5)], ..Curves::default() };
+        let pictures = by_position(&at_one).into_iter().map(|(_, picture)| picture);
+        assert_eq!(pictures.len(), 1);
         let empty = TokenHistogram::default();
         for picture in pictures.chain([l0(&empty), norms(&empty, "x")]) {
             assert!(!picture.into_string().contains("NaN"));

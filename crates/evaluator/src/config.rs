@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     conventions::Convention,
     labelled::{ConceptsConfig, ProbesConfig},
+    metrics::Ablation,
 };
 
 /// The `[eval]` section as a user writes it.
@@ -22,6 +23,10 @@ pub struct EvalConfig {
     /// How often documents are resampled for the confidence intervals; 0: there are none. Default 1000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resamples: Option<u32>,
+    /// What to put in the place of activations besides reconstructions, each in a further pass from the hook on. Figures of what is not
+    /// asked for are `null`. Default: zero, the mean, and another token's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ablations: Option<BTreeSet<Ablation>>,
     /// Whose figures of the same windows to give too, under their conventions. Each takes two further passes from the hook on. Default:
     /// nobody's.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]

@@ -18,7 +18,7 @@ use crate::{
     dictionary::{DictionaryFacts, DictionaryShape, WeightFacts},
     error::EvalError,
     ground_truth, host,
-    metrics::{Figures, Metrics, Prediction, Shape},
+    metrics::{Ablation, Figures, Metrics, Prediction, Shape, Splice},
     model::ModelFacts,
     moments::Moments,
     plan::{EvalPlan, KEPT_BYTES, PlannedText},
@@ -106,12 +106,6 @@ fn evaluate_group(
         measured.push(of_text);
     }
     progress.finish();
-    let seconds = started.elapsed().as_secs_f64();
-    let timing = Timing {
-        seconds,
-        tokens_per_second: total.counted_tokens as f64 / seconds,
-        dictionaries: jobs.len() as u64,
-    };
     let report = |(index, (job, facts)): (usize, (&&Job, DictionaryFacts))| {
         let plan = &job.plan;
         let mut pooled = measured[0].metrics[index].clone();
@@ -146,6 +140,12 @@ fn evaluate_group(
                 .iter_mut()
                 .for_each(|(convention, all)| all.merge(&text.conventions[index][convention]));
         }
+        let seconds = started.elapsed().as_secs_f64();
+        let timing = Timing {
+            seconds,
+            tokens_per_second: total.counted_tokens as f64 / seconds,
+            dictionaries: jobs.len() as u64,
+        };
         let mut report = Report {
             schema: SCHEMA,
             metrics: pooled.figures(),
@@ -310,7 +310,7 @@ impl Evaluator<'_> {
         let y = host::values(there, UP_TO_HOOK)?;
         let of_y = positions.gather(&y, width);
         let go_on = |spliced| paused.resume(host::tensor(spliced, shape, &self.device), &mut NoTap);
-        let mut passes = Vec::with_capacity(self.dictionaries.len() + 3);
+        let mut passes = Vec::with_capacity(self.dictionaries.len() + self.plan.ablations.len());
         for (index, (dictionary, metrics)) in self.dictionaries.iter().zip(metrics.iter_mut()).enumerate() {
             let of_x = match read_hook(dictionary) {
                 Some(hook) => Some(positions.gather(&captured(&capture, hook)?, dictionary.d_in())),
@@ -329,18 +329,25 @@ impl Evaluator<'_> {
         if !positions.predicting.is_empty() {
             let zero_row = vec![0.0; width];
             let mean_row: Vec<f32> = mean.iter().map(|&mean| mean as f32).collect();
-            let others = positions.tokens.iter().map(|&token| resample.of(token));
-            passes.push(go_on(positions.splice(&y, width, iter::repeat(zero_row.as_slice()))));
-            passes.push(go_on(positions.splice(&y, width, iter::repeat(mean_row.as_slice()))));
-            passes.push(go_on(positions.splice(&y, width, others)));
+            for ablation in &self.plan.ablations {
+                let others = positions.tokens.iter().map(|&token| resample.of(token));
+                passes.push(go_on(match ablation {
+                    Ablation::Zero => positions.splice(&y, width, iter::repeat(zero_row.as_slice())),
+                    Ablation::Mean => positions.splice(&y, width, iter::repeat(mean_row.as_slice())),
+                    Ablation::Resample => positions.splice(&y, width, others),
+                }));
+            }
             let Positions { predicting, predictors, targets, .. } = positions;
             let losses = predictions::losses(self.model, &clean, &passes, predicting, targets)?;
-            let [untouched, saes @ .., zero, mean, resample] = &losses[..] else {
-                unreachable!("a list for each pass");
-            };
+            let (untouched, spliced) = losses.split_first().expect("a list for each pass");
+            let (saes, ablated) = spliced.split_at(self.dictionaries.len());
             for (number, (sae, metrics)) in saes.iter().zip(metrics).enumerate() {
                 let prediction = |(index, &token): (usize, _)| {
-                    let spliced = [sae, zero, mean, resample].map(|losses| losses[index]);
+                    let mut spliced = [None; Splice::ALL.len()];
+                    spliced[Splice::Sae as usize] = Some(sae[index]);
+                    for (&ablation, losses) in self.plan.ablations.iter().zip(ablated) {
+                        spliced[Splice::from(ablation) as usize] = Some(losses[index]);
+                    }
                     Prediction { token, clean: untouched[index].ce, spliced }
                 };
                 let predictions: Vec<_> = predictors.iter().enumerate().map(prediction).collect();

@@ -55,7 +55,7 @@ pub use findings::{
 pub use inspect::{CrossEntropy, LargeNorm, LayerNorms, ModelInspection, Prediction, inspect_model};
 pub use labelled::{ConceptsConfig, ProbesConfig};
 pub use metrics::{
-    Better, Curves, Definition, Figures, Histogram, Intervals, Spread, TokenHistogram, definitions,
+    Ablation, Better, Curves, Definition, Figures, Histogram, Intervals, Spread, TokenHistogram, definitions,
 };
 pub use model::ModelFacts;
 pub use plan::{EvalPlan, PlannedPasses, PlannedText, Training};

@@ -22,6 +22,7 @@ use crate::{
     dictionary::{self, DictionaryShape},
     error::EvalError,
     labelled::{self, ConceptsConfig, ProbesConfig},
+    metrics::Ablation,
     reconstruct::chunk_rows,
 };
 
@@ -31,8 +32,8 @@ const BATCH_TOKENS: usize = 1024;
 /// What passes that stand at the hook may take. What does not fit is run up to there a second time.
 pub(crate) const KEPT_BYTES: u64 = 1 << 30;
 
-/// From the hook on over every window: with what is there, the reconstruction, zero, the mean, and another token's.
-const FROM_HOOK: u32 = 5;
+/// From the hook on over every window: with what is there, and with the reconstruction. Each ablation is one more.
+const FROM_HOOK: u32 = 2;
 
 /// Resamples of documents, unless the configuration says otherwise.
 const RESAMPLES: u32 = 1000;
@@ -54,6 +55,8 @@ pub struct EvalPlan {
     pub tokens: Option<u64>,
     /// How many resamples of documents the confidence intervals are from.
     pub resamples: u32,
+    /// What to put in the place of activations besides reconstructions.
+    pub ablations: BTreeSet<Ablation>,
     /// Whose figures to give too.
     pub conventions: BTreeSet<Convention>,
     /// How many windows go through the model at once.
@@ -168,6 +171,8 @@ impl EvalPlan {
             texts.iter().map(|text| 4 * dictionary.d_in as u64 * text.counted_tokens).max().unwrap_or(0);
         // What is not counted is run too: about as much, then.
         let to_hook = if kept < KEPT_BYTES { 1 } else { 2 };
+        let ablations = config.ablations.clone().unwrap_or_else(|| Ablation::ALL.into());
+        let from_hook = FROM_HOOK + ablations.len() as u32 + 2 * config.conventions.len() as u32;
         let memory_bytes = memory(info, dictionary, batch_contexts, context.length)
             .saturating_add(tokenizing_bytes)
             .saturating_add(kept.min(KEPT_BYTES))
@@ -178,11 +183,12 @@ impl EvalPlan {
             context,
             tokens: config.tokens,
             resamples: config.resamples.unwrap_or(RESAMPLES),
+            ablations,
             conventions: config.conventions.clone(),
             batch_contexts,
             concepts: config.concepts.clone(),
             probes: config.probes.clone(),
-            passes: PlannedPasses { to_hook, from_hook: FROM_HOOK + 2 * config.conventions.len() as u32 },
+            passes: PlannedPasses { to_hook, from_hook },
             memory_bytes,
             seed,
             warnings,
@@ -212,10 +218,12 @@ impl EvalPlan {
 
     /// Whether the passes through the model are the same, but for what comes out of the dictionary.
     pub fn shares_passes(&self, other: &Self) -> bool {
-        let of = |plan: &Self| {
-            (plan.dictionary.target(), plan.tokens, plan.batch_contexts, plan.seed, plan.conventions.clone())
-        };
-        of(self) == of(other) && self.context == other.context && self.texts == other.texts
+        let of = |plan: &Self| (plan.dictionary.target(), plan.tokens, plan.batch_contexts, plan.seed);
+        let asked = |plan: &Self| (plan.ablations.clone(), plan.conventions.clone());
+        of(self) == of(other)
+            && asked(self) == asked(other)
+            && self.context == other.context
+            && self.texts == other.texts
     }
 
     /// Tokens that will count in all texts together, an estimate.

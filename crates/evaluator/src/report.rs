@@ -157,9 +157,10 @@ impl Tally {
 /// How long an evaluation took.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Timing {
-    /// Wall-clock seconds of all dictionaries that were evaluated together, without loading the model.
+    /// Wall-clock seconds, without loading the model: of the passes, which dictionaries that were evaluated together share; of resampling
+    /// documents and reading labelled text, up to this report.
     pub seconds: f64,
-    /// Counted tokens a second, over all passes together.
+    /// Counted tokens of the passes a second.
     pub tokens_per_second: f64,
     /// How many dictionaries shared the passes.
     pub dictionaries: u64,

@@ -171,8 +171,10 @@ impl Splicer<'_> {
         instead: &BTreeMap<HookPoint, Instead>,
     ) -> Result<Vec<Prediction>, EvalError> {
         let clean = self.model.forward(tokens(&self.model, batch, |source| text.error(source))?, &mut NoTap);
-        let mut passes = Vec::with_capacity(Splice::ALL.len());
-        for splice in Splice::ALL {
+        let ablations = self.plan.ablations.iter().copied().map(Splice::from);
+        let splices: Vec<Splice> = std::iter::once(Splice::Sae).chain(ablations).collect();
+        let mut passes = Vec::with_capacity(splices.len());
+        for &splice in &splices {
             let read = self.dictionaries.values().filter_map(read_hook).map(|hook| (hook, None)).collect();
             let mut splicing = Splicing { of: self, splice, positions, instead, read, failed: None };
             passes.push(
@@ -185,7 +187,10 @@ impl Splicer<'_> {
         let Positions { predicting, predictors, targets, .. } = positions;
         let losses = predictions::losses(&self.model, &clean, &passes, predicting, targets)?;
         let prediction = |(index, &token): (usize, _)| {
-            let spliced = std::array::from_fn(|pass| losses[1 + pass][index]);
+            let mut spliced = [None; Splice::ALL.len()];
+            for (&splice, losses) in splices.iter().zip(&losses[1..]) {
+                spliced[splice as usize] = Some(losses[index]);
+            }
             Prediction { token, clean: losses[0][index].ce, spliced }
         };
         let predictions: Vec<_> = predictors.iter().enumerate().map(prediction).collect();

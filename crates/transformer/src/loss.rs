@@ -9,7 +9,7 @@
 use std::ops::Range;
 
 use burn::tensor::{Int, Tensor, TensorData, TensorReadError};
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::{LanguageModel, host};
@@ -62,7 +62,7 @@ pub fn losses(
             let tile = model.unembed_tokens(hidden.clone(), tokens.clone()).try_into_vec_as::<f32>()?;
             let add = |room: &mut Vec<f32>, (position, row): (usize, &mut Row)| {
                 let logits = |pass| &tile[(pass * n + position) * tokens.len()..][..tokens.len()];
-                Arch::new().dispatch(|| row.add(&tokens, logits, room));
+                Arch::new().dispatch(Add { row, tokens: &tokens, logits, room });
             };
             rows.par_iter_mut().enumerate().for_each_init(Vec::new, add);
         }
@@ -119,6 +119,23 @@ struct Running {
     favourite: f32,
 }
 
+/// [`Row::add`] in vectors. No closure: one as large as this is not inlined where it is compiled for them.
+struct Add<'a, F> {
+    row: &'a mut Row,
+    tokens: &'a Range<usize>,
+    logits: F,
+    room: &'a mut Vec<f32>,
+}
+
+impl<'a, F: Fn(usize) -> &'a [f32]> WithSimd for Add<'a, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        self.row.add(self.tokens, self.logits, self.room);
+    }
+}
+
 impl Row {
     fn new(target: u32, passes: usize) -> Self {
         let nothing = Running {
@@ -155,16 +172,14 @@ impl Row {
             }
         }
         let shift = self.passes[0].rise(highest);
-        weights.clear();
-        weights.extend(clean.iter().map(|&l| host::exp(l - shift)));
-        self.passes[0].weight += sum([weights], |[weight]| f64::from(weight));
+        weights.resize(clean.len(), 0.0);
+        weights.iter_mut().zip(clean).for_each(|(weight, &l)| *weight = host::exp(l - shift));
+        self.passes[0].weight += sum(weights, |weight| weight);
         for (pass, of) in self.passes.iter_mut().enumerate().skip(1) {
             let theirs = logits(pass);
             let shift = of.rise(host::max(theirs));
-            of.weight += sum([theirs], |[l]| f64::from(host::exp(l - shift)));
-            of.apart += sum([weights, clean, theirs], |[weight, c, l]| {
-                f64::from(weight) * (f64::from(c) - f64::from(l))
-            });
+            of.weight += sum(theirs, |l| host::exp(l - shift));
+            of.apart += weighted_difference(weights, clean, theirs);
         }
     }
 
@@ -202,19 +217,32 @@ impl Running {
     }
 }
 
-/// The sum of `term` over what stands at the same place of each slice.
+/// Σ f(x).
 #[inline(always)]
-fn sum<const N: usize>(of: [&[f32]; N], term: impl Fn([f32; N]) -> f64) -> f64 {
-    let parts = of.map(|values| values.as_chunks::<LANES>());
+fn sum(values: &[f32], f: impl Fn(f32) -> f32) -> f64 {
     let mut lanes = [0.0; LANES];
-    for chunk in 0..parts[0].0.len() {
-        let chunks = parts.map(|(chunks, _)| &chunks[chunk]);
-        for (lane, sum) in lanes.iter_mut().enumerate() {
-            *sum += term(chunks.map(|chunk| chunk[lane]));
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            *lane += f64::from(f(x));
         }
     }
-    let rest = (0..parts[0].1.len()).map(|place| term(parts.map(|(_, rest)| rest[place])));
-    lanes.iter().sum::<f64>() + rest.sum::<f64>()
+    lanes.iter().sum::<f64>() + rest.iter().map(|&x| f64::from(f(x))).sum::<f64>()
+}
+
+/// Σ w (a − b).
+#[inline(always)]
+fn weighted_difference(weights: &[f32], a: &[f32], b: &[f32]) -> f64 {
+    let mut lanes = [0.0; LANES];
+    let [(weights, w_rest), (a, a_rest), (b, b_rest)] =
+        [weights, a, b].map(|values| values.as_chunks::<LANES>());
+    for ((weights, a), b) in weights.iter().zip(a).zip(b) {
+        for (lane, sum) in lanes.iter_mut().enumerate() {
+            *sum += f64::from(weights[lane] * (a[lane] - b[lane]));
+        }
+    }
+    let rest = w_rest.iter().zip(a_rest).zip(b_rest);
+    lanes.iter().sum::<f64>() + rest.map(|((w, a), b)| f64::from(w * (a - b))).sum::<f64>()
 }
 
 #[cfg(test)]

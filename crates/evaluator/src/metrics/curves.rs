@@ -20,7 +20,7 @@ struct At {
 }
 
 /// Figures by position in the window, over all texts. Each list has a value for each of `position`; `null` where a figure is not
-/// defined, as a cross-entropy is at the last position.
+/// defined, as a cross-entropy is at the last position, or was not asked for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Curves {
     /// Positions of which a token counts, from 0 on.
@@ -94,7 +94,7 @@ impl Family for Sums {
             at.predictions += 1;
             at.clean += prediction.clean;
             for (sum, loss) in at.spliced.iter_mut().zip(prediction.spliced) {
-                *sum += loss.ce;
+                *sum += loss.map_or(f64::NAN, |loss| loss.ce);
             }
         }
     }
@@ -135,7 +135,7 @@ mod tests {
             mean: &[1.0],
             tokens: &[token(2), token(0), token(2)],
         });
-        let loss = |ce| super::super::Loss { ce, ..Default::default() };
+        let loss = |ce| Some(super::super::Loss { ce, ..Default::default() });
         let spliced = [2.0, 9.0, 8.0, 7.0].map(loss);
         sums.add_predictions(&[Prediction { token: token(2), clean: 1.0, spliced }]);
         let mut twice = Sums::new(shape);

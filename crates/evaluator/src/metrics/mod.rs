@@ -258,6 +258,33 @@ pub(crate) enum Splice {
     Resample,
 }
 
+/// What is put in the place of activations to see what they were worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ablation {
+    /// Zero.
+    Zero,
+    /// The text's mean activation.
+    Mean,
+    /// The activation of another token of the text.
+    Resample,
+}
+
+impl Ablation {
+    /// All, in their order.
+    pub const ALL: [Self; 3] = [Self::Zero, Self::Mean, Self::Resample];
+}
+
+impl From<Ablation> for Splice {
+    fn from(ablation: Ablation) -> Self {
+        match ablation {
+            Ablation::Zero => Self::Zero,
+            Ablation::Mean => Self::Mean,
+            Ablation::Resample => Self::Resample,
+        }
+    }
+}
+
 impl Splice {
     /// All, in the order in which arrays hold what belongs to each.
     pub(crate) const ALL: [Self; 4] = [Self::Sae, Self::Zero, Self::Mean, Self::Resample];
@@ -270,14 +297,15 @@ pub(crate) struct Prediction {
     pub(crate) token: Token,
     /// Cross-entropy of the untouched model, in nats.
     pub(crate) clean: f64,
-    /// With each [`Splice`].
-    pub(crate) spliced: [Loss; Splice::ALL.len()],
+    /// With each [`Splice`]; none of one that was not asked for.
+    pub(crate) spliced: [Option<Loss>; Splice::ALL.len()],
 }
 
 impl Prediction {
-    /// Whether every loss is a number.
+    /// Whether every loss that there is is a number.
     pub(crate) fn is_finite(&self) -> bool {
-        self.clean.is_finite() && self.spliced.iter().all(|loss| loss.ce.is_finite() && loss.kl.is_finite())
+        self.clean.is_finite()
+            && self.spliced.iter().flatten().all(|loss| loss.ce.is_finite() && loss.kl.is_finite())
     }
 }
 

@@ -11,12 +11,12 @@ pub(super) struct SplicedSums {
 }
 
 impl SplicedSums {
-    /// Counts `loss` of each of the `predictions`.
+    /// Counts `loss` of each of the `predictions`; what was not asked for is not a number.
     pub(super) fn add(&mut self, predictions: &[Prediction], loss: fn(&Loss) -> f64) {
         self.predictions += predictions.len() as f64;
         for prediction in predictions {
             for (sum, spliced) in self.sums.iter_mut().zip(&prediction.spliced) {
-                *sum += loss(spliced);
+                *sum += spliced.as_ref().map_or(f64::NAN, loss);
             }
         }
     }

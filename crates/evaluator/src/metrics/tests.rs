@@ -67,7 +67,7 @@ impl Data {
             .zip(from..to)
             .map(|(&token, t)| {
                 let ce = |offset: f64| offset + (t % 5) as f64;
-                let loss = |offset| Loss { ce: ce(offset), kl: ce(offset / 2.0), agrees: t % 3 == 0 };
+                let loss = |offset| Some(Loss { ce: ce(offset), kl: ce(offset / 2.0), agrees: t % 3 == 0 });
                 Prediction { token, clean: ce(2.0), spliced: [2.5, 7.0, 6.0, 6.5].map(loss) }
             })
             .collect();
@@ -198,7 +198,7 @@ fn numbers_worked_out_by_hand() {
         mean: &[2.0, 2.0],
         tokens: &[0, 1, 2].map(token),
     });
-    let loss = |(ce, kl, agrees)| Loss { ce, kl, agrees };
+    let loss = |(ce, kl, agrees)| Some(Loss { ce, kl, agrees });
     metrics.add_predictions(&[
         Prediction {
             token: token(0),

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use monosema_evaluator::{EvalConfig, Figures};
+use monosema_evaluator::{Ablation, EvalConfig, Figures};
 use monosema_sae::Dictionary;
 
 use crate::{
@@ -223,6 +223,26 @@ fn figures_lie_within_their_intervals() {
     assert!(!report.intervals.of.contains_key("dead"));
     let without = EvalConfig { resamples: Some(0), ..world.config() };
     assert!(world.evaluate(&without, &world.random()).intervals.of.is_empty());
+}
+
+#[test]
+fn what_was_not_asked_for_is_not_there_and_changes_nothing_else() {
+    let world = World::new();
+    let all = world.evaluate(&world.config(), &world.random());
+    let config = EvalConfig { ablations: Some([Ablation::Resample].into()), ..world.config() };
+    let some = world.evaluate(&config, &world.random());
+    let absent = |name: &str| {
+        [".zero", ".mean"].iter().any(|ablation| name.ends_with(ablation)) || name == "kl_recovered"
+    };
+    for (name, figure) in &all.metrics {
+        let expected = figure.filter(|_| !absent(name));
+        assert_eq!(some.metrics[name], expected, "{name}");
+        let interval = all.intervals.of.get(name).filter(|_| !absent(name));
+        assert_eq!(some.intervals.of.get(name), interval, "{name}");
+    }
+    assert!(all.metrics.keys().filter(|name| absent(name)).count() >= 7);
+    assert_eq!(some.by_position.ce_resample, all.by_position.ce_resample);
+    assert!(some.by_position.ce_zero.iter().all(Option::is_none));
 }
 
 #[test]

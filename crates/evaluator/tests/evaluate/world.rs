@@ -111,6 +111,7 @@ impl World {
             texts,
             tokens: None,
             resamples: Some(50),
+            ablations: None,
             conventions: BTreeSet::new(),
             batch_contexts: Some(3),
             concepts: Vec::new(),
