@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Exactly what continuous integration runs: format, tests, lints, docs, licences, that the build for GPUs type-checks, and
-# the GPU's kernels in software. Stops at the first failure. Needs Rust, a C compiler and cargo-deny (`cargo install cargo-deny`).
+# Exactly what continuous integration runs: format, tests, lints (of the build for GPUs too), docs, licences, and the GPU's
+# kernels in software. Stops at the first failure. Needs Rust, a C compiler and cargo-deny (`cargo install cargo-deny`).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,18 +14,17 @@ step "tests (the README's command)"
 cargo test --release --workspace
 git diff --exit-code -- Cargo.lock
 
-step "lints"
-cargo clippy --release --workspace --all-targets -- -D warnings
+# With all features, so that what is for GPUs is looked at too, and dependencies are checked once. It needs no GPU.
+features=monosema/cuda,monosema/wgpu,monosema/ndarray
+step "lints, of the build for GPUs too"
+cargo clippy --release --workspace --all-targets --features "$features" -- -D warnings
 
 step "docs"
-RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
+RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps --features "$features"
 
 # Advisories are left to a scheduled job: they change without the project changing, and need the network.
 step "licences and sources"
 cargo deny --all-features check licenses bans sources
-
-step "the build for GPUs, without one"
-cargo clippy --release -p monosema --features cuda,wgpu,ndarray -- -D warnings
 
 # Vulkan in software will do: Debian calls it mesa-vulkan-drivers.
 step "the GPU's kernels"

@@ -2,6 +2,11 @@
 //! latents, by every optimiser, and to the bit on any number of threads.
 #![allow(clippy::unwrap_used)]
 
+use std::{
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    thread,
+};
+
 use burn::tensor::{Device, Tensor, TensorData};
 use monosema_core::{BlockHook, HookPoint, Seed};
 use monosema_kernels::Path;
@@ -215,17 +220,27 @@ fn without_b_dec(architecture: &SaeConfig) -> SaeConfig {
     serde_json::from_value(written).unwrap()
 }
 
-fn each(check: impl Fn(&str, &SaeConfig, usize, Size, f32, Rule)) {
+/// Checks every case, several at once: autodiff's steps use one core.
+fn each(check: impl Fn(&str, &SaeConfig, usize, Size, f32, Rule) + Sync) {
+    let mut cases = Vec::new();
     for (n, size) in SIZES {
-        for architecture in &architectures(size) {
+        for architecture in architectures(size) {
             for bias in [0.0, -1e3, -0.3, 10.0] {
-                for rule in RULES {
-                    let what = format!("{architecture:?} {n}×{size:?} bias {bias} {rule:?}");
-                    check(&what, architecture, n, size, bias, rule);
-                }
+                cases.extend(RULES.map(|rule| (n, size, architecture.clone(), bias, rule)));
             }
         }
     }
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some((n, size, architecture, bias, rule)) = cases.get(next.fetch_add(1, Relaxed)) {
+            let what = format!("{architecture:?} {n}×{size:?} bias {bias} {rule:?}");
+            check(&what, architecture, *n, *size, *bias, *rule);
+        }
+    };
+    // Threads, not rayon's: a step waits for tasks of its own, and would begin another case in between.
+    thread::scope(|scope| {
+        (0..thread::available_parallelism().map_or(1, usize::from)).for_each(|_| drop(scope.spawn(work)));
+    });
 }
 
 #[test]
