@@ -14,8 +14,13 @@ step "tests (the README's command)"
 cargo test --release --workspace
 git diff --exit-code -- Cargo.lock
 
+step "no warnings there"
+# What those builds said is said again. The lints below are of another choice of features.
+warnings="$(cargo test --release --workspace --no-run 2>&1 | grep -A 12 '^warning' || true)"
+[ -z "$warnings" ] || { echo "$warnings"; exit 1; }
+
 # With all features, so that what is for GPUs is looked at too, and dependencies are checked once. It needs no GPU.
-features=monosema/cuda,monosema/wgpu,monosema/ndarray
+features=monosema/cuda,monosema/wgpu,monosema/ndarray,monosema-kernels/wgpu,monosema-benches/cuda,monosema-benches/wgpu
 step "lints, of the build for GPUs too"
 cargo clippy --release --workspace --all-targets --features "$features" -- -D warnings
 

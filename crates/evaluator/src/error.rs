@@ -144,8 +144,23 @@ pub enum EvalError {
         reason: String,
     },
     /// A value that should be a number is not.
-    #[error("{what} of text {name} is not finite: the model or the dictionary overflows on this device")]
+    #[error(
+        "{what} of text {name} is not finite: the model, or it with what is spliced in, overflows on this device"
+    )]
     NotFinite {
+        /// The text's name in the configuration.
+        name: String,
+        /// Which value.
+        what: &'static str,
+    },
+    /// What comes out of a dictionary, or of the model with it, is not a number.
+    #[error(
+        "{}: {what} of text {name} is not finite: the dictionary's weights, or what the model makes of its reconstructions, \
+         overflow in f32", dictionary.display()
+    )]
+    Overflow {
+        /// Where the dictionary is.
+        dictionary: PathBuf,
         /// The text's name in the configuration.
         name: String,
         /// Which value.

@@ -18,7 +18,7 @@ use crate::{
     dictionary::{DictionaryFacts, DictionaryShape, WeightFacts},
     error::EvalError,
     ground_truth, host,
-    metrics::{Ablation, Figures, Metrics, Prediction, Shape, Splice},
+    metrics::{Ablation, Figures, Loss, Metrics, Shape, Splice},
     model::ModelFacts,
     moments::Moments,
     plan::{EvalPlan, KEPT_BYTES, PlannedText},
@@ -55,7 +55,7 @@ pub struct Job {
 ///
 /// # Errors
 /// Anything that cannot be read, or written; a dictionary that is not the one planned for; a text of which no
-/// token counts; a device that fails. Reports written before stay.
+/// token counts; a device that fails. A dictionary that overflows, once all others are evaluated. Reports written before stay.
 pub fn evaluate(jobs: &[Job], checkpoint: &Checkpoint, device: &Device) -> Result<Vec<Report>, EvalError> {
     let mut groups: Vec<Vec<usize>> = Vec::new();
     for (index, job) in jobs.iter().enumerate() {
@@ -70,14 +70,32 @@ pub fn evaluate(jobs: &[Job], checkpoint: &Checkpoint, device: &Device) -> Resul
         }
     }
     let mut reports = vec![None; jobs.len()];
+    let mut failed = None;
     let model = checkpoint.load(device)?;
-    for group in groups {
-        let of_group: Vec<&Job> = group.iter().map(|&index| &jobs[index]).collect();
-        for (index, report) in group.into_iter().zip(evaluate_group(&of_group, checkpoint, &model, device)?) {
-            reports[index] = Some(report);
+    for mut group in groups {
+        while !group.is_empty() {
+            let of_group: Vec<&Job> = group.iter().map(|&index| &jobs[index]).collect();
+            match evaluate_group(&of_group, checkpoint, &model, device) {
+                Ok(of_group) => {
+                    group.drain(..).zip(of_group).for_each(|(index, report)| reports[index] = Some(report));
+                }
+                // The others are none the worse for it, and begin again without it.
+                Err(EvalError::Overflow { dictionary, name, what }) => {
+                    group.retain(|&index| jobs[index].dictionary != dictionary);
+                    tracing::error!(
+                        "{}: {what} of text {name} is not finite; it is left out",
+                        dictionary.display()
+                    );
+                    failed.get_or_insert(EvalError::Overflow { dictionary, name, what });
+                }
+                Err(error) => return Err(error),
+            }
         }
     }
-    Ok(reports.into_iter().map(|report| report.expect("every job is in a group")).collect())
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(reports.into_iter().map(|report| report.expect("every job is in a group")).collect()),
+    }
 }
 
 /// Evaluates dictionaries whose plans share passes.
@@ -299,9 +317,9 @@ impl Evaluator<'_> {
         Measured { metrics, conventions, .. }: &mut Measured,
     ) -> Result<(), EvalError> {
         let (_, width) = self.target();
-        let not_finite = |dictionary: usize, what| {
-            let dictionary = self.directories[dictionary].display();
-            EvalError::NotFinite { name: format!("{name}, with {dictionary}"), what }
+        let overflow = |dictionary: usize, what| {
+            let dictionary = self.directories[dictionary].to_owned();
+            EvalError::Overflow { dictionary, name: name.to_owned(), what }
         };
         let there = paused.value();
         // What a transcoder reads may come behind, too.
@@ -320,7 +338,7 @@ impl Evaluator<'_> {
             let ends = Ends { x, y: &of_y, mean, tokens: &positions.tokens };
             let x_hat = reconstruct(dictionary, ends, &self.device, metrics)?;
             if x_hat.iter().any(|x| !x.is_finite()) {
-                return Err(not_finite(index, "the reconstruction"));
+                return Err(overflow(index, "the reconstruction"));
             }
             if !positions.predicting.is_empty() {
                 passes.push(go_on(positions.splice(&y, width, x_hat.chunks_exact(width))));
@@ -341,20 +359,17 @@ impl Evaluator<'_> {
             let losses = predictions::losses(self.model, &clean, &passes, predicting, targets)?;
             let (untouched, spliced) = losses.split_first().expect("a list for each pass");
             let (saes, ablated) = spliced.split_at(self.dictionaries.len());
-            for (number, (sae, metrics)) in saes.iter().zip(metrics).enumerate() {
-                let prediction = |(index, &token): (usize, _)| {
-                    let mut spliced = [None; Splice::ALL.len()];
-                    spliced[Splice::Sae as usize] = Some(sae[index]);
-                    for (&ablation, losses) in self.plan.ablations.iter().zip(ablated) {
-                        spliced[Splice::from(ablation) as usize] = Some(losses[index]);
-                    }
-                    Prediction { token, clean: untouched[index].ce, spliced }
-                };
-                let predictions: Vec<_> = predictors.iter().enumerate().map(prediction).collect();
-                if !predictions.iter().all(Prediction::is_finite) {
-                    return Err(not_finite(number, "a cross-entropy"));
-                }
-                metrics.add_predictions(&predictions);
+            let finite = |losses: &Vec<Loss>| losses.iter().all(Loss::is_finite);
+            if !iter::once(untouched).chain(ablated).all(finite) {
+                return Err(EvalError::NotFinite { name: name.to_owned(), what: "a cross-entropy" });
+            }
+            if let Some(number) = saes.iter().position(|losses| !finite(losses)) {
+                return Err(overflow(number, "a cross-entropy"));
+            }
+            let ablations = || self.plan.ablations.iter().copied().map(Splice::from);
+            for (sae, metrics) in saes.iter().zip(metrics) {
+                let spliced = iter::once((Splice::Sae, sae)).chain(ablations().zip(ablated));
+                metrics.add_predictions(&predictions::of(predictors, untouched, spliced));
             }
         }
         let at = Standing {

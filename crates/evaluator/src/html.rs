@@ -79,7 +79,9 @@ fn headlines(report: &Report) -> Markup {
         let interval = report.intervals.of.get(name).map(|&interval| format!(", {}", range(interval)));
         (format_figure(report.figure(name)), format!("{words}{}", interval.unwrap_or_default()))
     };
-    let tiles_of = HEADLINES.map(tile);
+    // Of an ablation that was not asked for there is nothing to say.
+    let tiles_of: Vec<_> =
+        HEADLINES.into_iter().filter(|(name, _)| report.figure(name).is_some()).map(tile).collect();
     tiles(tiles_of.iter().map(|(value, words)| (value.clone(), words.as_str())))
 }
 

@@ -13,7 +13,7 @@ use monosema_core::{
 };
 use monosema_sae::Metadata;
 use monosema_text::{ContextConfig, ContextPlan, Corpus, Estimate, SourceFile, TextConfig, TextError};
-use monosema_transformer::{Checkpoint, LOGITS_AT_ONCE, ModelInfo};
+use monosema_transformer::{Checkpoint, ModelInfo, Tiles};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
     dictionary::{self, DictionaryShape},
     error::EvalError,
     labelled::{self, ConceptsConfig, ProbesConfig},
-    metrics::Ablation,
+    metrics::{Ablation, documents},
     reconstruct::chunk_rows,
 };
 
@@ -173,9 +173,13 @@ impl EvalPlan {
         let to_hook = if kept < KEPT_BYTES { 1 } else { 2 };
         let ablations = config.ablations.clone().unwrap_or_else(|| Ablation::ALL.into());
         let from_hook = FROM_HOOK + ablations.len() as u32 + 2 * config.conventions.len() as u32;
+        // Of every text, and of all of them together.
+        let sums: u64 =
+            texts.iter().map(|text| 2 * documents::bytes(text.counted_tokens, dictionary.d_in)).sum();
         let memory_bytes = memory(info, dictionary, batch_contexts, context.length)
             .saturating_add(tokenizing_bytes)
             .saturating_add(kept.min(KEPT_BYTES))
+            .saturating_add(sums)
             .saturating_add(labelled::memory(&config.concepts, &config.probes, dictionary));
         Ok(Self {
             dictionary: *dictionary,
@@ -246,16 +250,31 @@ impl EvalPlan {
         let ContextPlan { length, .. } = self.context;
         let rule = self.context.rule();
         let hook = self.hook();
+        let spliced = spliced(&self.ablations);
         format!(
             "Text is read in windows of up to {length} tokens (where shorter ones are padded at their ends, padding is \
              neither seen nor counted); {rule}; every other \
-             position counts. Activations at {hook} are measured at the counted positions. Reconstruction, zero, mean \
-             and another token's activation are spliced in at exactly these positions, and all other positions keep the clean \
+             position counts. Activations at {hook} are measured at the counted positions. Spliced in at \
+             exactly these positions are {spliced}, and all other positions keep the clean \
              value, in every variant alike. Cross-entropy and divergence are of the predictions made from counted positions, of the \
              next token in the same window (the last position of a window predicts nothing). The mean activation of \
              a text is that of all of its own counted tokens, from a clean pass, and so are the activations of other tokens (from \
              a random 4,096 of them)."
         )
+    }
+}
+
+/// What comes in the place of activations, in words.
+pub(crate) fn spliced(ablations: &BTreeSet<Ablation>) -> String {
+    let mut all: Vec<&str> = vec!["reconstructions"];
+    all.extend(ablations.iter().map(|ablation| match ablation {
+        Ablation::Zero => "zero",
+        Ablation::Mean => "the mean",
+        Ablation::Resample => "another token's activation",
+    }));
+    match all.split_last() {
+        Some((last, others)) if !others.is_empty() => format!("{} and {last}", others.join(", ")),
+        _ => all.concat(),
     }
 }
 
@@ -393,6 +412,6 @@ fn memory(info: &ModelInfo, dictionary: &DictionaryShape, contexts: usize, lengt
     // The model's heads are not known here, and taken as 64 wide; queries are worked on 512 at a time.
     let scores = 2.0 * info.d_model.div_ceil(64) as f64 * floats(batch_tokens, length.min(512));
     let latents = 2.0 * floats(chunk_rows(dictionary.d_sae).min(batch_tokens), dictionary.d_sae);
-    let logits = floats(LOGITS_AT_ONCE.div_ceil(info.d_vocab.max(1)), info.d_vocab);
+    let logits = floats(Tiles::default().logits(info.d_vocab), 1);
     (weights + hidden + scores.max(latents).max(logits)) as u64
 }

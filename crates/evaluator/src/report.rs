@@ -160,7 +160,7 @@ pub struct Timing {
     /// Wall-clock seconds, without loading the model: of the passes, which dictionaries that were evaluated together share; of resampling
     /// documents and reading labelled text, up to this report.
     pub seconds: f64,
-    /// Counted tokens of the passes a second.
+    /// Counted tokens a second of them.
     pub tokens_per_second: f64,
     /// How many dictionaries shared the passes.
     pub dictionaries: u64,
@@ -207,7 +207,7 @@ impl Report {
             .collect()
     }
 
-    /// A figure over all texts; `None` if it is not defined on them.
+    /// A figure over all texts; `None` if it is not defined on them, or was not asked for.
     pub fn figure(&self, name: &str) -> Option<f64> {
         self.metrics.get(name).copied().flatten()
     }

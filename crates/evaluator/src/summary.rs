@@ -197,8 +197,7 @@ fn all_at_once(Together { hooks, metrics, intervals }: &Together) -> Markup {
     html! {
         h2 { "All at once" }
         p.soft {
-            "Spliced in at " (names.join(", ")) " in one pass, each reading what those before it left; zero, mean and \
-             another token's activation at the same hooks."
+            "Spliced in at " (names.join(", ")) " in one pass, each reading what those before it left; ablations at the same hooks."
         }
         (table)
     }

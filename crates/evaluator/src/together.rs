@@ -186,14 +186,8 @@ impl Splicer<'_> {
         }
         let Positions { predicting, predictors, targets, .. } = positions;
         let losses = predictions::losses(&self.model, &clean, &passes, predicting, targets)?;
-        let prediction = |(index, &token): (usize, _)| {
-            let mut spliced = [None; Splice::ALL.len()];
-            for (&splice, losses) in splices.iter().zip(&losses[1..]) {
-                spliced[splice as usize] = Some(losses[index]);
-            }
-            Prediction { token, clean: losses[0][index].ce, spliced }
-        };
-        let predictions: Vec<_> = predictors.iter().enumerate().map(prediction).collect();
+        let (untouched, spliced) = losses.split_first().expect("a list for each pass");
+        let predictions = predictions::of(predictors, untouched, splices.into_iter().zip(spliced));
         match predictions.iter().all(Prediction::is_finite) {
             true => Ok(predictions),
             false => Err(EvalError::NotFinite { name: text.name.clone(), what: "a cross-entropy" }),

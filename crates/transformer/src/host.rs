@@ -12,7 +12,7 @@ use rayon::prelude::*;
 const TASK: usize = 1 << 15;
 
 /// How many partial sums a sum is made of, so that it can use vectors.
-const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 
 /// Whether `x` lives in host memory and records no gradient.
 pub(crate) fn applies<const D: usize>(x: &Tensor<D>) -> bool {
@@ -167,6 +167,19 @@ pub(crate) fn sum(row: &[f32], f: impl Fn(f32) -> f32) -> f64 {
     total
 }
 
+/// The sum of `f(x)`, in double precision.
+#[inline(always)]
+pub(crate) fn sum_f64(row: &[f32], f: impl Fn(f32) -> f32) -> f64 {
+    let mut lanes = [0.0; LANES];
+    let (chunks, rest) = row.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            *lane += f64::from(f(x));
+        }
+    }
+    lanes.iter().sum::<f64>() + rest.iter().map(|&x| f64::from(f(x))).sum::<f64>()
+}
+
 /// Turns a row into `softmax(scale * row)`.
 #[inline(always)]
 pub(crate) fn softmax(row: &mut [f32], scale: f32) {
@@ -224,6 +237,7 @@ mod tests {
         for n in [1, 15, 16, 17, 1024, 2500] {
             let row: Vec<f32> = (0..n).map(|i| (i * 7 % n) as f32).collect();
             assert_eq!(sum(&row, |x| x), (n * (n - 1) / 2) as f64);
+            assert_eq!(sum_f64(&row, |x| x), (n * (n - 1) / 2) as f64);
             assert_eq!(max(&row), (n - 1) as f32);
         }
     }

@@ -31,7 +31,7 @@ pub use error::ModelError;
 pub use families::{Family, llama};
 pub use formats::GGUF_SPLITS;
 pub use info::{BlockInfo, ModelInfo};
-pub use loss::{LOGITS_AT_ONCE, Loss, losses, next_token_losses};
+pub use loss::{Loss, Tiles, losses, next_token_losses};
 pub use model::{LanguageModel, Paused};
 pub use precision::Precision;
 pub use tap::{Capture, NoTap, Replace, Tap};

@@ -12,19 +12,33 @@ use burn::tensor::{Int, Tensor, TensorData, TensorReadError};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::{LanguageModel, host};
+use crate::{
+    LanguageModel,
+    host::{self, LANES},
+};
 
-/// How many tokens of the vocabulary a tile has at most.
-const TILE_TOKENS: usize = 1024;
+/// How many logits are computed at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tiles {
+    /// How many rows a tile has at most: positions times passes, or one position if there are more passes than that.
+    pub rows: usize,
+    /// How many tokens of the vocabulary.
+    pub tokens: usize,
+}
 
-/// How many rows: positions times passes.
-const TILE_ROWS: usize = 2048;
+impl Default for Tiles {
+    /// 8 MiB: what a processor's last cache holds. Between a quarter and four times as many rows as tokens make no difference.
+    fn default() -> Self {
+        Self { rows: 2048, tokens: 1024 }
+    }
+}
 
-/// How many logits stand in memory at once, whatever is compared: 8 MiB of them.
-pub const LOGITS_AT_ONCE: usize = TILE_TOKENS * TILE_ROWS;
-
-/// How many partial sums a sum is made of, so that it can use vectors.
-const LANES: usize = 16;
+impl Tiles {
+    /// How many logits of a vocabulary a tile has.
+    pub fn logits(&self, d_vocab: usize) -> usize {
+        self.rows * self.tokens.min(d_vocab)
+    }
+}
 
 /// What one prediction loses.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -37,28 +51,49 @@ pub struct Loss {
     pub agrees: bool,
 }
 
+impl Loss {
+    /// Whether both are numbers.
+    pub fn is_finite(&self) -> bool {
+        self.ce.is_finite() && self.kl.is_finite()
+    }
+}
+
 /// What is predicted from some positions loses under each of some passes; divergence and agreement are from the first. A list for each
-/// pass, with an entry for each position.
+/// pass, with an entry for each position. No gradient flows through it.
 ///
 /// # Shapes
-/// `passes`: final hidden states `[n, d_model]` each, as [`LanguageModel::forward`] returns them; `targets`: `n` tokens.
+/// `passes`: final hidden states `[batch, seq, d_model]` each, as [`LanguageModel::forward`] returns them; `positions`: indices into
+/// `batch * seq`; `targets`: which token follows each of them.
 ///
 /// # Errors
 /// A device that fails.
+///
+/// # Panics
+/// If there is no pass, not a target for each position, or a target that is no token of the model.
 pub fn losses(
     model: &LanguageModel,
-    passes: &[Tensor<2>],
+    passes: &[Tensor<3>],
+    positions: &[i32],
     targets: &[u32],
+    tiles: Tiles,
 ) -> Result<Vec<Vec<Loss>>, TensorReadError> {
+    let d_vocab = model.info().d_vocab;
+    assert!(!passes.is_empty(), "there is a pass");
+    assert_eq!(positions.len(), targets.len(), "a target for each position");
+    assert!(targets.iter().all(|&target| (target as usize) < d_vocab), "targets are of {d_vocab} tokens");
     let mut losses = vec![Vec::with_capacity(targets.len()); passes.len()];
-    let at_once = (TILE_ROWS / passes.len().max(1)).max(1);
-    for (chunk, targets) in targets.chunks(at_once).enumerate() {
-        let (begin, n) = (chunk * at_once, targets.len());
-        let hidden = passes.iter().map(|hidden| hidden.clone().narrow(0, begin, n)).collect();
-        let hidden: Tensor<2> = Tensor::cat(hidden, 0);
+    let at_once = (tiles.rows / passes.len()).max(1);
+    for (positions, targets) in positions.chunks(at_once).zip(targets.chunks(at_once)) {
+        let n = positions.len();
+        let indices = Tensor::<1, Int>::from_data(TensorData::new(positions.to_vec(), [n]), model.device());
+        let chosen = |hidden: &Tensor<3>| {
+            let [batch, seq, d_model] = hidden.dims();
+            hidden.clone().reshape([batch * seq, d_model]).select(0, indices.clone())
+        };
+        let hidden: Tensor<2> = Tensor::cat(passes.iter().map(chosen).collect(), 0);
         let mut rows: Vec<Row> = targets.iter().map(|&target| Row::new(target, passes.len())).collect();
-        for first in (0..model.info().d_vocab).step_by(TILE_TOKENS) {
-            let tokens = first..(first + TILE_TOKENS).min(model.info().d_vocab);
+        for first in (0..d_vocab).step_by(tiles.tokens) {
+            let tokens = first..first.saturating_add(tiles.tokens).min(d_vocab);
             let tile = model.unembed_tokens(hidden.clone(), tokens.clone()).try_into_vec_as::<f32>()?;
             let add = |room: &mut Vec<f32>, (position, row): (usize, &mut Row)| {
                 let logits = |pass| &tile[(pass * n + position) * tokens.len()..][..tokens.len()];
@@ -73,7 +108,7 @@ pub fn losses(
     Ok(losses)
 }
 
-/// The cross-entropy, in nats, of every token but the first given those before it.
+/// The cross-entropy, in nats, of every token but the first given those before it. No gradient flows through it.
 ///
 /// # Shapes
 /// `hidden`: `[batch, seq, d_model]` as [`LanguageModel::forward`] returns it; `tokens`: `[batch, seq]`. Result:
@@ -81,19 +116,24 @@ pub fn losses(
 ///
 /// # Errors
 /// A device that fails.
+///
+/// # Panics
+/// If a token is none of the model's.
 pub fn next_token_losses(
     model: &LanguageModel,
     hidden: Tensor<3>,
     tokens: Tensor<2, Int>,
 ) -> Result<Tensor<2>, TensorReadError> {
-    let ([batch, seq, d_model], device) = (hidden.dims(), hidden.device());
+    let ([batch, seq], device) = (tokens.dims(), hidden.device());
     let predictions = seq.saturating_sub(1);
     if batch * predictions == 0 {
         return Ok(Tensor::zeros([batch, predictions], &device));
     }
     let targets = tokens.narrow(1, 1, predictions).try_into_vec_as::<u32>()?;
-    let hidden = hidden.narrow(1, 0, predictions).reshape([batch * predictions, d_model]);
-    let losses = losses(model, &[hidden], &targets)?;
+    let positions = (0..batch).flat_map(|row| row * seq..row * seq + predictions);
+    let positions: Vec<i32> =
+        positions.map(|index| i32::try_from(index).expect("a batch has fewer than 2^31 tokens")).collect();
+    let losses = losses(model, &[hidden], &positions, &targets, Tiles::default())?;
     let ce: Vec<f32> = losses[0].iter().map(|loss| loss.ce as f32).collect();
     Ok(Tensor::from_data(TensorData::new(ce, [batch, predictions]), &device))
 }
@@ -174,11 +214,11 @@ impl Row {
         let shift = self.passes[0].rise(highest);
         weights.resize(clean.len(), 0.0);
         weights.iter_mut().zip(clean).for_each(|(weight, &l)| *weight = host::exp(l - shift));
-        self.passes[0].weight += sum(weights, |weight| weight);
+        self.passes[0].weight += host::sum_f64(weights, |weight| weight);
         for (pass, of) in self.passes.iter_mut().enumerate().skip(1) {
             let theirs = logits(pass);
             let shift = of.rise(host::max(theirs));
-            of.weight += sum(theirs, |l| host::exp(l - shift));
+            of.weight += host::sum_f64(theirs, |l| host::exp(l - shift));
             of.apart += weighted_difference(weights, clean, theirs);
         }
     }
@@ -189,7 +229,7 @@ impl Row {
         self.passes.iter().enumerate().map(|(pass, of)| {
             let kl = of.apart / first.weight - first.normaliser() + of.normaliser();
             // Rounding may put the divergence of equal distributions a hair below 0. Not `max`, which makes 0 of NaN.
-            let kl = if pass == 0 || kl < 0.0 { 0.0 } else { kl };
+            let kl = if pass == 0 || (kl < 0.0 && kl.is_finite()) { 0.0 } else { kl };
             Loss {
                 ce: of.normaliser() - f64::from(of.target),
                 kl,
@@ -217,32 +257,23 @@ impl Running {
     }
 }
 
-/// Σ f(x).
-#[inline(always)]
-fn sum(values: &[f32], f: impl Fn(f32) -> f32) -> f64 {
-    let mut lanes = [0.0; LANES];
-    let (chunks, rest) = values.as_chunks::<LANES>();
-    for chunk in chunks {
-        for (lane, &x) in lanes.iter_mut().zip(chunk) {
-            *lane += f64::from(f(x));
-        }
-    }
-    lanes.iter().sum::<f64>() + rest.iter().map(|&x| f64::from(f(x))).sum::<f64>()
-}
-
-/// Σ w (a − b).
+/// Σ w (a − b), in f64: logits may be far from one another, and yet say nearly the same. Where a is −∞ there is nothing to weigh.
 #[inline(always)]
 fn weighted_difference(weights: &[f32], a: &[f32], b: &[f32]) -> f64 {
+    let term = |w: f32, a: f32, b: f32| {
+        let difference = f64::from(a) - f64::from(b);
+        f64::from(w) * if a == f32::NEG_INFINITY { 0.0 } else { difference }
+    };
     let mut lanes = [0.0; LANES];
     let [(weights, w_rest), (a, a_rest), (b, b_rest)] =
         [weights, a, b].map(|values| values.as_chunks::<LANES>());
     for ((weights, a), b) in weights.iter().zip(a).zip(b) {
         for (lane, sum) in lanes.iter_mut().enumerate() {
-            *sum += f64::from(weights[lane] * (a[lane] - b[lane]));
+            *sum += term(weights[lane], a[lane], b[lane]);
         }
     }
     let rest = w_rest.iter().zip(a_rest).zip(b_rest);
-    lanes.iter().sum::<f64>() + rest.map(|((w, a), b)| f64::from(w * (a - b))).sum::<f64>()
+    lanes.iter().sum::<f64>() + rest.map(|((&w, &a), &b)| term(w, a, b)).sum::<f64>()
 }
 
 #[cfg(test)]
@@ -280,10 +311,11 @@ mod tests {
     #[test]
     fn tiles_do_not_matter() {
         let wave = |step: f32| (0..1003).map(move |v| (v as f32 * step).sin() * 30.0).collect::<Vec<_>>();
-        let passes = [wave(0.7), wave(0.9), wave(0.7001)];
+        let passes = [wave(0.7), wave(0.9), wave(0.7000001)];
         let passes: Vec<&[f32]> = passes.iter().map(Vec::as_slice).collect();
         for target in [0, 500, 1002] {
             let whole = compare(&passes, target, 1003);
+            assert_eq!([0, 1, 2].map(|pass| whole[pass].agrees), [true, false, true]);
             for width in [1, 17, 64, 1002] {
                 for (tiled, whole) in compare(&passes, target, width).iter().zip(&whole) {
                     assert!(
@@ -297,19 +329,49 @@ mod tests {
     }
 
     #[test]
+    fn of_equal_favourites_the_first_one_counts() {
+        for width in 1..=2 {
+            let agrees = |other: [f32; 2]| compare(&[&[1.0, 1.0], &other], 0, width)[1].agrees;
+            assert!(agrees([1.0, 0.0]) && agrees([1.0, 1.0]) && !agrees([0.0, 1.0]), "{width}");
+        }
+    }
+
+    #[test]
+    fn how_far_logits_are_apart_does_not_matter() {
+        let row: Vec<f32> = (0..1003).map(|v| (v as f32 * 0.7).sin() * 4.0).collect();
+        for offset in [30.0, 1000.0, -1000.0] {
+            // What the offset rounds away belongs to both.
+            let far: Vec<f32> = row.iter().map(|l| l + offset).collect();
+            let near: Vec<f32> = far.iter().map(|l| l - offset).collect();
+            let found = compare(&[&near, &far], 3, 100)[1];
+            assert!(found.kl < 1e-7 && found.agrees, "{offset}: {found:?}");
+        }
+    }
+
+    #[test]
     fn what_is_not_a_number_stays_so() {
-        for broken in [[f32::NAN; 2], [f32::NAN, 1.0]] {
-            let found = compare(&[&[0.0, 1.0], &broken], 0, 1)[1];
-            assert!(found.ce.is_nan() && found.kl.is_nan(), "{found:?}");
+        for broken in [[f32::NAN; 2], [f32::NAN, 1.0], [1.0, f32::NAN]] {
+            for width in 1..=2 {
+                let found = compare(&[&[0.0, 1.0], &broken], 0, width)[1];
+                assert!(found.ce.is_nan() && found.kl.is_nan(), "{found:?}");
+                let found = compare(&[&broken, &[0.0, 1.0]], 0, width);
+                assert!(found[0].ce.is_nan() && found[1].kl.is_nan(), "{found:?}");
+            }
         }
     }
 
     #[test]
     fn tokens_that_are_ruled_out_weigh_nothing() {
-        let out = f32::NEG_INFINITY;
+        let (out, ln2) = (f32::NEG_INFINITY, std::f64::consts::LN_2);
         for width in 1..=4 {
-            let found = compare(&[&[out, 2.0, 2.0, out]], 1, width)[0];
-            assert!((found.ce - std::f64::consts::LN_2).abs() < 1e-6, "{found:?}");
+            let by = |other: [f32; 4]| compare(&[&[out, 2.0, 2.0, out], &other], 1, width);
+            let [first, same] = by([out, 7.0, 7.0, out])[..] else { panic!() };
+            assert!((first.ce - ln2).abs() < 1e-6 && (same.ce - ln2).abs() < 1e-6 && same.kl < 1e-6);
+            // Half of what the other has is on tokens that the first rules out.
+            let half = by([2.0; 4])[1];
+            assert!((half.kl - ln2).abs() < 1e-6, "{half:?}");
+            // And what the other rules out is infinitely far from it.
+            assert_eq!(by([2.0, out, 2.0, 2.0])[1].kl, f64::INFINITY);
         }
     }
 

@@ -8,6 +8,7 @@ mod families;
 mod fixture;
 mod golden;
 mod hooks;
+mod losses;
 mod pickles;
 mod refusals;
 mod strict;

@@ -7,6 +7,12 @@ use super::{Block, Prediction, Shape, Sums};
 /// More are not kept apart: neighbours are then taken together. Far more than an interval needs, and a bound on memory.
 const MOST: usize = 2048;
 
+/// What the sums of a text of so many tokens take at most, for a dictionary that gives `d_in` dimensions: for each document, moments of
+/// activations and of errors.
+pub(crate) fn bytes(tokens: u64, d_in: usize) -> u64 {
+    tokens.min(MOST as u64).saturating_mul(2 * size_of::<f64>() as u64 * d_in as u64)
+}
+
 /// The sums of one text, by document.
 #[derive(Clone, Debug)]
 pub(super) struct Documents {

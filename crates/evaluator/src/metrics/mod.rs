@@ -8,7 +8,7 @@
 //! Families know neither a model nor a dictionary, only numbers on the host.
 
 mod bootstrap;
-mod documents;
+pub(crate) mod documents;
 mod spliced_sums;
 
 use std::{collections::BTreeMap, ops::Range};
@@ -26,7 +26,7 @@ pub use curves::Curves;
 pub use density::Histogram;
 pub use spread::{Spread, TokenHistogram};
 
-/// Figures by name. `None` is a figure that is not defined on this text (a ratio with denominator 0).
+/// Figures by name. `None` is a figure that is not defined on this text (a ratio with denominator 0), or that was not asked for.
 pub type Figures = BTreeMap<String, Option<f64>>;
 
 /// Declares the modules of the families, [`Sums`] of those whose figures have intervals, [`Metrics`] that feeds them all, and
@@ -304,8 +304,7 @@ pub(crate) struct Prediction {
 impl Prediction {
     /// Whether every loss that there is is a number.
     pub(crate) fn is_finite(&self) -> bool {
-        self.clean.is_finite()
-            && self.spliced.iter().flatten().all(|loss| loss.ce.is_finite() && loss.kl.is_finite())
+        self.clean.is_finite() && self.spliced.iter().flatten().all(Loss::is_finite)
     }
 }
 

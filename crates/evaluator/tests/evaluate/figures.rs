@@ -229,20 +229,37 @@ fn figures_lie_within_their_intervals() {
 fn what_was_not_asked_for_is_not_there_and_changes_nothing_else() {
     let world = World::new();
     let all = world.evaluate(&world.config(), &world.random());
-    let config = EvalConfig { ablations: Some([Ablation::Resample].into()), ..world.config() };
-    let some = world.evaluate(&config, &world.random());
-    let absent = |name: &str| {
-        [".zero", ".mean"].iter().any(|ablation| name.ends_with(ablation)) || name == "kl_recovered"
-    };
-    for (name, figure) in &all.metrics {
-        let expected = figure.filter(|_| !absent(name));
-        assert_eq!(some.metrics[name], expected, "{name}");
-        let interval = all.intervals.of.get(name).filter(|_| !absent(name));
-        assert_eq!(some.intervals.of.get(name), interval, "{name}");
+    let page = || fs::read_to_string(world.path("out/report.html")).unwrap();
+    assert!(page().contains("against zero ablation"));
+    for asked in [vec![], vec![Ablation::Resample], vec![Ablation::Mean, Ablation::Zero]] {
+        let config = EvalConfig { ablations: Some(asked.iter().copied().collect()), ..world.config() };
+        let some = world.evaluate(&config, &world.random());
+        let names = [(Ablation::Zero, ".zero"), (Ablation::Mean, ".mean"), (Ablation::Resample, ".resample")];
+        let absent = |name: &str| {
+            let of_absent =
+                |(ablation, end): &(Ablation, &str)| !asked.contains(ablation) && name.ends_with(end);
+            names.iter().any(of_absent) || (name == "kl_recovered" && !asked.contains(&Ablation::Zero))
+        };
+        for (name, figure) in &all.metrics {
+            assert_eq!(some.metrics[name], figure.filter(|_| !absent(name)), "{name}");
+            let interval = all.intervals.of.get(name).filter(|_| !absent(name));
+            assert_eq!(some.intervals.of.get(name), interval, "{name}");
+        }
+        assert_eq!(some.by_position.ce_sae, all.by_position.ce_sae);
+        assert_eq!(
+            some.by_position.ce_zero.iter().any(Option::is_some),
+            asked.contains(&Ablation::Zero),
+            "{asked:?}"
+        );
+        assert_eq!(page().contains("against zero ablation"), asked.contains(&Ablation::Zero));
+        assert_eq!(
+            some.counted.rule.contains("and another token's activation,"),
+            asked == [Ablation::Resample]
+        );
+        let [all, some] = [world.config(), config].map(|config| world.plan(&config, &world.random()));
+        assert_eq!(some.passes.from_hook, 2 + asked.len() as u32);
+        assert!(!some.shares_passes(&all));
     }
-    assert!(all.metrics.keys().filter(|name| absent(name)).count() >= 7);
-    assert_eq!(some.by_position.ce_resample, all.by_position.ce_resample);
-    assert!(some.by_position.ce_zero.iter().all(Option::is_none));
 }
 
 #[test]

@@ -1,13 +1,13 @@
 //! What cannot work is refused, with words that help.
 
-use std::fs;
+use std::{fs, path::PathBuf};
 
-use monosema_core::{BlockHook, HookPoint, Seed};
-use monosema_evaluator::{DictionaryShape, EvalConfig, EvalPlan, Training};
+use monosema_core::{BlockHook, HookPoint, Manifest, Seed};
+use monosema_evaluator::{DictionaryShape, EvalConfig, EvalPlan, Job, Report, Training, evaluate};
 use monosema_sae::Metadata;
 use monosema_text::ContextConfig;
 
-use crate::world::{D_MODEL, World, context, hook, shape};
+use crate::world::{D_MODEL, World, context, device, hook, shape, weights};
 
 const SHAPE: fn() -> DictionaryShape =
     || DictionaryShape { hook: hook(), hook_out: None, d_in: D_MODEL, d_sae: 8 };
@@ -147,6 +147,27 @@ fn a_text_of_which_nothing_counts() {
         assert!(error.contains(part), "{part:?} is not in {error:?}");
     }
     assert!(!world.path("out").exists(), "no report of nothing");
+}
+
+#[test]
+fn a_dictionary_that_overflows_takes_nothing_from_the_others() {
+    let world = World::new();
+    let d_sae = 2;
+    let huge = || vec![1e30; D_MODEL * d_sae];
+    let broken = world.dictionary("broken", weights(huge(), vec![1.0; d_sae], huge(), vec![0.0; D_MODEL]));
+    let checkpoint = world.checkpoint();
+    let job = |dictionary: PathBuf| {
+        let plan = world.plan(&world.config(), &dictionary);
+        let manifest = Manifest::new(plan.work(&checkpoint, &dictionary).unwrap(), "cpu");
+        Job { plan, manifest, out: dictionary.join("report"), dictionary }
+    };
+    let jobs = [broken, world.identity()].map(job);
+    assert!(jobs[0].plan.shares_passes(&jobs[1].plan));
+    let error = evaluate(&jobs, &checkpoint, &device()).unwrap_err().to_string();
+    assert!(error.contains("broken") && error.contains("the reconstruction of text a"), "{error}");
+    assert!(!jobs[0].out.exists());
+    let alone = world.evaluate(&world.config(), &jobs[1].dictionary);
+    assert_eq!(Report::read(&jobs[1].out).unwrap().metrics, alone.metrics);
 }
 
 #[test]
