@@ -69,16 +69,17 @@ fn after(floor: f32) -> Memory {
 
 /// Devices that are here and have a fused step.
 fn devices() -> Vec<Device> {
+    #[cfg(not(feature = "wgpu"))]
+    let gpus = Vec::new();
     #[cfg(feature = "wgpu")]
-    {
+    let gpus = {
         let gpus = Device::enumerate(burn::tensor::DeviceType::Wgpu).into_vec();
         let relu = form(Activation::Relu, false, false);
         let told = settings(Precision::Auto, Path::Sparse);
         assert!(gpus.iter().any(|gpu| supports(gpu, &relu, &told)), "no GPU, in hardware or in software");
-        return [gpus, vec![Device::flex()]].concat();
-    }
-    #[cfg(not(feature = "wgpu"))]
-    return vec![Device::flex()];
+        gpus
+    };
+    [gpus, vec![Device::flex()]].concat()
 }
 
 fn to_device(p: &Parameters, device: &Device) -> Parameters {
