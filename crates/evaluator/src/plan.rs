@@ -265,7 +265,7 @@ impl EvalPlan {
 }
 
 /// What comes in the place of activations, in words.
-pub(crate) fn spliced(ablations: &BTreeSet<Ablation>) -> String {
+fn spliced(ablations: &BTreeSet<Ablation>) -> String {
     let mut all: Vec<&str> = vec!["reconstructions"];
     all.extend(ablations.iter().map(|ablation| match ablation {
         Ablation::Zero => "zero",

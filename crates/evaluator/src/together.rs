@@ -19,7 +19,7 @@ use crate::{
     error::EvalError,
     evaluate::{Job, UP_TO_HOOK, load, read_hook},
     host,
-    metrics::{Figures, Intervals, Metrics, Prediction, Shape, Splice},
+    metrics::{Figures, Intervals, Loss, Metrics, Prediction, Shape, Splice},
     moments::Moments,
     plan::{EvalPlan, PlannedText},
     positions::Positions,
@@ -186,12 +186,11 @@ impl Splicer<'_> {
         }
         let Positions { predicting, predictors, targets, .. } = positions;
         let losses = predictions::losses(&self.model, &clean, &passes, predicting, targets)?;
-        let (untouched, spliced) = losses.split_first().expect("a list for each pass");
-        let predictions = predictions::of(predictors, untouched, splices.into_iter().zip(spliced));
-        match predictions.iter().all(Prediction::is_finite) {
-            true => Ok(predictions),
-            false => Err(EvalError::NotFinite { name: text.name.clone(), what: "a cross-entropy" }),
+        if !losses.iter().flatten().all(Loss::is_finite) {
+            return Err(EvalError::NotFinite { name: text.name.clone(), what: "a cross-entropy" });
         }
+        let (untouched, spliced) = losses.split_first().expect("a list for each pass");
+        Ok(predictions::of(predictors, untouched, splices.into_iter().zip(spliced)))
     }
 }
 

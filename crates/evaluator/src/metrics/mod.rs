@@ -301,13 +301,6 @@ pub(crate) struct Prediction {
     pub(crate) spliced: [Option<Loss>; Splice::ALL.len()],
 }
 
-impl Prediction {
-    /// Whether every loss that there is is a number.
-    pub(crate) fn is_finite(&self) -> bool {
-        self.clean.is_finite() && self.spliced.iter().flatten().all(Loss::is_finite)
-    }
-}
-
 /// A family of figures: its sums, fed in blocks.
 pub(crate) trait Family: Sized {
     /// Its figures, in the order in which [`Family::values`] gives them; none of one whose sums become a picture.
