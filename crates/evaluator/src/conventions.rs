@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use burn::tensor::{Device, Tensor};
 use monosema_sae::Dictionary;
 use monosema_text::{ContextBatch, Tokenizer};
-use monosema_transformer::{LanguageModel, NoTap, Paused};
+use monosema_transformer::{LanguageModel, Paused};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -261,9 +261,9 @@ impl Sums {
             }
         };
         let [batch, seq, _] = at.paused.value().dims();
-        let go_on =
-            |spliced| at.paused.resume(host::tensor(spliced, [batch, seq, width], at.device), &mut NoTap);
-        let passes = [go_on(spliced), go_on(vec![0.0; at.y.len()])];
+        let instead_of_y = |spliced| host::tensor(spliced, [batch, seq, width], at.device);
+        let zeros = vec![0.0; at.y.len()];
+        let passes = at.paused.resume_each(vec![instead_of_y(spliced), instead_of_y(zeros)]);
         self.add_losses(at, &positions, &passes)
     }
 

@@ -11,7 +11,7 @@ use burn::tensor::Device;
 use monosema_core::{Digest, HookPoint, Manifest, Progress};
 use monosema_sae::Dictionary;
 use monosema_text::{ContextBatch, Tokenizer};
-use monosema_transformer::{Capture, Checkpoint, LanguageModel, NoTap, Paused};
+use monosema_transformer::{Capture, Checkpoint, LanguageModel, Paused};
 
 use crate::{
     conventions::{self, Convention, Standing},
@@ -327,8 +327,8 @@ impl Evaluator<'_> {
         let shape = there.dims();
         let y = host::values(there, UP_TO_HOOK)?;
         let of_y = positions.gather(&y, width);
-        let go_on = |spliced| paused.resume(host::tensor(spliced, shape, &self.device), &mut NoTap);
-        let mut passes = Vec::with_capacity(self.dictionaries.len() + self.plan.ablations.len());
+        let instead_of_y = |spliced| host::tensor(spliced, shape, &self.device);
+        let mut spliced = Vec::with_capacity(self.dictionaries.len() + self.plan.ablations.len());
         for (index, (dictionary, metrics)) in self.dictionaries.iter().zip(metrics.iter_mut()).enumerate() {
             let of_x = match read_hook(dictionary) {
                 Some(hook) => Some(positions.gather(&captured(&capture, hook)?, dictionary.d_in())),
@@ -341,7 +341,7 @@ impl Evaluator<'_> {
                 return Err(overflow(index, "the reconstruction"));
             }
             if !positions.predicting.is_empty() {
-                passes.push(go_on(positions.splice(&y, width, x_hat.chunks_exact(width))));
+                spliced.push(instead_of_y(positions.splice(&y, width, x_hat.chunks_exact(width))));
             }
         }
         if !positions.predicting.is_empty() {
@@ -349,13 +349,14 @@ impl Evaluator<'_> {
             let mean_row: Vec<f32> = mean.iter().map(|&mean| mean as f32).collect();
             for ablation in &self.plan.ablations {
                 let others = positions.tokens.iter().map(|&token| resample.of(token));
-                passes.push(go_on(match ablation {
+                spliced.push(instead_of_y(match ablation {
                     Ablation::Zero => positions.splice(&y, width, iter::repeat(zero_row.as_slice())),
                     Ablation::Mean => positions.splice(&y, width, iter::repeat(mean_row.as_slice())),
                     Ablation::Resample => positions.splice(&y, width, others),
                 }));
             }
             let Positions { predicting, predictors, targets, .. } = positions;
+            let passes = paused.resume_each(spliced);
             let losses = predictions::losses(self.model, &clean, &passes, predicting, targets)?;
             let (untouched, spliced) = losses.split_first().expect("a list for each pass");
             let (saes, ablated) = spliced.split_at(self.dictionaries.len());

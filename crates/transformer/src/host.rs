@@ -24,6 +24,15 @@ pub(crate) fn applies_to(device: &Device) -> bool {
     *device == Device::flex() && !device.is_autodiff()
 }
 
+/// `f` of each of some parts of the work, on all cores. A single one stays on the caller's thread: an accelerator queues the work of
+/// each thread apart.
+pub(crate) fn each<T: Send, U: Send>(parts: Vec<T>, f: impl Fn(T) -> U + Sync + Send) -> Vec<U> {
+    if parts.len() == 1 {
+        return parts.into_iter().map(f).collect();
+    }
+    parts.into_par_iter().map(f).collect()
+}
+
 /// Changes every row (last dimension) of `x` in place; `f` is told which it is.
 pub(crate) fn map_rows<const D: usize>(x: Tensor<D>, f: impl Fn(usize, &mut [f32]) + Sync) -> Tensor<D> {
     let (device, width) = (x.device(), x.dims()[D - 1]);

@@ -11,6 +11,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod alike;
 mod blocks;
 mod checkpoint;
 mod error;

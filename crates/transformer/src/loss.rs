@@ -8,12 +8,13 @@
 
 use std::ops::Range;
 
-use burn::tensor::{Int, Tensor, TensorData, TensorReadError};
+use burn::tensor::{Device, Int, Tensor, TensorData, TensorReadError};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::{
     LanguageModel,
+    alike::{self, Alike},
     host::{self, LANES},
 };
 
@@ -91,21 +92,42 @@ pub fn losses(
             hidden.clone().reshape([batch * seq, d_model]).select(0, indices.clone())
         };
         let hidden: Tensor<2> = Tensor::cat(passes.iter().map(chosen).collect(), 0);
-        let mut rows: Vec<Row> = targets.iter().map(|&target| Row::new(target, passes.len())).collect();
-        for first in (0..d_vocab).step_by(tiles.tokens) {
-            let tokens = first..first.saturating_add(tiles.tokens).min(d_vocab);
-            let tile = model.unembed_tokens(hidden.clone(), tokens.clone()).try_into_vec_as::<f32>()?;
-            let add = |room: &mut Vec<f32>, (position, row): (usize, &mut Row)| {
-                let logits = |pass| &tile[(pass * n + position) * tokens.len()..][..tokens.len()];
-                Arch::new().dispatch(Add { row, tokens: &tokens, logits, room });
-            };
-            rows.par_iter_mut().enumerate().for_each_init(Vec::new, add);
+        let Alike { firsts, which } = Alike::sequences(n * passes.len(), &[hidden.clone().try_into_data()?]);
+        let hidden = hidden.select(0, alike::indices(&firsts, model.device()));
+        let nothing: Vec<Row> = targets.iter().map(|&target| Row::new(target, passes.len())).collect();
+        let over = |tokens: Range<usize>| -> Result<Vec<Row>, TensorReadError> {
+            let mut rows = nothing.clone();
+            for first in tokens.clone().step_by(tiles.tokens) {
+                let tokens = first..first.saturating_add(tiles.tokens).min(tokens.end);
+                let tile = model.unembed_tokens(hidden.clone(), tokens.clone()).try_into_vec_as::<f32>()?;
+                let add = |room: &mut Vec<f32>, (position, row): (usize, &mut Row)| {
+                    let logits = |pass| &tile[which[pass * n + position] * tokens.len()..][..tokens.len()];
+                    Arch::new().dispatch(Add { row, tokens: &tokens, logits, room });
+                };
+                rows.par_iter_mut().enumerate().for_each_init(Vec::new, add);
+            }
+            Ok(rows)
+        };
+        let mut parts = host::each(parts(d_vocab, model.device()), over).into_iter();
+        let mut rows = parts.next().expect("there is a part")?;
+        for part in parts {
+            rows.iter_mut().zip(&part?).for_each(|(row, part)| row.merge(part));
         }
         for row in rows {
             losses.iter_mut().zip(row.finish()).for_each(|(losses, loss)| losses.push(loss));
         }
     }
     Ok(losses)
+}
+
+/// The vocabulary in parts that the cores of a processor take: the same ones however many cores there are, because the order of a
+/// sum is that of its parts.
+fn parts(d_vocab: usize, device: &Device) -> Vec<Range<usize>> {
+    /// Enough that no core is left waiting for long.
+    const PARTS: usize = 16;
+    let parts = if host::applies_to(device) { PARTS } else { 1 };
+    let tokens = d_vocab.div_ceil(parts);
+    (0..d_vocab).step_by(tokens).map(|first| first..(first + tokens).min(d_vocab)).collect()
 }
 
 /// The cross-entropy, in nats, of every token but the first given those before it. No gradient flows through it.
@@ -139,6 +161,7 @@ pub fn next_token_losses(
 }
 
 /// The distributions of one prediction under each pass, as far as their logits have come by.
+#[derive(Clone)]
 struct Row {
     target: u32,
     passes: Vec<Running>,
@@ -223,6 +246,25 @@ impl Row {
         }
     }
 
+    /// Adds what was found of later tokens.
+    fn merge(&mut self, later: &Self) {
+        let [mine, theirs] = [&*self, later].map(|row| row.passes[0].top);
+        let top = mine.max(theirs);
+        let [lighter, theirs_lighter] = [mine, theirs].map(|from| weight_of(from, top));
+        for (of, later) in self.passes.iter_mut().zip(&later.passes) {
+            of.apart = of.apart * lighter + later.apart * theirs_lighter;
+            if theirs > mine {
+                of.favourite = later.favourite;
+            }
+            if of.target.is_nan() {
+                of.target = later.target;
+            }
+            let top = of.top.max(later.top);
+            of.weight = of.weight * weight_of(of.top, top) + later.weight * weight_of(later.top, top);
+            of.top = top;
+        }
+    }
+
     /// With p the first pass's distribution, KL(p ‖ q) = Σ p (l_p − l_q) − log Z_p + log Z_q for logits l.
     fn finish(&self) -> impl Iterator<Item = Loss> {
         let first = &self.passes[0];
@@ -255,6 +297,11 @@ impl Running {
     fn normaliser(&self) -> f64 {
         f64::from(self.top) + self.weight.ln()
     }
+}
+
+/// exp(a − b).
+fn weight_of(a: f32, b: f32) -> f64 {
+    if a == b { 1.0 } else { (f64::from(a) - f64::from(b)).exp() }
 }
 
 /// Σ w (a − b), in f64: logits may be far from one another, and yet say nearly the same. Where a is −∞ there is nothing to weigh.

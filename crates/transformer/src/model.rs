@@ -130,6 +130,15 @@ impl Paused {
     pub fn resume(&self, x: Tensor<3>, tap: &mut dyn Tap) -> Tensor<3> {
         self.pass.resume(&self.transformer, x, tap)
     }
+
+    /// Goes on with each of `xs` in place of that value, as [`Paused::resume`] would, but on the CPU with all at once; and of
+    /// sequences of one `x` that do not differ any more, one is computed for all.
+    ///
+    /// # Panics
+    /// If one of `xs` has another shape than was there.
+    pub fn resume_each(&self, xs: Vec<Tensor<3>>) -> Vec<Tensor<3>> {
+        self.pass.resume_each(&self.transformer, xs)
+    }
 }
 
 impl fmt::Debug for Paused {

@@ -1,6 +1,7 @@
 //! How near latents of one dictionary are to each other.
 
 use burn::tensor::Device;
+use rayon::prelude::*;
 
 use super::{cosines::for_each_block, directions::Directions, error::CompareError};
 
@@ -23,13 +24,14 @@ fn of_at_most(most: usize, w_dec: &[f32], d_out: usize, device: &Device) -> Resu
     let all = Directions::of(w_dec.to_vec(), d_out);
     let mut nearest = Vec::new();
     for_each_block(&Directions::of(looked_at, d_out), &all, device, |first, cosines| {
-        for (row, cosines) in (first..).zip(cosines.chunks_exact(d_sae)) {
-            let (before, after) = cosines.split_at(row * stride);
+        let rows = cosines.par_chunks_exact(d_sae).enumerate().map(|(row, cosines)| {
+            let (before, after) = cosines.split_at((first + row) * stride);
             let others = before.iter().chain(&after[1..]);
             let largest = others.copied().fold(f32::NEG_INFINITY, f32::max);
             // Rounding may leave a hair beyond.
-            nearest.push(f64::from(largest.clamp(-1.0, 1.0)));
-        }
+            f64::from(largest.clamp(-1.0, 1.0))
+        });
+        nearest.par_extend(rows);
     })?;
     Ok(nearest)
 }
