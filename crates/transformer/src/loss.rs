@@ -94,15 +94,19 @@ pub fn losses(
         let hidden: Tensor<2> = Tensor::cat(passes.iter().map(chosen).collect(), 0);
         let Alike { firsts, which } = Alike::sequences(n * passes.len(), &[hidden.clone().try_into_data()?]);
         let hidden = hidden.select(0, alike::indices(&firsts, model.device()));
-        let nothing: Vec<Row> = targets.iter().map(|&target| Row::new(target, passes.len())).collect();
-        let over = |tokens: Range<usize>| -> Result<Vec<Row>, TensorReadError> {
-            let mut rows = nothing.clone();
-            for first in tokens.clone().step_by(tiles.tokens) {
-                let tokens = first..first.saturating_add(tiles.tokens).min(tokens.end);
+        let over = |part: Range<usize>| -> Result<Vec<Row>, TensorReadError> {
+            let mut rows = vec![Row::nothing(passes.len()); n];
+            for first in part.clone().step_by(tiles.tokens) {
+                let tokens = first..first.saturating_add(tiles.tokens).min(part.end);
                 let tile = model.unembed_tokens(hidden.clone(), tokens.clone()).try_into_vec_as::<f32>()?;
                 let add = |room: &mut Vec<f32>, (position, row): (usize, &mut Row)| {
-                    let logits = |pass| &tile[which[pass * n + position] * tokens.len()..][..tokens.len()];
-                    Arch::new().dispatch(Add { row, tokens: &tokens, logits, room });
+                    let target = targets[position] as usize;
+                    row.merge(&Arch::new().dispatch(Seen {
+                        passes: passes.len(),
+                        logits: |pass| &tile[which[pass * n + position] * tokens.len()..][..tokens.len()],
+                        target: tokens.contains(&target).then(|| target - tokens.start),
+                        room,
+                    }));
                 };
                 rows.par_iter_mut().enumerate().for_each_init(Vec::new, add);
             }
@@ -162,10 +166,7 @@ pub fn next_token_losses(
 
 /// The distributions of one prediction under each pass, as far as their logits have come by.
 #[derive(Clone)]
-struct Row {
-    target: u32,
-    passes: Vec<Running>,
-}
+struct Row(Vec<Running>);
 
 /// A distribution: `exp(l - top)` is what a logit weighs.
 #[derive(Clone)]
@@ -182,25 +183,53 @@ struct Running {
     favourite: f32,
 }
 
-/// [`Row::add`] in vectors. No closure: one as large as this is not inlined where it is compiled for them.
-struct Add<'a, F> {
-    row: &'a mut Row,
-    tokens: &'a Range<usize>,
+/// The logits of one prediction for some tokens.
+struct Seen<'a, F> {
+    passes: usize,
+    /// Under each pass.
     logits: F,
+    /// Which of these tokens follows, if it is one of them.
+    target: Option<usize>,
     room: &'a mut Vec<f32>,
 }
 
-impl<'a, F: Fn(usize) -> &'a [f32]> WithSimd for Add<'a, F> {
-    type Output = ();
+/// The distributions over these tokens. No closure: one as large as this is not inlined where it is compiled for vectors.
+impl<'a, F: Fn(usize) -> &'a [f32]> WithSimd for Seen<'a, F> {
+    type Output = Row;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        self.row.add(self.tokens, self.logits, self.room);
+    fn with_simd<S: Simd>(self, _: S) -> Row {
+        let Self { passes, logits, target, room: weights } = self;
+        let clean = logits(0);
+        let highest = host::max(clean);
+        let favourite = clean.iter().position(|&l| l == highest);
+        let shift = finite(highest);
+        weights.resize(clean.len(), 0.0);
+        weights.iter_mut().zip(clean).for_each(|(weight, &l)| *weight = host::exp(l - shift));
+        let weights = &weights[..];
+        let of = |pass| {
+            let theirs = logits(pass);
+            let one = |place: Option<usize>| place.map_or(f32::NAN, |place| theirs[place]);
+            let top = if pass == 0 { highest } else { host::max(theirs) };
+            let shift = finite(top);
+            Running {
+                top,
+                weight: match pass {
+                    0 => host::sum_f64(weights, |weight| weight),
+                    _ => host::sum_f64(theirs, |l| host::exp(l - shift)),
+                },
+                apart: if pass == 0 { 0.0 } else { weighted_difference(weights, clean, theirs) },
+                target: one(target),
+                favourite: one(favourite),
+            }
+        };
+        Row((0..passes).map(of).collect())
     }
 }
 
 impl Row {
-    fn new(target: u32, passes: usize) -> Self {
+    /// Of no logits yet.
+    fn nothing(passes: usize) -> Self {
         let nothing = Running {
             top: f32::NEG_INFINITY,
             weight: 0.0,
@@ -208,51 +237,15 @@ impl Row {
             target: f32::NAN,
             favourite: f32::NAN,
         };
-        Self { target, passes: vec![nothing; passes] }
-    }
-
-    /// Adds the logits of some tokens under each pass. `weights` is room to work in.
-    #[inline(always)]
-    fn add<'a>(
-        &mut self,
-        tokens: &Range<usize>,
-        logits: impl Fn(usize) -> &'a [f32],
-        weights: &mut Vec<f32>,
-    ) {
-        if let Some(target) = (self.target as usize).checked_sub(tokens.start)
-            && target < tokens.len()
-        {
-            self.passes.iter_mut().enumerate().for_each(|(pass, of)| of.target = logits(pass)[target]);
-        }
-        let clean = logits(0);
-        let highest = host::max(clean);
-        if highest > self.passes[0].top {
-            let lighter = (f64::from(self.passes[0].top) - f64::from(highest)).exp();
-            let favourite = clean.iter().position(|&l| l == highest).expect("it is one of them");
-            for (pass, of) in self.passes.iter_mut().enumerate() {
-                of.apart *= lighter;
-                of.favourite = logits(pass)[favourite];
-            }
-        }
-        let shift = self.passes[0].rise(highest);
-        weights.resize(clean.len(), 0.0);
-        weights.iter_mut().zip(clean).for_each(|(weight, &l)| *weight = host::exp(l - shift));
-        self.passes[0].weight += host::sum_f64(weights, |weight| weight);
-        for (pass, of) in self.passes.iter_mut().enumerate().skip(1) {
-            let theirs = logits(pass);
-            let shift = of.rise(host::max(theirs));
-            of.weight += host::sum_f64(theirs, |l| host::exp(l - shift));
-            of.apart += weighted_difference(weights, clean, theirs);
-        }
+        Self(vec![nothing; passes])
     }
 
     /// Adds what was found of later tokens.
     fn merge(&mut self, later: &Self) {
-        let [mine, theirs] = [&*self, later].map(|row| row.passes[0].top);
-        let top = mine.max(theirs);
-        let [lighter, theirs_lighter] = [mine, theirs].map(|from| weight_of(from, top));
-        for (of, later) in self.passes.iter_mut().zip(&later.passes) {
-            of.apart = of.apart * lighter + later.apart * theirs_lighter;
+        let [mine, theirs] = [&*self, later].map(|Self(passes)| passes[0].top);
+        let [weight, their_weight] = [mine, theirs].map(|top| weight_of(top, mine.max(theirs)));
+        for (of, later) in self.0.iter_mut().zip(&later.0) {
+            of.apart = of.apart * weight + later.apart * their_weight;
             if theirs > mine {
                 of.favourite = later.favourite;
             }
@@ -267,8 +260,8 @@ impl Row {
 
     /// With p the first pass's distribution, KL(p ‖ q) = Σ p (l_p − l_q) − log Z_p + log Z_q for logits l.
     fn finish(&self) -> impl Iterator<Item = Loss> {
-        let first = &self.passes[0];
-        self.passes.iter().enumerate().map(|(pass, of)| {
+        let first = &self.0[0];
+        self.0.iter().enumerate().map(|(pass, of)| {
             let kl = of.apart / first.weight - first.normaliser() + of.normaliser();
             // Rounding may put the divergence of equal distributions a hair below 0. Not `max`, which makes 0 of NaN.
             let kl = if pass == 0 || (kl < 0.0 && kl.is_finite()) { 0.0 } else { kl };
@@ -282,21 +275,16 @@ impl Row {
 }
 
 impl Running {
-    /// Takes a logit into account that may be the largest so far. What logits are to be reduced by.
-    #[inline(always)]
-    fn rise(&mut self, highest: f32) -> f32 {
-        if highest > self.top {
-            self.weight *= (f64::from(self.top) - f64::from(highest)).exp();
-            self.top = highest;
-        }
-        // Of tokens that a model rules out all logits may be -inf.
-        self.top.max(f32::MIN)
-    }
-
     /// log Z.
     fn normaliser(&self) -> f64 {
         f64::from(self.top) + self.weight.ln()
     }
+}
+
+/// What logits are reduced by of which this is the largest: of tokens that a model rules out all may be −∞.
+#[inline(always)]
+fn finite(top: f32) -> f32 {
+    top.max(f32::MIN)
 }
 
 /// exp(a − b).
@@ -329,10 +317,16 @@ mod tests {
 
     /// Logits of one prediction in tiles of `width`.
     fn compare(passes: &[&[f32]], target: u32, width: usize) -> Vec<Loss> {
-        let mut row = Row::new(target, passes.len());
+        let mut row = Row::nothing(passes.len());
         for first in (0..passes[0].len()).step_by(width) {
             let tokens = first..(first + width).min(passes[0].len());
-            row.add(&tokens, |pass| &passes[pass][tokens.clone()], &mut Vec::new());
+            let target = target as usize;
+            row.merge(&Arch::new().dispatch(Seen {
+                passes: passes.len(),
+                logits: |pass: usize| &passes[pass][tokens.clone()],
+                target: tokens.contains(&target).then(|| target - tokens.start),
+                room: &mut Vec::new(),
+            }));
         }
         row.finish().collect()
     }

@@ -443,4 +443,25 @@ mod tests {
         assert!(worst < 1e-5, "{worst:.1e}");
         assert_ne!(alone[..100], alone[100..200], "sequences differ");
     }
+
+    #[test]
+    fn sequences_that_are_alike_from_a_hook_on_are_one() {
+        let (model, tokens) = (model(false), tokens([7, 100]));
+        let distinct = |site: BlockHook, keep: usize| {
+            let hook = HookPoint::block(0, site);
+            let paused = Paused::at(&model, tokens.clone(), hook, &mut NoTap);
+            let x = paused.value(&model);
+            let [batch, seq, width] = x.dims();
+            let zeros = Tensor::zeros([batch, seq - keep, width], &x.device());
+            let x = Tensor::cat(vec![x.narrow(1, 0, keep), zeros], 1);
+            let groups = replaced(&model, hook, paused.groups, x);
+            let (distinct, which) = Group::join(groups).distinct();
+            (distinct.stream.dims()[0], which.into_data().iter::<i64>().collect::<Vec<_>>())
+        };
+        assert_eq!(distinct(BlockHook::ResidPost, 0), (1, vec![0; 7]));
+        // What the MLP is added to is still there.
+        assert_eq!(distinct(BlockHook::MlpOut, 0), (7, (0..7).collect()));
+        // Sequences begin with the tokens 0, 4, 2, 1, 1, 2, 4.
+        assert_eq!(distinct(BlockHook::ResidPost, 1), (4, vec![0, 1, 2, 3, 3, 2, 1]));
+    }
 }

@@ -71,6 +71,12 @@ fn a_pass_that_is_paused_goes_on_as_if_it_never_had() {
             let zero = values(paused.resume(paused.value().zeros_like(), &mut NoTap));
             assert_eq!(zero, whole(&mut Replace::new(hook, |x| x.zeros_like())), "{place}");
             assert_eq!(values(paused.resume(paused.value(), &mut found)), clean, "{place}");
+            // All at once, and those that are alike once. Groups of other sizes sum in another order.
+            let each = paused.resume_each(vec![paused.value(), paused.value().zeros_like()]).into_iter();
+            for (each, alone) in each.map(values).zip([&clean, &zero]) {
+                let close = |(a, b): (&f64, &f64)| (a - b).abs() <= 1e-5 * b.abs().max(1.0);
+                assert!(each.len() == alone.len() && each.iter().zip(alone).all(close), "{place}");
+            }
             for other in around {
                 let [expected, found] = [&mut expected, &mut found].map(|tap| tap.take(other).unwrap());
                 assert_eq!(values(found), values(expected), "{place}: {other}");
