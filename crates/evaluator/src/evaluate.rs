@@ -18,16 +18,15 @@ use crate::{
     dictionary::{DictionaryFacts, DictionaryShape, WeightFacts},
     error::EvalError,
     ground_truth, host,
-    metrics::{Ablation, Figures, Loss, Metrics, Shape, Splice},
+    instead::{Instead, Survey},
+    metrics::{Figures, Loss, Metrics, Shape, Splice},
     model::ModelFacts,
-    moments::Moments,
     plan::{EvalPlan, KEPT_BYTES, PlannedText},
     positions::Positions,
     predictions, probing,
     reading::Reader,
     reconstruct::{Ends, reconstruct},
     report::{Counted, Report, SCHEMA, Tally, TextReport, Timing},
-    resample::{Pool, Resample},
     windows::{for_each_batch, tokens},
 };
 
@@ -235,7 +234,7 @@ impl Evaluator<'_> {
 
     /// Measures one text: what it is replaced by first, then everything else.
     fn text(&self, text: &PlannedText, progress: &mut Progress) -> Result<Measured, EvalError> {
-        let Survey { batches, mean, resample, windows_sha256 } = self.survey(text)?;
+        let Surveyed { batches, instead, windows_sha256 } = self.survey(text)?;
         let new = |dictionary: &Dictionary| {
             Metrics::new(Shape { d_in: dictionary.d_in(), d_sae: dictionary.d_sae() })
         };
@@ -253,8 +252,7 @@ impl Evaluator<'_> {
             // Other conventions count where ours does not.
             if !positions.counted.is_empty() || !self.plan.conventions.is_empty() {
                 let prefix = prefix.map_or_else(|| self.prefix(text, &batch), Ok)?;
-                let instead = Instead { positions: &positions, mean: &mean, resample: &resample };
-                self.batch(&text.name, &batch, prefix, instead, &mut measured)?;
+                self.batch(&text.name, &batch, prefix, &positions, &instead, &mut measured)?;
             }
             progress.advance(positions.counted.len() as u64, || text.name.clone());
         }
@@ -271,10 +269,9 @@ impl Evaluator<'_> {
 
     /// Reads a text and runs the model up to the hook, for the mean activation at the counted positions and for a sample of them.
     /// What has been computed is kept as far as [`KEPT_BYTES`] go.
-    fn survey(&self, text: &PlannedText) -> Result<Survey, EvalError> {
+    fn survey(&self, text: &PlannedText) -> Result<Surveyed, EvalError> {
         let (_, width) = self.target();
-        let mut moments = Moments::new(width);
-        let mut pool = Pool::new(self.plan.seed);
+        let mut survey = Survey::new(self.plan, width);
         let (mut batches, mut kept) = (Vec::new(), 0);
         let windows_sha256 = for_each_batch(self.plan, text, &self.tokenizer, |batch| {
             let positions = Positions::new(&batch);
@@ -283,20 +280,12 @@ impl Evaluator<'_> {
                 return Ok(());
             }
             let prefix = self.prefix(text, &batch)?;
-            let y = host::values(prefix.paused.value(), UP_TO_HOOK)?;
-            for (&index, &token) in positions.counted.iter().zip(&positions.tokens) {
-                let y = &y[index * width..(index + 1) * width];
-                moments.add(y.iter().map(|&y| f64::from(y)));
-                pool.add(token, y);
-            }
+            survey.add(&positions, &host::values(prefix.paused.value(), UP_TO_HOOK)?);
             kept += (prefix.paused.bytes() + prefix.capture.bytes()) as u64;
             batches.push((batch, Some(prefix).filter(|_| kept <= KEPT_BYTES)));
             Ok(())
         })?;
-        if moments.mean().iter().any(|m| !m.is_finite()) {
-            return Err(EvalError::NotFinite { name: text.name.clone(), what: "the mean activation" });
-        }
-        Ok(Survey { batches, mean: moments.mean().to_vec(), resample: pool.finish(), windows_sha256 })
+        Ok(Surveyed { batches, instead: survey.finish(&text.name)?, windows_sha256 })
     }
 
     /// Runs the model over a batch up to where the dictionaries belong.
@@ -313,7 +302,8 @@ impl Evaluator<'_> {
         name: &str,
         batch: &ContextBatch,
         Prefix { paused, mut capture }: Prefix,
-        Instead { positions, mean, resample }: Instead<'_>,
+        positions: &Positions,
+        instead: &Instead,
         Measured { metrics, conventions, .. }: &mut Measured,
     ) -> Result<(), EvalError> {
         let (_, width) = self.target();
@@ -335,7 +325,7 @@ impl Evaluator<'_> {
                 None => None,
             };
             let x = of_x.as_deref().unwrap_or(&of_y);
-            let ends = Ends { x, y: &of_y, mean, tokens: &positions.tokens };
+            let ends = Ends { x, y: &of_y, mean: &instead.mean, tokens: &positions.tokens };
             let x_hat = reconstruct(dictionary, ends, &self.device, metrics)?;
             if x_hat.iter().any(|x| !x.is_finite()) {
                 return Err(overflow(index, "the reconstruction"));
@@ -345,18 +335,11 @@ impl Evaluator<'_> {
             }
         }
         if !positions.predicting.is_empty() {
-            let zero_row = vec![0.0; width];
-            let mean_row: Vec<f32> = mean.iter().map(|&mean| mean as f32).collect();
-            for ablation in &self.plan.ablations {
-                let others = positions.tokens.iter().map(|&token| resample.of(token));
-                spliced.push(instead_of_y(match ablation {
-                    Ablation::Zero => positions.splice(&y, width, iter::repeat(zero_row.as_slice())),
-                    Ablation::Mean => positions.splice(&y, width, iter::repeat(mean_row.as_slice())),
-                    Ablation::Resample => positions.splice(&y, width, others),
-                }));
+            for &ablation in &self.plan.ablations {
+                spliced.push(instead_of_y(instead.splice(ablation, positions, &y)));
             }
-            let Positions { predicting, predictors, targets, .. } = positions;
             let passes = paused.resume_each(spliced);
+            let Positions { predicting, predictors, targets, .. } = positions;
             let losses = predictions::losses(self.model, &clean, &passes, predicting, targets)?;
             let (untouched, spliced) = losses.split_first().expect("a list for each pass");
             let (saes, ablated) = spliced.split_at(self.dictionaries.len());
@@ -409,13 +392,10 @@ fn captured(capture: &Capture, hook: HookPoint) -> Result<Vec<f32>, EvalError> {
 }
 
 /// What is known of a text once the model has run over it up to the hook.
-struct Survey {
+struct Surveyed {
     /// Its windows, with what was kept of the pass.
     batches: Vec<(ContextBatch, Option<Prefix>)>,
-    /// The mean activation at the counted positions.
-    mean: Vec<f64>,
-    /// Activations to put in the place of others.
-    resample: Resample,
+    instead: Instead,
     /// The digest of the windows' ids.
     windows_sha256: Digest,
 }
@@ -425,12 +405,4 @@ struct Prefix {
     paused: Paused,
     /// Holds what transcoders read, if that comes before.
     capture: Capture,
-}
-
-/// Where activations are replaced, and by what besides zero.
-#[derive(Clone, Copy)]
-struct Instead<'a> {
-    positions: &'a Positions,
-    mean: &'a [f64],
-    resample: &'a Resample,
 }

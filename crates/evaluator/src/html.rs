@@ -53,7 +53,7 @@ pub(crate) fn page(report: &Report) -> String {
         (counted(report))
         h2 { "Definitions" }
         p.soft { "t runs over counted tokens, i over latents, d over dimensions; f are latents, x̂ reconstructions." }
-        (glossary())
+        (glossary(definitions()))
         h2 { "Made from" }
         (provenance(report))
     };
@@ -247,10 +247,11 @@ fn counted(report: &Report) -> Markup {
     html! { p { (report.counted.rule) } (table) }
 }
 
-pub(crate) fn glossary() -> Markup {
+/// What figures are.
+pub(crate) fn glossary<'a>(definitions: impl Iterator<Item = &'a Definition>) -> Markup {
     html! {
         dl {
-            @for definition in definitions() {
+            @for definition in definitions {
                 div {
                     dt { (definition.name) @if !definition.unit.is_empty() { " " span.soft { (definition.unit) } } }
                     dd { code { (definition.formula) } (definition.meaning) " " span.soft { "Source: " (definition.source) "." } }

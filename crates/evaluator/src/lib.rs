@@ -26,6 +26,7 @@ mod ground_truth;
 mod host;
 mod html;
 mod inspect;
+mod instead;
 mod labelled;
 mod metrics;
 mod model;

@@ -251,6 +251,10 @@ impl EvalPlan {
         let rule = self.context.rule();
         let hook = self.hook();
         let spliced = spliced(&self.ablations);
+        let others = match self.ablations.contains(&Ablation::Resample) {
+            true => ", and so are the activations of other tokens (from a random 4,096 of them)",
+            false => "",
+        };
         format!(
             "Text is read in windows of up to {length} tokens (where shorter ones are padded at their ends, padding is \
              neither seen nor counted); {rule}; every other \
@@ -258,8 +262,7 @@ impl EvalPlan {
              exactly these positions are {spliced}, and all other positions keep the clean \
              value, in every variant alike. Cross-entropy and divergence are of the predictions made from counted positions, of the \
              next token in the same window (the last position of a window predicts nothing). The mean activation of \
-             a text is that of all of its own counted tokens, from a clean pass, and so are the activations of other tokens (from \
-             a random 4,096 of them)."
+             a text is that of all of its own counted tokens, from a clean pass{others}."
         )
     }
 }

@@ -135,7 +135,7 @@ impl EvalSummary {
             p.soft { "In small print 95 % confidence intervals over documents, of the same resamples for all." }
             @if let Some(together) = &self.together { (all_at_once(together)) }
             h2 { "Definitions" }
-            (glossary())
+            (glossary(definitions()))
         };
         monosema_page::page(&title, &contents)
     }

@@ -19,13 +19,12 @@ use crate::{
     error::EvalError,
     evaluate::{Job, UP_TO_HOOK, load, read_hook},
     host,
-    metrics::{Figures, Intervals, Loss, Metrics, Prediction, Shape, Splice},
-    moments::Moments,
+    instead::{Instead, Survey},
+    metrics::{Ablation, Figures, Intervals, Loss, Metrics, Prediction, Shape, Splice},
     plan::{EvalPlan, PlannedText},
     positions::Positions,
     predictions,
     reconstruct::for_each_chunk,
-    resample::{Pool, Resample},
     windows::{for_each_batch, tokens},
 };
 
@@ -104,12 +103,6 @@ struct Splicer<'a> {
     device: Device,
 }
 
-/// What comes in the place of activations at one hook.
-struct Instead {
-    mean: Vec<f32>,
-    resample: Resample,
-}
-
 impl Splicer<'_> {
     fn text(
         &self,
@@ -138,28 +131,19 @@ impl Splicer<'_> {
         batches: &[ContextBatch],
     ) -> Result<BTreeMap<HookPoint, Instead>, EvalError> {
         let new = |(&hook, dictionary): (&HookPoint, &Dictionary)| {
-            (hook, (Moments::new(dictionary.d_out()), Pool::new(self.plan.seed)))
+            (hook, Survey::new(self.plan, dictionary.d_out()))
         };
-        let mut seen: BTreeMap<_, _> = self.dictionaries.iter().map(new).collect();
+        let mut surveys: BTreeMap<_, _> = self.dictionaries.iter().map(new).collect();
         for batch in batches {
             let positions = Positions::new(batch);
             let mut capture = Capture::new(self.dictionaries.keys().copied());
             self.model.run(tokens(&self.model, batch, |source| text.error(source))?, &mut capture);
-            for (&hook, (moments, pool)) in &mut seen {
+            for (&hook, survey) in &mut surveys {
                 let y = capture.take(hook).expect("the plan checked that the model has the hook");
-                let [_, _, width] = y.dims();
-                let y = positions.gather(&host::values(y, UP_TO_HOOK)?, width);
-                for (y, &token) in y.chunks_exact(width).zip(&positions.tokens) {
-                    moments.add(y.iter().map(|&y| f64::from(y)));
-                    pool.add(token, y);
-                }
+                survey.add(&positions, &host::values(y, UP_TO_HOOK)?);
             }
         }
-        let instead = |(hook, (moments, pool)): (HookPoint, (Moments, Pool))| {
-            let mean = moments.mean().iter().map(|&mean| mean as f32).collect();
-            (hook, Instead { mean, resample: pool.finish() })
-        };
-        Ok(seen.into_iter().map(instead).collect())
+        surveys.into_iter().map(|(hook, survey)| Ok((hook, survey.finish(&text.name)?))).collect()
     }
 
     /// The predictions of one batch: untouched, and with each [`Splice`] at all hooks.
@@ -170,16 +154,20 @@ impl Splicer<'_> {
         positions: &Positions,
         instead: &BTreeMap<HookPoint, Instead>,
     ) -> Result<Vec<Prediction>, EvalError> {
-        let clean = self.model.forward(tokens(&self.model, batch, |source| text.error(source))?, &mut NoTap);
-        let ablations = self.plan.ablations.iter().copied().map(Splice::from);
-        let splices: Vec<Splice> = std::iter::once(Splice::Sae).chain(ablations).collect();
-        let mut passes = Vec::with_capacity(splices.len());
-        for &splice in &splices {
-            let read = self.dictionaries.values().filter_map(read_hook).map(|hook| (hook, None)).collect();
-            let mut splicing = Splicing { of: self, splice, positions, instead, read, failed: None };
-            passes.push(
-                self.model.forward(tokens(&self.model, batch, |source| text.error(source))?, &mut splicing),
-            );
+        let (&first, _) = self.dictionaries.first_key_value().expect("a dictionary is evaluated");
+        let reads = || self.dictionaries.values().filter_map(read_hook);
+        let mut before = Capture::new(reads().filter(|&hook| hook < first));
+        let tokens = tokens(&self.model, batch, |source| text.error(source))?;
+        let paused = self.model.pause(tokens, first, &mut before);
+        let clean = paused.resume(paused.value(), &mut NoTap);
+        let ablations = self.plan.ablations.iter().copied().map(Some);
+        let ablations: Vec<Option<Ablation>> = iter::once(None).chain(ablations).collect();
+        let mut passes = Vec::with_capacity(ablations.len());
+        for &ablation in &ablations {
+            let read = reads().map(|hook| (hook, before.get(hook).cloned())).collect();
+            let mut splicing = Splicing { of: self, ablation, positions, instead, read, failed: None };
+            let x = splicing.visit(first, paused.value());
+            passes.push(paused.resume(x, &mut splicing));
             if let Some(error) = splicing.failed {
                 return Err(error);
             }
@@ -190,14 +178,16 @@ impl Splicer<'_> {
             return Err(EvalError::NotFinite { name: text.name.clone(), what: "a cross-entropy" });
         }
         let (untouched, spliced) = losses.split_first().expect("a list for each pass");
-        Ok(predictions::of(predictors, untouched, splices.into_iter().zip(spliced)))
+        let splices = ablations.into_iter().map(|ablation| ablation.map_or(Splice::Sae, Splice::from));
+        Ok(predictions::of(predictors, untouched, splices.zip(spliced)))
     }
 }
 
 /// One splice at every hook, during a pass.
 struct Splicing<'a> {
     of: &'a Splicer<'a>,
-    splice: Splice,
+    /// In the place of what comes out of the dictionaries.
+    ablation: Option<Ablation>,
     positions: &'a Positions,
     instead: &'a BTreeMap<HookPoint, Instead>,
     /// What transcoders read, once it has come by.
@@ -207,11 +197,12 @@ struct Splicing<'a> {
 
 impl Splicing<'_> {
     fn spliced(&self, hook: HookPoint, y: &Tensor<3>) -> Result<Tensor<3>, EvalError> {
-        let (dictionary, instead) = (&self.of.dictionaries[&hook], &self.instead[&hook]);
         let [batch, seq, width] = y.dims();
         let values = host::values(y.clone(), UP_TO_HOOK)?;
-        let spliced = match self.splice {
-            Splice::Sae => {
+        let spliced = match self.ablation {
+            Some(ablation) => self.instead[&hook].splice(ablation, self.positions, &values),
+            None => {
+                let dictionary = &self.of.dictionaries[&hook];
                 let x = match read_hook(dictionary) {
                     None => self.positions.gather(&values, width),
                     Some(read) => {
@@ -222,15 +213,6 @@ impl Splicing<'_> {
                 let mut x_hat = Vec::with_capacity(x.len());
                 for_each_chunk(dictionary, &x, &self.of.device, |_, _, out| x_hat.extend_from_slice(out))?;
                 self.positions.splice(&values, width, x_hat.chunks_exact(width))
-            }
-            Splice::Zero => {
-                let zero = vec![0.0; width];
-                self.positions.splice(&values, width, iter::repeat(zero.as_slice()))
-            }
-            Splice::Mean => self.positions.splice(&values, width, iter::repeat(instead.mean.as_slice())),
-            Splice::Resample => {
-                let rows = self.positions.tokens.iter().map(|&token| instead.resample.of(token));
-                self.positions.splice(&values, width, rows)
             }
         };
         Ok(host::tensor(spliced, [batch, seq, width], &self.of.device))

@@ -1,10 +1,10 @@
 //! What predictions lose, under one pass or several: cross-entropy, divergence, agreement.
 //!
 //! Logits `[batch * seq, d_vocab]` never exist whole. They are computed tile by tile, some positions under every pass by some tokens
-//! of the vocabulary, and what is wanted of a distribution is kept as sums that go on from tile to tile (the running softmax of
-//! Milakov and Gimelshein, 2018, arXiv:1805.02867, which the divergence goes along with). A tile stays in the cache, its product reads
-//! the columns of the output matrix once for all positions and passes, and a tile is reduced on the host, on all cores, with sums in
-//! f64.
+//! of the vocabulary, and what is wanted of a distribution is kept as sums in f64 that are merged from tile to tile (the running softmax
+//! of Milakov and Gimelshein, 2018, arXiv:1805.02867, which the divergence goes along with). A tile stays in the cache, and its product
+//! reads the columns of the output matrix once for all positions and passes. On the CPU each core has parts of the vocabulary to
+//! itself.
 
 use std::ops::Range;
 

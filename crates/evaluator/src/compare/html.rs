@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use maud::{Markup, Render, html};
 use monosema_page::{Bar, Bars, Bins, Histogram, Table, Tone, chart, count, format_figure, tiles};
 
+use crate::html::glossary;
+
 use super::{
     Comparison, Pair, definitions::definitions, matching::Matching, nearest::CosineHistogram,
     splitting::Splitting,
@@ -50,14 +52,7 @@ pub(super) fn page(comparison: &Comparison) -> String {
             "i runs over the latents of A, j over those of B; d are rows of W_dec and e columns of W_enc; θ = "
             (comparison.options.threshold) ". Cosines with the nearest latent, and of pairs, are computed in f64."
         }
-        dl {
-            @for definition in definitions() {
-                div {
-                    dt { (definition.name) @if !definition.unit.is_empty() { " " span.soft { (definition.unit) } } }
-                    dd { code { (definition.formula) } (definition.meaning) " " span.soft { "Source: " (definition.source) "." } }
-                }
-            }
-        }
+        (glossary(definitions().iter()))
         p.soft { "Made by monosema " (comparison.monosema) " in " (format!("{:.1}", comparison.seconds)) " s." }
     };
     monosema_page::page(&title, &contents)
