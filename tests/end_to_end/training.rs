@@ -297,6 +297,29 @@ fn a_transcoder_reads_one_hook_and_is_judged_at_another() {
     let cfg: serde_json::Value =
         serde_json::from_slice(&fs::read(out.join("dictionary/cfg.json")).unwrap()).unwrap();
     assert_eq!(cfg["architecture"], "skip_transcoder");
+
+    // At all hooks at once, which is this one: it reads before the first of them.
+    let evaluated = |cfg: &serde_json::Value, name: &str, more: &[&str]| {
+        let copy = dir.path().join(name);
+        fs::create_dir(&copy).unwrap();
+        fs::write(copy.join("cfg.json"), cfg.to_string()).unwrap();
+        fs::copy(out.join("dictionary/sae_weights.safetensors"), copy.join("sae_weights.safetensors"))
+            .unwrap();
+        let (elsewhere, copy) = (dir.path().join("elsewhere"), copy.to_str().unwrap().to_owned());
+        monosema(&small("eval", &elsewhere, &[&[&*copy, "--json"], more].concat())).ok().json()
+    };
+    let together = evaluated(&cfg, "copy", &["--together"]);
+    for name in ["ce.clean", "ce.sae", "ce.resample", "kl"] {
+        let value = together["together"]["metrics"][name].as_f64().unwrap();
+        assert!((value - figure(name)).abs() < 1e-6, "{name}: {value}, alone {}", figure(name));
+    }
+    // One that says to write where it reads replaces what it read.
+    let mut same = cfg;
+    let metadata = same["metadata"].as_object_mut().unwrap();
+    metadata["hook_name_out"] = metadata["hook_name"].clone();
+    for more in [&[][..], &["--together"]] {
+        evaluated(&same, if more.is_empty() { "same" } else { "all" }, more);
+    }
 }
 
 #[test]

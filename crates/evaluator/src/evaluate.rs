@@ -234,7 +234,7 @@ impl Evaluator<'_> {
 
     /// Measures one text: what it is replaced by first, then everything else.
     fn text(&self, text: &PlannedText, progress: &mut Progress) -> Result<Measured, EvalError> {
-        let Surveyed { batches, instead, windows_sha256 } = self.survey(text)?;
+        let Prepared { batches, instead, windows_sha256 } = self.survey(text)?;
         let new = |dictionary: &Dictionary| {
             Metrics::new(Shape { d_in: dictionary.d_in(), d_sae: dictionary.d_sae() })
         };
@@ -269,7 +269,7 @@ impl Evaluator<'_> {
 
     /// Reads a text and runs the model up to the hook, for the mean activation at the counted positions and for a sample of them.
     /// What has been computed is kept as far as [`KEPT_BYTES`] go.
-    fn survey(&self, text: &PlannedText) -> Result<Surveyed, EvalError> {
+    fn survey(&self, text: &PlannedText) -> Result<Prepared, EvalError> {
         let (_, width) = self.target();
         let mut survey = Survey::new(self.plan, width);
         let (mut batches, mut kept) = (Vec::new(), 0);
@@ -285,7 +285,7 @@ impl Evaluator<'_> {
             batches.push((batch, Some(prefix).filter(|_| kept <= KEPT_BYTES)));
             Ok(())
         })?;
-        Ok(Surveyed { batches, instead: survey.finish(&text.name)?, windows_sha256 })
+        Ok(Prepared { batches, instead: survey.finish(&text.name)?, windows_sha256 })
     }
 
     /// Runs the model over a batch up to where the dictionaries belong.
@@ -379,10 +379,10 @@ fn figures_of(
     conventions.iter().map(|(&convention, sums)| (convention, sums.figures(weights))).collect()
 }
 
-/// Where a transcoder reads.
+/// Where a transcoder reads, if that is not where it writes.
 pub(crate) fn read_hook(dictionary: &Dictionary) -> Option<HookPoint> {
     let metadata = dictionary.metadata();
-    metadata.hook_out.map(|_| metadata.hook)
+    metadata.hook_out.filter(|&out| out != metadata.hook).map(|_| metadata.hook)
 }
 
 /// The activations `[batch * seq, width]` captured at a hook, on the host.
@@ -392,7 +392,7 @@ fn captured(capture: &Capture, hook: HookPoint) -> Result<Vec<f32>, EvalError> {
 }
 
 /// What is known of a text once the model has run over it up to the hook.
-struct Surveyed {
+struct Prepared {
     /// Its windows, with what was kept of the pass.
     batches: Vec<(ContextBatch, Option<Prefix>)>,
     instead: Instead,

@@ -20,7 +20,6 @@ pub(crate) struct Survey {
 }
 
 /// What ablations put in the place of a text's activations at one hook.
-#[derive(Clone, Debug)]
 pub(crate) struct Instead {
     /// The mean activation at the counted positions `[width]`.
     pub(crate) mean: Vec<f64>,

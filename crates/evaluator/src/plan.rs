@@ -410,8 +410,8 @@ fn memory(info: &ModelInfo, dictionary: &DictionaryShape, contexts: usize, lengt
     // In f64, because a batch may be as absurd as the user likes, and the sum must still say so.
     let floats = |rows: usize, width: usize| 4.0 * rows as f64 * width as f64;
     let weights = 4.0 * info.n_parameters as f64 + 2.0 * floats(dictionary.d_in, dictionary.d_sae);
-    // Five final hidden states, x, x̂ and the spliced x; a dozen widths inside a block and its MLP.
-    let hidden = 24.0 * floats(batch_tokens, info.d_model);
+    // Five final hidden states, x, x̂ and four spliced x; a dozen widths inside a block and its MLP.
+    let hidden = 28.0 * floats(batch_tokens, info.d_model);
     // The model's heads are not known here, and taken as 64 wide; queries are worked on 512 at a time.
     let scores = 2.0 * info.d_model.div_ceil(64) as f64 * floats(batch_tokens, length.min(512));
     let latents = 2.0 * floats(chunk_rows(dictionary.d_sae).min(batch_tokens), dictionary.d_sae);

@@ -14,7 +14,6 @@ const POOL: usize = 4096;
 ///
 /// The sample is of the tokens whose hashes are smallest, and a hash of a token says which of them comes in its place: neither
 /// depends on how the text was batched, nor on the dictionary.
-#[derive(Clone, Debug)]
 pub(crate) struct Pool {
     sample_key: u64,
     draw_key: u64,
@@ -47,7 +46,6 @@ impl Pool {
 }
 
 /// A [`Pool`] of one token at least, to draw from.
-#[derive(Clone, Debug)]
 pub(crate) struct Resample {
     key: u64,
     tokens: Vec<Token>,

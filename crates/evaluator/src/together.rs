@@ -166,7 +166,7 @@ impl Splicer<'_> {
         for &ablation in &ablations {
             let read = reads().map(|hook| (hook, before.get(hook).cloned())).collect();
             let mut splicing = Splicing { of: self, ablation, positions, instead, read, failed: None };
-            let x = splicing.visit(first, paused.value());
+            let x = splicing.put(first, paused.value())?;
             passes.push(paused.resume(x, &mut splicing));
             if let Some(error) = splicing.failed {
                 return Err(error);
@@ -186,7 +186,7 @@ impl Splicer<'_> {
 /// One splice at every hook, during a pass.
 struct Splicing<'a> {
     of: &'a Splicer<'a>,
-    /// In the place of what comes out of the dictionaries.
+    /// What is put there; if none, what comes out of the dictionaries.
     ablation: Option<Ablation>,
     positions: &'a Positions,
     instead: &'a BTreeMap<HookPoint, Instead>,
@@ -196,6 +196,18 @@ struct Splicing<'a> {
 }
 
 impl Splicing<'_> {
+    /// What goes on from `hook` in place of `x`, if anything does.
+    fn put(&mut self, hook: HookPoint, x: Tensor<3>) -> Result<Tensor<3>, EvalError> {
+        let x = match self.of.dictionaries.contains_key(&hook) {
+            true => self.spliced(hook, &x)?,
+            false => x,
+        };
+        if let Some(read) = self.read.get_mut(&hook) {
+            *read = Some(x.clone());
+        }
+        Ok(x)
+    }
+
     fn spliced(&self, hook: HookPoint, y: &Tensor<3>) -> Result<Tensor<3>, EvalError> {
         let [batch, seq, width] = y.dims();
         let values = host::values(y.clone(), UP_TO_HOOK)?;
@@ -225,16 +237,12 @@ impl Tap for Splicing<'_> {
     }
 
     fn visit(&mut self, hook: HookPoint, x: Tensor<3>) -> Tensor<3> {
-        let x = match self.of.dictionaries.contains_key(&hook) && self.failed.is_none() {
-            true => self.spliced(hook, &x).unwrap_or_else(|error| {
-                self.failed = Some(error);
-                x
-            }),
-            false => x,
-        };
-        if let Some(read) = self.read.get_mut(&hook) {
-            *read = Some(x.clone());
+        if self.failed.is_some() {
+            return x;
         }
-        x
+        self.put(hook, x.clone()).unwrap_or_else(|error| {
+            self.failed = Some(error);
+            x
+        })
     }
 }

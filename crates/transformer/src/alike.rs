@@ -1,6 +1,6 @@
 //! What is alike need be computed only once.
 //!
-//! With zero or a mean in place of every token but BOS, all windows are the same from there on.
+//! With zero or a mean in place of every token but BOS, full windows are the same from a hook of the residual stream on.
 
 use std::collections::BTreeMap;
 
@@ -26,15 +26,13 @@ impl Alike {
         });
         Self { which: which.collect(), firsts }
     }
+}
 
-    /// Of sequences or rows that are there in several parts, each with as many: those are alike of which all parts are, bit by bit.
-    pub(crate) fn sequences(n: usize, parts: &[TensorData]) -> Self {
-        let parts: Vec<&[u8]> = parts.iter().map(TensorData::as_bytes).collect();
-        let of = |index: usize| {
-            parts.iter().map(move |part| &part[part.len() / n * index..part.len() / n * (index + 1)])
-        };
-        Self::of((0..n).map(|index| of(index).collect::<Vec<_>>()))
-    }
+/// What `part`, which has something of each of `n`, has of one of them, bit by bit.
+pub(crate) fn row(part: &TensorData, index: usize, n: usize) -> &[u8] {
+    let bytes = part.as_bytes();
+    let size = bytes.len() / n;
+    &bytes[index * size..(index + 1) * size]
 }
 
 /// A tensor of indices.
@@ -56,13 +54,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_alike_is_so_in_all_parts_and_to_the_last_bit() {
-        let part = |values: [f32; 8]| TensorData::new(values.to_vec(), [4, 2]);
-        let same = part([1.0, 2.0, 1.0, 2.0, 1.0, 2.0, 1.0, 2.0000002]);
-        let zeros = part([0.0, 0.0, 0.0, 0.0, 0.0, -0.0, 0.0, 0.0]);
-        let which = |parts: &[TensorData]| Alike::sequences(4, parts).which;
-        assert_eq!(which(&[same.clone()]), [0, 0, 0, 1]);
-        assert_eq!(which(&[zeros.clone()]), [0, 0, 1, 0]);
-        assert_eq!(which(&[same, zeros]), [0, 0, 1, 2]);
+    fn rows_are_alike_to_the_last_bit() {
+        let which = |values: [f32; 8]| {
+            let values = TensorData::new(values.to_vec(), [4, 2]);
+            Alike::of((0..4).map(|index| row(&values, index, 4))).which
+        };
+        assert_eq!(which([1.0, 2.0, 1.0, 2.0, 1.0, 2.0, 1.0, 2.0000002]), [0, 0, 0, 1]);
+        assert_eq!(which([0.0, 0.0, 0.0, 0.0, 0.0, -0.0, 0.0, 0.0]), [0, 0, 1, 0]);
     }
 }

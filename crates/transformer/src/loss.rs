@@ -3,8 +3,7 @@
 //! Logits `[batch * seq, d_vocab]` never exist whole. They are computed tile by tile, some positions under every pass by some tokens
 //! of the vocabulary, and what is wanted of a distribution is kept as sums in f64 that are merged from tile to tile (the running softmax
 //! of Milakov and Gimelshein, 2018, arXiv:1805.02867, which the divergence goes along with). A tile stays in the cache, and its product
-//! reads the columns of the output matrix once for all positions and passes. On the CPU each core has parts of the vocabulary to
-//! itself.
+//! reads the columns of the output matrix once for all positions and passes. On the CPU the cores share out parts of the vocabulary.
 
 use std::ops::Range;
 
@@ -18,12 +17,15 @@ use crate::{
     host::{self, LANES},
 };
 
+/// In how many parts the cores of a processor take the vocabulary: enough that none is left waiting for long.
+const PARTS: usize = 16;
+
 /// How many logits are computed at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tiles {
     /// How many rows a tile has at most: positions times passes, or one position if there are more passes than that.
     pub rows: usize,
-    /// How many tokens of the vocabulary.
+    /// How many tokens of the vocabulary, at most.
     pub tokens: usize,
 }
 
@@ -35,9 +37,10 @@ impl Default for Tiles {
 }
 
 impl Tiles {
-    /// How many logits of a vocabulary a tile has.
+    /// How many logits of a vocabulary stand in memory at once: on the CPU each core has a tile.
     pub fn logits(&self, d_vocab: usize) -> usize {
-        self.rows * self.tokens.min(d_vocab)
+        let tiles = rayon::current_num_threads().min(PARTS);
+        self.rows.saturating_mul(self.tokens.min(d_vocab.div_ceil(PARTS))).saturating_mul(tiles)
     }
 }
 
@@ -92,12 +95,15 @@ pub fn losses(
             hidden.clone().reshape([batch * seq, d_model]).select(0, indices.clone())
         };
         let hidden: Tensor<2> = Tensor::cat(passes.iter().map(chosen).collect(), 0);
-        let Alike { firsts, which } = Alike::sequences(n * passes.len(), &[hidden.clone().try_into_data()?]);
+        let (values, all) = (hidden.clone().try_into_data()?, n * passes.len());
+        let Alike { firsts, which } = Alike::of((0..all).map(|index| alike::row(&values, index, all)));
         let hidden = hidden.select(0, alike::indices(&firsts, model.device()));
         let over = |part: Range<usize>| -> Result<Vec<Row>, TensorReadError> {
             let mut rows = vec![Row::nothing(passes.len()); n];
-            for first in part.clone().step_by(tiles.tokens) {
-                let tokens = first..first.saturating_add(tiles.tokens).min(part.end);
+            // As even as they go: products with few columns are slow.
+            let width = part.len().div_ceil(part.len().div_ceil(tiles.tokens));
+            for first in part.clone().step_by(width) {
+                let tokens = first..(first + width).min(part.end);
                 let tile = model.unembed_tokens(hidden.clone(), tokens.clone()).try_into_vec_as::<f32>()?;
                 let add = |room: &mut Vec<f32>, (position, row): (usize, &mut Row)| {
                     let target = targets[position] as usize;
@@ -127,8 +133,6 @@ pub fn losses(
 /// The vocabulary in parts that the cores of a processor take: the same ones however many cores there are, because the order of a
 /// sum is that of its parts.
 fn parts(d_vocab: usize, device: &Device) -> Vec<Range<usize>> {
-    /// Enough that no core is left waiting for long.
-    const PARTS: usize = 16;
     let parts = if host::applies_to(device) { PARTS } else { 1 };
     let tokens = d_vocab.div_ceil(parts);
     (0..d_vocab).step_by(tokens).map(|first| first..(first + tokens).min(d_vocab)).collect()
@@ -206,24 +210,23 @@ impl<'a, F: Fn(usize) -> &'a [f32]> WithSimd for Seen<'a, F> {
         let shift = finite(highest);
         weights.resize(clean.len(), 0.0);
         weights.iter_mut().zip(clean).for_each(|(weight, &l)| *weight = host::exp(l - shift));
-        let weights = &weights[..];
-        let of = |pass| {
+        let one = |of: &[f32], place: Option<usize>| place.map_or(f32::NAN, |place| of[place]);
+        let mut row = Row::nothing(passes);
+        // No iterator that collects: what it calls is not inlined either.
+        for (pass, of) in row.0.iter_mut().enumerate() {
             let theirs = logits(pass);
-            let one = |place: Option<usize>| place.map_or(f32::NAN, |place| theirs[place]);
-            let top = if pass == 0 { highest } else { host::max(theirs) };
-            let shift = finite(top);
-            Running {
-                top,
-                weight: match pass {
-                    0 => host::sum_f64(weights, |weight| weight),
-                    _ => host::sum_f64(theirs, |l| host::exp(l - shift)),
-                },
-                apart: if pass == 0 { 0.0 } else { weighted_difference(weights, clean, theirs) },
-                target: one(target),
-                favourite: one(favourite),
+            (of.target, of.favourite) = (one(theirs, target), one(theirs, favourite));
+            if pass == 0 {
+                of.top = highest;
+                of.weight = host::sum_f64(weights, |weight| weight);
+            } else {
+                of.top = host::max(theirs);
+                let shift = finite(of.top);
+                of.weight = host::sum_f64(theirs, |l| host::exp(l - shift));
+                of.apart = weighted_difference(weights, clean, theirs);
             }
-        };
-        Row((0..passes).map(of).collect())
+        }
+        row
     }
 }
 
@@ -243,9 +246,9 @@ impl Row {
     /// Adds what was found of later tokens.
     fn merge(&mut self, later: &Self) {
         let [mine, theirs] = [&*self, later].map(|Self(passes)| passes[0].top);
-        let [weight, their_weight] = [mine, theirs].map(|top| weight_of(top, mine.max(theirs)));
+        let all = mine.max(theirs);
         for (of, later) in self.0.iter_mut().zip(&later.0) {
-            of.apart = of.apart * weight + later.apart * their_weight;
+            of.apart = lowered(of.apart, mine, all) + lowered(later.apart, theirs, all);
             if theirs > mine {
                 of.favourite = later.favourite;
             }
@@ -253,7 +256,7 @@ impl Row {
                 of.target = later.target;
             }
             let top = of.top.max(later.top);
-            of.weight = of.weight * weight_of(of.top, top) + later.weight * weight_of(later.top, top);
+            of.weight = lowered(of.weight, of.top, top) + lowered(later.weight, later.top, top);
             of.top = top;
         }
     }
@@ -281,15 +284,20 @@ impl Running {
     }
 }
 
-/// What logits are reduced by of which this is the largest: of tokens that a model rules out all may be −∞.
+/// The largest logit, to be subtracted from all: where all are −∞, because a model rules those tokens out, something finite.
 #[inline(always)]
 fn finite(top: f32) -> f32 {
     top.max(f32::MIN)
 }
 
-/// exp(a − b).
-fn weight_of(a: f32, b: f32) -> f64 {
-    if a == b { 1.0 } else { (f64::from(a) - f64::from(b)).exp() }
+/// `sum`, of weights that are relative to the logit `from`, relative to `to`, which is as large or larger.
+fn lowered(sum: f64, from: f32, to: f32) -> f64 {
+    // Of −∞ and −∞ the difference is not a number; and what weighs nothing may be infinitely far away.
+    if from == to || sum == 0.0 {
+        return sum;
+    }
+    let factor = (f64::from(from) - f64::from(to)).exp();
+    if factor == 0.0 && !sum.is_nan() { 0.0 } else { sum * factor }
 }
 
 /// Σ w (a − b), in f64: logits may be far from one another, and yet say nearly the same. Where a is −∞ there is nothing to weigh.

@@ -4,8 +4,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use super::{directions::Directions, error::CompareError};
 
-/// Cosines in a block: 32 MiB. Larger ones are no faster, and memory that is touched for the first time costs more than the product.
-const BLOCK: usize = 1 << 23;
+/// Cosines in a block: 64 MiB, of which the first use costs as much as a product of them.
+const BLOCK: usize = 1 << 24;
 
 /// Hands on the cosines of some rows of `a` with all of `b`, row after row: the number of the first row, and the cosines
 /// `[rows, b.n()]`. They are a matrix product on `device`, with its rounding.
