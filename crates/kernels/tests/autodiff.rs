@@ -191,7 +191,8 @@ fn gradients_are_those_of_autodiff() {
             let (p, x) = (parameters(size, bias), matrix([size[0], size[1]], 9));
             for (form_number, form) in forms().into_iter().enumerate() {
                 let expected = expected(&p, &x, &form);
-                // In software everything takes minutes: there each form meets every size and every bias, but not every pair of them.
+                // In software all of it takes many minutes. So beside the CPU, which does all, each form meets every size and every bias,
+                // but not every pair of them.
                 let square = (size_number + bias_number + form_number) % BIASES.len() == 0;
                 let settings = settings(Precision::F32, Path::Sparse);
                 let on = |device: &&Device| {

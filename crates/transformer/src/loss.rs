@@ -37,7 +37,7 @@ impl Default for Tiles {
 }
 
 impl Tiles {
-    /// How many logits of a vocabulary stand in memory at once: on the CPU each core has a tile.
+    /// How many logits of a vocabulary stand in host memory at once, where each core has a tile.
     pub fn logits(&self, d_vocab: usize) -> usize {
         let tiles = rayon::current_num_threads().min(PARTS);
         self.rows.saturating_mul(self.tokens.min(d_vocab.div_ceil(PARTS))).saturating_mul(tiles)

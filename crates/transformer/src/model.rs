@@ -131,8 +131,8 @@ impl Paused {
         self.pass.resume(&self.transformer, x, tap)
     }
 
-    /// Goes on with each of `xs` in place of that value, as [`Paused::resume`] would, but on the CPU with all at once; and of
-    /// sequences of one `x` that do not differ any more, one is computed for all.
+    /// Goes on with each of `xs` in place of that value, as [`Paused::resume`] would without a tap. On the CPU several go side by
+    /// side, and of sequences of one `x` that do not differ any more, one is computed for all.
     ///
     /// # Panics
     /// If one of `xs` has another shape than was there.
